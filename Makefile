@@ -1,0 +1,40 @@
+# Two commands do everything, set-up included, on a machine that has Python >= 3.11, a C compiler and make:
+#   make repro    render, train, acquire, report: then open reports/index.html
+#   make test     all tests
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Neither DVC nor Great Expectations reports to its makers.
+export DVC_NO_ANALYTICS := true
+export GX_ANALYTICS_ENABLED := false
+
+.PHONY: repro test lint setup lock clean
+
+repro: $(VENV)/ready
+	dvc repro
+	@echo "Done: open reports/index.html"
+
+test: $(VENV)/ready
+	pytest --cov --cov-report=term
+
+lint: $(VENV)/ready
+	ruff check .
+	ruff format --check .
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "MindGap needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	command -v uv > /dev/null || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	uv pip install --quiet --python $(VENV)/bin/python --require-hashes --requirements requirements.lock
+	uv pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
+	touch $@
+
+# requirements.lock: pins and hashes, no addresses.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock
+
+clean:
+	rm -rf .mindgap data/prepared data/models data/runs reports/validation
