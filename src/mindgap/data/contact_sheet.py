@@ -1,0 +1,47 @@
+"""A page of images with the paper's captions, to look at before anything is trained on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mindgap.data.colors import COLORS
+from mindgap.data.quintfeatures import SHAPES, TEXTURES, Style, caption, image_seed, render_image
+
+TILE = 192  # pixels a tile is enlarged to: five features can be told apart and the caption fits below
+CAPTION = 34
+GAP = 14
+
+
+def contact_sheet(
+    path: Path, images: Sequence[np.ndarray | None], captions: Sequence[str], columns: int
+) -> None:
+    """Write a PNG of captioned images (uint8, H x W x 3), row by row; None is drawn as an empty tile."""
+    width, height = TILE + GAP, TILE + CAPTION + GAP
+    rows = -(-len(images) // columns)
+    page = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(10)
+    for i, (image, text) in enumerate(zip(images, captions, strict=True)):
+        x, y = GAP + i % columns * width, GAP + i // columns * height
+        if image is None:
+            draw.rectangle((x, y, x + TILE - 1, y + TILE - 1), fill="lightgray")
+        else:
+            page.paste(Image.fromarray(image).resize((TILE, TILE), Image.Resampling.NEAREST), (x, y))
+        draw.multiline_text(
+            (x, y + TILE + 3), text.replace(" on ", "\non "), fill="black", font=font, spacing=2
+        )
+    page.save(path)
+
+
+def style_sheet(path: Path, style: Style, root_seed: int = 0) -> None:
+    """Write all hundred pairs of object shape (rows) and object texture (columns) in a style."""
+    images, captions = [], []
+    for i in range(len(SHAPES) * len(TEXTURES)):
+        shape, texture = divmod(i, len(TEXTURES))
+        color = (3 * shape + texture) % len(COLORS)
+        ground = (color + 1 + (shape + 2 * texture) % 9) % len(COLORS)
+        features = (shape, color, texture, ground, (texture + 3 * shape) % len(TEXTURES))
+        images.append(render_image(features, image_seed(root_seed, "style_sheet", 0, i, 0), style)[0])
+        captions.append(caption(features))
+    contact_sheet(path, images, captions, columns=len(TEXTURES))

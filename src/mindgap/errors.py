@@ -1,0 +1,5 @@
+"""The one class of errors a user can mend; the command line prints them without a traceback."""
+
+
+class MindGapError(Exception):
+    """Something given from outside is wrong; the message names it and says how to mend it."""

@@ -1,0 +1,123 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from mindgap.data import DATASETS
+from mindgap.data.dataset import Dataset, data_digest, load_dataset, subsets
+from mindgap.data.errors import DataError
+from mindgap.data.quintfeatures import Style
+from mindgap.data.render import render_dataset
+
+STYLE = Style(image_size=16, texture_period=0.25)
+SIZES = {"train_size": 40, "test_size": 20}
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """Every rendered dataset, once; tests that break one copy it first."""
+    folder = tmp_path_factory.mktemp("prepared")
+    for name in DATASETS:
+        render_dataset(name, folder / name, root_seed=1, style=STYLE, workers=1, progress=False, **SIZES)
+    return folder
+
+
+@pytest.fixture
+def breakable(rendered, tmp_path):
+    return shutil.copytree(rendered / "missing", tmp_path / "missing")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_dataset_loads_as_it_was_written(rendered, name):
+    dataset = load_dataset(rendered / name)
+    assert dataset.name == name
+    assert dataset.modalities == DATASETS[name].modalities
+    assert dataset.weak == DATASETS[name].weak
+    assert dataset.num_classes == DATASETS[name].num_classes
+    assert dataset.shapes == dict.fromkeys(dataset.modalities, (16, 16, 3))
+    assert list(dataset.ceilings) == ["+".join(subset) for subset in subsets(dataset.modalities)]
+    assert dataset.digest == data_digest(rendered / name)
+    for split, size in ((dataset.train, 40), (dataset.test, 20)):
+        assert len(split) == size
+        assert tuple(split.x) == dataset.modalities
+        assert split.present_NM.shape == (size, len(dataset.modalities))
+        assert (split.present_NM.dtype, split.y_N.dtype) == (torch.bool, torch.int64)
+        assert all(x.dtype == torch.uint8 and x.shape == (size, 16, 16, 3) for x in split.x.values())
+    assert dataset.test.present_NM.all()
+    images = np.load(rendered / name / f"train.{dataset.weak}.npy")
+    assert np.array_equal(dataset.train.x[dataset.weak].numpy(), images)
+
+
+def test_select_and_to_keep_rows_together(rendered):
+    dataset = load_dataset(rendered / "trio", verify=False).to("cpu")
+    assert isinstance(dataset, Dataset)
+    ids = torch.tensor([7, 3, 3])
+    part = dataset.train.select(ids)
+    assert len(part) == 3
+    assert torch.equal(part.y_N, dataset.train.y_N[ids])
+    assert all(torch.equal(part.x[name], dataset.train.x[name][ids]) for name in dataset.modalities)
+
+
+def test_digests_differ_between_datasets_and_not_between_copies(rendered, breakable):
+    digests = {name: data_digest(rendered / name) for name in DATASETS}
+    assert len(set(digests.values())) == len(DATASETS)
+    assert data_digest(breakable) == digests["missing"]
+
+
+def test_a_missing_folder_or_file_is_named_with_its_mend(breakable):
+    with pytest.raises(DataError, match=r"nowhere.meta\.json is missing: run `dvc checkout"):
+        load_dataset(breakable / "nowhere")
+    (breakable / "test.rare.npy").unlink()
+    with pytest.raises(DataError, match=r"test\.rare\.npy is missing: .*`dvc repro render@missing` again"):
+        load_dataset(breakable, verify=False)
+
+
+@pytest.mark.parametrize("keep", [0, 60, 5000])
+def test_a_truncated_file_is_named(breakable, keep):
+    file = breakable / "train.frequent.npy"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"train\.frequent\.npy is truncated or no array .*render@missing"):
+        load_dataset(breakable, verify=False)
+
+
+def test_an_altered_file_is_named(breakable):
+    file = breakable / "train.rare.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"train\.rare\.npy was altered: its SHA-256 is not the one in meta\.json"
+    ):
+        load_dataset(breakable)
+    load_dataset(breakable, verify=False)
+
+
+def test_a_wrong_dtype_shape_or_content_is_named(breakable):
+    present = np.load(breakable / "train.present.npy")
+    np.save(breakable / "train.present.npy", present.astype(np.uint8))
+    with pytest.raises(DataError, match=r"train\.present\.npy holds uint8 \(40, 2\), not bool \(40, 2\)"):
+        load_dataset(breakable)
+    np.save(breakable / "train.present.npy", np.zeros_like(present))
+    with pytest.raises(DataError, match=r"train\.present\.npy has samples without any modality"):
+        load_dataset(breakable, verify=False)
+    np.save(breakable / "train.present.npy", present)
+    np.save(breakable / "test.label.npy", np.full(20, 10))
+    with pytest.raises(DataError, match=r"test\.label\.npy has labels outside 0\.\.9"):
+        load_dataset(breakable, verify=False)
+
+
+def test_a_broken_meta_is_named(breakable):
+    meta = json.loads((breakable / "meta.json").read_text())
+    for change, message in (
+        ({"format": 99}, "has format 99, not 1"),
+        ({"sha256": {}}, r"has no sha256 for train\.rare\.npy"),
+        ({"modalities": {"rare": {"kind": "smell", "shape": [1]}}}, "kind 'smell'; known are image"),
+    ):
+        (breakable / "meta.json").write_text(json.dumps({**meta, **change}))
+        with pytest.raises(DataError, match=message):
+            load_dataset(breakable)
+    (breakable / "meta.json").write_text("{")
+    with pytest.raises(DataError, match=r"meta\.json is not JSON"):
+        load_dataset(breakable)
