@@ -1,0 +1,264 @@
+"""Selection kernels: k-center greedy, k-means++ on outer products r (x) h, top-k, weighted sampling.
+
+k-center greedy follows Sener & Savarese 2018; k-means++ is BADGE's (Ash et al. 2020) in the factorised form
+of Zhang et al. 2023. A pick costs two matrix-vector products; n x n, n x m and n x (C d) are never built.
+Float32 products only decide which distances can change, with a bound on their rounding; those few are then
+computed from differences in float64: picks are a float64 brute force's, duplicates are at distance 0 exactly.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Generator, Tensor
+
+from mindgap.query.contract import QueryError, check_finite, clamp
+
+# Entries of a temporary matrix: 1 MiB in float64, so that the few alive at once stay in a core's cache. The
+# first pass over 5,000 labelled and 10,000 x 512 took 1.2 s so, and 2.5 s with 8 MiB.
+BLOCK = 2**17
+# Candidates k-center greedy looks at between two passes over the pool.
+CANDIDATES = 256
+
+
+def top_k(scores_N: Tensor, n: int, rng: Generator) -> Tensor:
+    """Positions of the n largest scores, best first; rng decides between equal ones."""
+    check_finite(scores_N=scores_N)
+    n = clamp(n, len(scores_N))
+    order = torch.randperm(len(scores_N), generator=rng).to(scores_N.device)
+    return order[scores_N[order].argsort(descending=True, stable=True)[:n]]
+
+
+class Draws:
+    """Up to n draws without replacement from `size` samples, each with weights of its own."""
+
+    def __init__(self, size: int, n: int, rng: Generator, device: torch.device):
+        # all random numbers first: what a later caller of rng sees does not depend on the weights
+        self.rank_N = torch.randperm(size, generator=rng).to(device)
+        self.uniform_K = torch.rand(n, generator=rng, dtype=torch.float64).to(device)
+        self.free_N = torch.ones(size, dtype=torch.bool, device=device)
+        self.picks: list[Tensor] = []
+
+    def take(self, pick: Tensor) -> Tensor:
+        """Mark a position as drawn."""
+        self.free_N[pick] = False
+        self.picks.append(pick)
+        return pick
+
+    def largest(self, weights_N: Tensor) -> Tensor:
+        """Take the largest weight among the free; equal ones in random order."""
+        weights_N = torch.where(self.free_N, weights_N, -torch.inf)
+        return self.take(torch.where(weights_N == weights_N.max(), self.rank_N, len(weights_N)).argmin())
+
+    def draw(self, weights_N: Tensor) -> Tensor:
+        """Take one of the free with probability proportional to its weight; uniformly when all are 0."""
+        cumulative_N = torch.where(self.free_N, weights_N, 0).double().cumsum(0)
+        total = cumulative_N[-1]
+        if total == 0:
+            return self.largest(torch.zeros_like(weights_N))
+        # u * total may round up to total, and then no entry would be beyond it
+        target = torch.minimum(
+            self.uniform_K[len(self.picks)] * total, total.nextafter(torch.zeros_like(total))
+        )
+        return self.take(torch.searchsorted(cumulative_N, target, right=True))
+
+    def result(self) -> Tensor:
+        """All that was taken, in order."""
+        return torch.stack(self.picks) if self.picks else self.rank_N[:0]
+
+
+def sample_proportional(weights_N: Tensor, n: int, rng: Generator) -> Tensor:
+    """n distinct positions, drawn one after the other with probability proportional to weights_N >= 0."""
+    check_finite(weights_N=weights_N)
+    if (weights_N < 0).any():
+        raise QueryError(
+            f"weights_N is negative in row {(weights_N < 0).nonzero()[0, 0]}; weights are 0 or more"
+        )
+    n = clamp(n, len(weights_N))
+    draws = Draws(len(weights_N), n, rng, weights_N.device)
+    for _ in range(n):
+        draws.draw(weights_N)
+    return draws.result()
+
+
+class OuterProducts:
+    """N vectors r_i (x) h_i that are never written out, and squared distances between them in float64."""
+
+    def __init__(self, r_NC: Tensor, h_ND: Tensor):
+        self.r_NC, self.h_ND = r_NC, h_ND
+        self.r_norm_N = _row_norms(r_NC)
+        self.h_norm_N = _row_norms(h_ND)
+        self.norm_N = self.r_norm_N * self.h_norm_N
+        # residuals of a confident model go down to 1e-30, whose products underflow in float32: unit vectors
+        self.unit_r_NC = (r_NC / self.r_norm_N.clamp(min=1e-300)[:, None]).to(h_ND.dtype)
+        # |rounding of a dot product of length d| <= d eps/2 |x||y|; doubled, and some for the sums around it
+        exact = torch.get_float32_matmul_precision() == "highest"  # else TF32 or bfloat16 inside
+        eps = torch.finfo(h_ND.dtype).eps if exact else 2.0**-7
+        self.rounding = (r_NC.shape[1] + h_ND.shape[1] + 16) * eps
+
+    def __len__(self) -> int:
+        return len(self.h_ND)
+
+    def __getitem__(self, rows: Tensor) -> "OuterProducts":
+        return OuterProducts(self.r_NC[rows], self.h_ND[rows])
+
+    def distance2(self, i_P: Tensor, other: "OuterProducts", j_P: Tensor) -> Tensor:
+        """|g_i - g_j|^2 for pairs of positions here and in another set.
+
+        As g_i - g_j = (r_i - r_j) (x) h_i + r_j (x) (h_i - h_j): no cancellation between near duplicates.
+        """
+        out_P = torch.empty(len(i_P), dtype=torch.float64, device=self.h_ND.device)
+        for pairs in _slices(len(i_P), BLOCK // (self.r_NC.shape[1] + self.h_ND.shape[1])):
+            i, j = i_P[pairs], j_P[pairs]
+            h_i, r_j = self.h_ND[i].double(), other.r_NC[j].double()
+            dr, dh = self.r_NC[i].double() - r_j, h_i - other.h_ND[j]
+            squares = dr.square().sum(1) * self.h_norm_N[i] ** 2 + other.r_norm_N[j] ** 2 * dh.square().sum(1)
+            out_P[pairs] = squares + 2 * (dr * r_j).sum(1) * (h_i * dh).sum(1)
+        return out_P.clamp_(min=0)
+
+    def lower(self, nearest_N: Tensor, centres: "OuterProducts") -> None:
+        """Lower nearest_N, squared distances to the nearest centre so far, by some more centres; in place."""
+        for columns in _slices(len(centres), 512):
+            block = centres[columns] if len(centres) > 512 else centres
+            for rows in _slices(len(self), BLOCK // len(block)):
+                self._lower_block(nearest_N, rows, block)
+
+    def _lower_block(self, nearest_N: Tensor, rows: slice, centres: "OuterProducts") -> None:
+        old_n = nearest_N[rows]
+        a_n, b_B = self.norm_N[rows], centres.norm_N
+        # every bound below errs to the safe side by this much, as a share of a^2 + b^2
+        floor_nB = (1 - self.rounding) * (a_n.square()[:, None] + b_B.square())
+        both_nB = 2 * a_n[:, None] * b_B
+        cos_r_nB = self.unit_r_NC[rows] @ centres.unit_r_NC.T
+        # Cauchy-Schwarz on h: rows that no value of h_i . h_j could bring closer are never read
+        i_n = _reachable(floor_nB - both_nB * cos_r_nB.abs(), old_n)
+        if len(i_n) == 0:
+            return
+        h_nD = self.h_ND[rows]
+        few = len(i_n) < len(h_nD) // 4
+        if not few:
+            i_n = torch.arange(len(h_nD), device=h_nD.device)
+        dot_nB = (h_nD[i_n] if few else h_nD) @ centres.h_ND.T
+        cos_nB = cos_r_nB[i_n] * (
+            dot_nB.double() / _positive(self.h_norm_N[rows][i_n][:, None] * centres.h_norm_N)
+        )
+        estimate_nB = floor_nB[i_n] - both_nB[i_n] * cos_nB
+        self._settle(nearest_N, i_n + rows.start, centres, estimate_nB)
+
+    def _settle(
+        self, nearest_N: Tensor, i_n: Tensor, centres: "OuterProducts", lower_bound_nB: Tensor
+    ) -> None:
+        # the likely nearest first: it rules out nearly all others
+        bound_n, j_n = lower_bound_nB.min(1)
+        hit = (~(bound_n >= nearest_N[i_n])).nonzero()[:, 0]
+        i_P, j_P = i_n[hit], j_n[hit]
+        nearest_N[i_P] = torch.minimum(nearest_N[i_P], self.distance2(i_P, centres, j_P))
+        if len(centres) == 1:
+            return
+        open_PB = ~(lower_bound_nB[hit] >= nearest_N[i_P][:, None])
+        open_PB.scatter_(1, j_P[:, None], False)
+        p, j = open_PB.nonzero(as_tuple=True)
+        nearest_N.scatter_reduce_(0, i_P[p], self.distance2(i_P[p], centres, j), "amin")
+
+
+def k_means_pp(r_NC: Tensor, h_ND: Tensor, n: int, rng: Generator) -> Tensor:
+    """n positions by k-means++ seeding on r_i (x) h_i, without writing the products out.
+
+    First the longest vector, as every public BADGE does, then with probability proportional to the squared
+    distance to the nearest pick; uniformly once all distances are 0. Per pick O(N (C + D)) at most.
+    """
+    check_finite(r_NC=r_NC, h_ND=h_ND)
+    n = clamp(n, len(h_ND))
+    points = OuterProducts(r_NC, h_ND)
+    draws = Draws(len(points), n, rng, h_ND.device)
+    nearest_N = torch.full_like(points.norm_N, torch.inf)
+    for k in range(n):
+        pick = draws.draw(nearest_N) if k else draws.largest(points.norm_N)
+        if k + 1 < n:
+            points.lower(nearest_N, points[pick[None]])
+    return draws.result()
+
+
+def k_center_greedy(x_ND: Tensor, centres_LD: Tensor, n: int, rng: Generator) -> Tensor:
+    """n positions, each the furthest (Euclidean) from all centres and earlier picks; ties are random.
+
+    Distances only fall, so those of the last pass are upper bounds: while the best of the furthest
+    CANDIDATES, kept exact, is above all other bounds it is the furthest of all, and the pool waits. Without
+    centres the first is random.
+    """
+    check_finite(x_ND=x_ND, centres_LD=centres_LD)
+    n = clamp(n, len(x_ND))
+    points = _plain(x_ND)
+    draws = Draws(len(points), n, rng, x_ND.device)
+    nearest_N = torch.full_like(points.norm_N, torch.inf)
+    points.lower(nearest_N, _plain(centres_LD))
+    while len(draws.picks) < n:
+        seen = len(draws.picks)
+        draws.largest(nearest_N)
+        _pick_among_candidates(points, nearest_N, draws, n)
+        if len(draws.picks) < n:
+            points.lower(nearest_N, points[torch.stack(draws.picks[seen:])])
+    return draws.result()
+
+
+def _pick_among_candidates(points: OuterProducts, nearest_N: Tensor, draws: Draws, n: int) -> None:
+    bounds, rows = nearest_N.topk(min(CANDIDATES, len(points)))
+    if torch.isinf(bounds[-1]):
+        return  # no centre yet: nothing is known about the pool before its first pass
+    x_nD, best_n = points.h_ND[rows].double(), bounds.clone()
+    rank_n = draws.rank_N[rows]
+    while True:
+        pick = draws.picks[-1]
+        best_n = torch.minimum(best_n, (x_nD - points.h_ND[pick]).square().sum(1))
+        best_n[rows == pick] = -torch.inf
+        top = best_n.max()
+        if len(draws.picks) == n or not top > bounds[-1]:
+            return
+        draws.take(rows[torch.where(best_n == top, rank_n, len(points)).argmin()])
+
+
+def pick_balanced(group_N: Tensor, labelled_count_G: Tensor, n: int, rng: Generator) -> Tensor:
+    """n positions that leave the groups as equal in size, labelled ones included, as the pool allows.
+
+    Each pick goes to a group with the fewest labels so far that has samples left; random among such groups
+    and in them.
+    """
+    n = clamp(n, len(group_N))
+    group, count = group_N.tolist(), labelled_count_G.tolist()
+    tie_break = torch.rand(n, generator=rng).tolist()
+    waiting: list[list[int]] = [[] for _ in count]
+    for position in torch.randperm(len(group_N), generator=rng).tolist():
+        waiting[group[position]].append(position)
+    picks = []
+    for u in tie_break:
+        least = min(count[g] for g in range(len(count)) if waiting[g])
+        smallest = [g for g in range(len(count)) if waiting[g] and count[g] == least]
+        g = smallest[int(u * len(smallest))]
+        picks.append(waiting[g].pop())
+        count[g] += 1
+    return torch.tensor(picks, dtype=torch.int64, device=group_N.device)
+
+
+def _row_norms(x_ND: Tensor) -> Tensor:
+    # in blocks: asking a reduction for float64 makes it copy the whole matrix first
+    norms = [
+        x_ND[rows].double().square().sum(1).sqrt() for rows in _slices(len(x_ND), BLOCK // x_ND.shape[1])
+    ]
+    return torch.cat(norms) if norms else x_ND.new_zeros(0, dtype=torch.float64)
+
+
+def _plain(x_ND: Tensor) -> OuterProducts:
+    return OuterProducts(torch.ones_like(x_ND[:, :1]), x_ND)
+
+
+def _reachable(bound_nB: Tensor, nearest_n: Tensor) -> Tensor:
+    # "not at least", so that a bound that overflowed to NaN counts as reachable
+    return (~(bound_nB >= nearest_n[:, None])).any(1).nonzero()[:, 0]
+
+
+def _positive(x: Tensor) -> Tensor:
+    return x.clamp(min=1e-300)
+
+
+def _slices(length: int, step: int) -> Iterator[slice]:
+    for start in range(0, length, max(1, step)):
+        yield slice(start, min(length, start + max(1, step)))

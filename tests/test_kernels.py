@@ -1,0 +1,236 @@
+"""The kernels against brute force in float64 on written-out vectors, with the same generator stream."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mindgap.query.badge import residuals
+from mindgap.query.contract import QueryError
+from mindgap.query.kernels import (
+    OuterProducts,
+    k_center_greedy,
+    k_means_pp,
+    pick_balanced,
+    sample_proportional,
+    top_k,
+)
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def confident(n, classes, generator, sharpness=3.0):
+    return (sharpness * torch.randn(n, classes, generator=generator)).softmax(1)
+
+
+def clusters(n, width, generator):
+    centres = 3 * torch.randn(7, width, generator=generator) + 10
+    return centres[torch.arange(n) % 7] + 0.05 * torch.randn(n, width, generator=generator)
+
+
+def first_largest(x, rank):
+    return int(torch.where(x == x.max(), rank, len(x)).argmin())
+
+
+def brute_k_means_pp(r, h, n, generator):
+    g = (r.double()[:, :, None] * h.double()[:, None, :]).flatten(1)
+    rank = torch.randperm(len(g), generator=generator)
+    u = torch.rand(n, generator=generator, dtype=torch.float64)
+    picks = [first_largest(g.norm(dim=1), rank)]
+    nearest = torch.full((len(g),), torch.inf, dtype=torch.float64)
+    for k in range(1, n):
+        nearest = torch.minimum(nearest, (g - g[picks[-1]]).square().sum(1))
+        nearest[picks] = 0
+        cumulative = nearest.cumsum(0)
+        if cumulative[-1] > 0:
+            picks.append(int(torch.searchsorted(cumulative, u[k] * cumulative[-1], right=True)))
+        else:
+            picks.append(min(set(range(len(g))) - set(picks), key=lambda i: int(rank[i])))
+    return picks
+
+
+def brute_k_center(x, centres, n, generator):
+    rank = torch.randperm(len(x), generator=generator)
+    x, picks = x.double(), []
+    nearest = torch.full((len(x),), torch.inf, dtype=torch.float64)
+    for centre in centres.double():
+        nearest = torch.minimum(nearest, (x - centre).square().sum(1))
+    for _ in range(n):
+        picks.append(first_largest(nearest, rank))
+        nearest = torch.minimum(nearest, (x - x[picks[-1]]).square().sum(1))
+        nearest[picks] = -1
+    return picks
+
+
+@pytest.mark.parametrize(("n", "classes", "width"), [(900, 5, 16), (400, 100, 8), (300, 2, 64)])
+@pytest.mark.parametrize("duplicates", [0.0, 0.9])
+def test_factorised_k_means_pp_picks_what_written_out_vectors_pick(n, classes, width, duplicates):
+    generator = rng(n)
+    r = residuals(confident(n, classes, generator))
+    h = torch.randn(n, width, generator=generator).relu()
+    first = torch.arange(n) % round(n * (1 - duplicates))
+    r, h = r[first], h[first]
+    assert k_means_pp(r, h, n // 3, rng(1)).tolist() == brute_k_means_pp(r, h, n // 3, rng(1))
+
+
+def test_k_means_pp_sees_residuals_whose_products_underflow_in_float32():
+    r = residuals(confident(200, 5, rng(2))) * 1e-25
+    h = torch.randn(200, 6, generator=rng(3))
+    assert k_means_pp(r, h, 150, rng(1)).tolist() == brute_k_means_pp(r, h, 150, rng(1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 3), st.integers(0, 999), st.integers(0, 3))
+def test_k_means_pp_on_small_integers(n, classes, width, seed, spread):
+    generator = rng(seed)
+    r = torch.randint(-spread, spread + 1, (n, classes), generator=generator).float()
+    h = torch.randint(-spread, spread + 1, (n, width), generator=generator).float()
+    assert k_means_pp(r, h, n, rng(seed)).tolist() == brute_k_means_pp(r, h, n, rng(seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 4), st.integers(1, 3), st.integers(0, 999), st.integers(0, 3))
+def test_k_center_on_small_integers(n, labelled, width, seed, spread):
+    generator = rng(seed)
+    x = torch.randint(-spread, spread + 1, (n + labelled, width), generator=generator).float()
+    picks = k_center_greedy(x[:n], x[n:], n, rng(seed))
+    assert picks.tolist() == brute_k_center(x[:n], x[n:], n, rng(seed))
+
+
+@pytest.mark.parametrize("labelled", [0, 1, 700])
+@pytest.mark.parametrize("kind", ["gaussian", "clusters", "duplicates"])
+def test_k_center_is_brute_force(kind, labelled):
+    generator = rng(labelled)
+    x = torch.randn(800 + labelled, 12, generator=generator)
+    if kind == "clusters":
+        x = clusters(len(x), 12, generator)
+    if kind == "duplicates":
+        x = x[torch.arange(len(x)) % 80]
+    pool, centres = x[:800], x[800:]
+    assert k_center_greedy(pool, centres, 300, rng(5)).tolist() == brute_k_center(pool, centres, 300, rng(5))
+
+
+def test_distance_of_near_duplicates_does_not_cancel():
+    r, h = torch.randn(1, 10, generator=rng(0)), 100 * torch.randn(1, 64, generator=rng(1))
+    near = h + 1e-4 * torch.randn(1, 64, generator=rng(2))
+    zero = torch.zeros(1, dtype=torch.int64)
+    got = OuterProducts(r, h).distance2(zero, OuterProducts(r, near), zero)
+    want = (r.double().square().sum() * (h.double() - near.double()).square().sum()).item()
+    assert got.item() == pytest.approx(want, rel=1e-12)
+    assert OuterProducts(r, h).distance2(zero, OuterProducts(r, h), zero).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("kernel", "case"),
+    [
+        ("k_means_pp", "all equal"),
+        ("k_means_pp", "zero residuals"),
+        ("k_means_pp", "90 % duplicates"),
+        ("k_center", "all equal"),
+        ("k_center", "90 % duplicates"),
+    ],
+)
+def test_picks_are_distinct_when_most_distances_are_zero(kernel, case):
+    r = residuals(confident(100, 4, rng(0)))
+    h = torch.randn(100, 6, generator=rng(1))
+    if case == "all equal":
+        r, h = r[:1].expand(100, -1), h[:1].expand(100, -1)
+    if case == "zero residuals":
+        r = torch.zeros_like(r)
+    if case == "90 % duplicates":
+        r, h = r[torch.arange(100) % 10], h[torch.arange(100) % 10]
+    picks = [
+        k_means_pp(r, h, 60, rng(s)) if kernel == "k_means_pp" else k_center_greedy(h, h[:3], 60, rng(s))
+        for s in (0, 0, 1)
+    ]
+    assert len(picks[0].unique()) == 60
+    assert torch.equal(picks[0], picks[1])
+    assert not torch.equal(picks[0], picks[2])
+
+
+def test_fill_after_all_distances_are_zero_is_uniform():
+    x = torch.zeros(10, 2)
+    counts = torch.stack([k_center_greedy(x, x[:1], 1, rng(s)) for s in range(2000)]).flatten().bincount()
+    assert counts.min() > 140
+    assert counts.max() < 260
+
+
+def test_top_k_breaks_ties_at_random_and_only_ties():
+    scores = torch.tensor([0.0, 2.0, 1.0, 1.0, 1.0, 3.0])
+    picks = [top_k(scores, 3, rng(seed)).tolist() for seed in range(60)]
+    assert all(p[:2] == [5, 1] for p in picks)
+    assert {p[2] for p in picks} == {2, 3, 4}
+
+
+def test_sampling_follows_the_weights_and_never_repeats():
+    weights = torch.tensor([0.0, 1.0, 3.0, 0.0])
+    first = torch.stack([sample_proportional(weights, 4, rng(s)) for s in range(2000)])
+    assert (first.sort(dim=1).values == torch.arange(4)).all()
+    assert ((first[:, 0] == 2).double().mean() - 0.75).abs() < 0.04
+    assert {1, 2} == set(first[:, :2].flatten().tolist())
+
+
+def test_balanced_picks_fill_up_the_smallest_groups():
+    group = torch.tensor([0] * 50 + [1] * 50 + [2] * 3)
+    picks = pick_balanced(group, torch.tensor([10, 0, 4]), 21, rng(0))
+    assert group[picks].bincount(minlength=3).tolist() == [4, 14, 3]
+    assert len(picks.unique()) == 21
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_input_that_is_not_finite_is_named_with_its_row(bad):
+    good, x = torch.ones(5, 2), torch.ones(5, 2)
+    x[3, 1] = bad
+    with pytest.raises(QueryError, match=r"h_ND is not finite in 1 of 5 rows, the first is row 3"):
+        k_means_pp(good, x, 2, rng())
+    with pytest.raises(QueryError, match=r"centres_LD is not finite .* row 3"):
+        k_center_greedy(good, x, 2, rng())
+    with pytest.raises(QueryError, match=r"scores_N is not finite .* row 3"):
+        top_k(x[:, 1], 2, rng())
+
+
+def test_weights_below_zero_are_named():
+    with pytest.raises(QueryError, match="weights_N is negative in row 1"):
+        sample_proportional(torch.tensor([1.0, -1.0]), 1, rng())
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda x, n: top_k(x[:, 0], n, rng()),
+        lambda x, n: sample_proportional(x[:, 0].abs(), n, rng()),
+        lambda x, n: k_means_pp(x, x, n, rng()),
+        lambda x, n: k_center_greedy(x, x[:0], n, rng()),
+        lambda x, n: pick_balanced(torch.arange(len(x)) % 2, torch.tensor([0, 0]), n, rng()),
+    ],
+)
+def test_the_whole_pool_none_of_it_and_more_than_it(pick):
+    x = torch.randn(9, 3, generator=rng(4))
+    assert pick(x, 9).sort().values.tolist() == list(range(9))
+    assert pick(x, 0).tolist() == []
+    with pytest.warns(UserWarning, match="asked for 12 of 9 samples"):
+        assert len(pick(x, 12)) == 9
+    with pytest.raises(QueryError, match="cannot pick -1 samples"):
+        pick(x, -1)
+
+
+@pytest.mark.gpu
+@gpu
+def test_k_means_pp_picks_the_same_on_cuda():
+    r, h = residuals(confident(2000, 10, rng(0))), torch.randn(2000, 64, generator=rng(1))
+    want = k_means_pp(r, h, 300, rng(2))
+    assert torch.equal(k_means_pp(r.cuda(), h.cuda(), 300, rng(2)).cpu(), want)
+
+
+@pytest.mark.gpu
+@gpu
+def test_k_center_picks_the_same_on_cuda():
+    x = clusters(2000, 64, rng(1))
+    want = k_center_greedy(x[:1500], x[1500:], 300, rng(2))
+    assert torch.equal(k_center_greedy(x[:1500].cuda(), x[1500:].cuda(), 300, rng(2)).cpu(), want)
