@@ -1,0 +1,394 @@
+"""Tables checked against the suites of reports/expectations by Great Expectations: a failure stops the stage.
+
+The page of a validation is our own: the library's loads its styles from the network and names the time. The
+library costs seconds to import, so that happens inside functions only.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from mindgap.data.checks import image_summary, independence_p, rendered_sample
+from mindgap.data.pairing import factor_values
+from mindgap.data.quintfeatures import FEATURES, LEVELS, Style
+from mindgap.data.storage import SPLITS, expected_arrays, read_array, read_meta
+from mindgap.errors import MindGapError
+from mindgap.report.curves import read_curve_file
+
+ROWS_NAMED = 5
+# Chi-square of one pair rejects at 1e-4; a dataset has up to two hundred pairs, so a bare 1e-4 for each would
+# stop one in fifty good renders. The bound is divided by the number of pairs; a real tie has p below 1e-50.
+SMALLEST_P = 1e-4
+# How far a measured accuracy may pass its ceiling: three standard errors of 10 % on 1,000 test samples.
+ACCURACY_TOLERANCE = 0.03
+# A mean over rounds and seeds wanders less.
+MEAN_TOLERANCE = 0.01
+
+
+class ExpectationFailed(MindGapError):  # noqa: N818 - it is one, of the stage's own checks
+    """A table is not what its suite asks for; the message names table, column, expectation and rows."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One expectation, and what it found."""
+
+    success: bool
+    type: str
+    column: str
+    arguments: str
+    notes: str
+    finding: str
+
+    @property
+    def words(self) -> str:
+        return self.type.removeprefix("expect_").replace("_", " ")
+
+
+def validate(
+    table_name: str,
+    frame: pd.DataFrame,
+    suite_path: Path,
+    html_path: Path,
+    parameters: Mapping[str, Any] | None = None,
+) -> None:
+    """Check a table; its page is written either way, then a failing one raises ExpectationFailed.
+
+    `parameters` replace "$name" in the suite's arguments. An expectation whose `when` is false is left out.
+    """
+    suite_path, html_path = Path(suite_path), Path(html_path)
+    outcomes = _run_suite(frame, load_suite(suite_path, parameters or {}))
+    html_path.parent.mkdir(parents=True, exist_ok=True)
+    html_path.write_text(_render(table_name, frame, suite_path, outcomes), encoding="utf-8", newline="\n")
+    failed = [outcome for outcome in outcomes if not outcome.success]
+    if failed:
+        lines = [f"  {o.column}: {o.type} ({o.arguments}): {o.finding}" for o in failed]
+        raise ExpectationFailed(
+            "\n".join(
+                [
+                    f"table {table_name}: {len(failed)} of {len(outcomes)} expectations fail",
+                    *lines,
+                    f"  see {html_path}",
+                ]
+            )
+        )
+
+
+def load_suite(path: Path, parameters: Mapping[str, Any]) -> dict:
+    """A suite with its parameters filled in: {"name", "expectations": [{"type", "kwargs", "meta"}]}."""
+    try:
+        suite = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MindGapError(f"suite {path} is not there; it is in git: git checkout -- {path}") from error
+    except json.JSONDecodeError as error:
+        raise MindGapError(f"suite {path} is not JSON: {error}") from error
+    expectations = [_fill(expectation, parameters, path) for expectation in suite["expectations"]]
+    return {**suite, "expectations": [e for e in expectations if e.get("when", True)]}
+
+
+def _fill(value: Any, parameters: Mapping[str, Any], path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(one, parameters, path) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_fill(one, parameters, path) for one in value]
+    # "$" alone ends many a regular expression; a parameter is the whole text.
+    if isinstance(value, str) and value.startswith("$") and value[1:].isidentifier():
+        if value[1:] not in parameters:
+            known = ", ".join(parameters) or "none"
+            raise MindGapError(f"suite {path} asks for the parameter {value}; given: {known}")
+        return parameters[value[1:]]
+    return value
+
+
+def _run_suite(frame: pd.DataFrame, suite: dict) -> list[Outcome]:
+    """The outcomes in the order of the suite."""
+    gx, ExpectationConfiguration = _library()
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    # Results come back in another order: each expectation carries its place.
+    configurations = [
+        ExpectationConfiguration(
+            type=e["type"], kwargs=e["kwargs"], meta={**e.get("meta", {}), "place": place}
+        )
+        for place, e in enumerate(suite["expectations"])
+    ]
+    made = context.suites.add(gx.ExpectationSuite(name=suite["name"], expectations=configurations))
+    asset = context.data_sources.add_pandas("tables").add_dataframe_asset(suite["name"])
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+    results = batch.validate(made, result_format={"result_format": "COMPLETE"}).results
+    return [_outcome(r, suite) for r in sorted(results, key=lambda r: r.expectation_config.meta["place"])]
+
+
+def _library() -> tuple[Any, type]:
+    """Great Expectations, which sends nothing home; it uses modules that Python has deprecated."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import great_expectations as gx
+        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    return gx, ExpectationConfiguration
+
+
+def _outcome(result: Any, suite: dict) -> Outcome:
+    asked = suite["expectations"][result.expectation_config.meta["place"]]
+    kwargs = asked["kwargs"]
+    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get(
+        "column_list", []
+    )
+    skip = ("column", "column_A", "column_B", "column_list")
+    arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in kwargs.items() if key not in skip)
+    finding = "" if result.success else _finding(result)
+    notes = asked.get("meta", {}).get("notes", "")
+    return Outcome(
+        bool(result.success), asked["type"], ", ".join(columns) or "(table)", arguments, notes, finding
+    )
+
+
+def _finding(result: Any) -> str:
+    """What was found instead: an error, the first failing rows, or the table's observed value."""
+    info = result.exception_info or {}
+    errors = [info] if "exception_message" in info else list(info.values())
+    messages = [e["exception_message"] for e in errors if e.get("raised_exception")]
+    if messages:
+        return messages[0].strip().splitlines()[-1]
+    found = result.result
+    if found.get("unexpected_index_list"):
+        named = zip(found["unexpected_index_list"], found["unexpected_list"], strict=False)
+        rows = "; ".join(f"row {index}: {_plain(value)}" for index, value in list(named)[:ROWS_NAMED])
+        count = len(found["unexpected_index_list"])
+        return (
+            f"{count} row{'s' * (count > 1)} fail{'s' * (count == 1)}: {rows}{'; ...' * (count > ROWS_NAMED)}"
+        )
+    details = found.get("details", {}).get("mismatched", found.get("observed_value"))
+    return f"found {_plain(details)}"
+
+
+def _plain(value: Any) -> str:
+    """Without the names of numpy's types."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    if isinstance(value, tuple | list | set):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+def _render(table_name: str, frame: pd.DataFrame, suite_path: Path, outcomes: list[Outcome]) -> str:
+    loader = jinja2.PackageLoader("mindgap", "report")
+    page = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    passed = sum(outcome.success for outcome in outcomes)
+    return page.get_template("validation.html.j2").render(
+        table_name=table_name,
+        rows=len(frame),
+        suite=suite_path.name,
+        outcomes=outcomes,
+        passed=passed,
+        success=passed == len(outcomes),
+    )
+
+
+def validate_rendered(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check a rendered dataset: its attributes, its images, a re-rendered sample, statistics of all of it.
+
+    All four pages are written before a failing one raises; a broken file raises DataError.
+    """
+    meta = read_meta(dataset_dir)
+    low, high = meta["style"]["erase"]
+    parameters = {
+        "modalities": list(meta["modalities"]),
+        "last_index": max(meta["sizes"].values()) - 1,
+        "last_class": meta["num_classes"] - 1,
+        "colors_differ": not meta["style"]["allow_same_color"],
+        "erase_low": low,
+        "erase_high": high,
+    }
+    failures = []
+    for part, frame in rendered_tables(dataset_dir).items():
+        name, suite = f"{meta['dataset']}: {part}", Path(suites_dir) / f"rendered_{part}.json"
+        try:
+            validate(
+                name, frame, suite, Path(html_dir) / f"rendered_{part}-{meta['dataset']}.html", parameters
+            )
+        except ExpectationFailed as failure:
+            failures.append(str(failure))
+    if failures:
+        raise ExpectationFailed("\n".join(failures))
+
+
+def rendered_tables(dataset_dir: Path) -> dict[str, pd.DataFrame]:
+    """The tables that the rendered suites check: attributes, images, sample, checks.
+
+    Every array is compared with its shape, dtype and SHA-256 in meta.json first (DataError). The last two are
+    computed from the first: they are left out where it is so wrong that only its own suite can say how.
+    """
+    meta = read_meta(dataset_dir)
+    for name in expected_arrays(meta):
+        read_array(dataset_dir, name, meta, mmap=True)
+    attributes = pd.read_csv(Path(dataset_dir) / "attributes.csv")
+    tables = {"attributes": attributes, "images": pd.DataFrame(image_summary(dataset_dir))}
+    if _is_usable(attributes, meta):
+        sample = pd.DataFrame(rendered_sample(dataset_dir))
+        sample["decoded_color"] = sample["decoded_color"].astype(float).where(sample["decoded_color"] >= 0)
+        tables |= {"sample": sample, "checks": rendered_checks(dataset_dir, attributes, meta)}
+    return tables
+
+
+def _is_usable(attributes: pd.DataFrame, meta: dict) -> bool:
+    """Whether every row names an image of the arrays and features that can be drawn."""
+    if not {"split", "index", "modality", *FEATURES, "erased_fraction", "label"} <= set(attributes.columns):
+        return False
+    sizes = attributes["split"].map(meta["sizes"])
+    features = attributes[list(FEATURES)]
+    return bool(
+        sizes.notna().all()
+        and (attributes["index"].ge(0) & attributes["index"].lt(sizes)).all()
+        and attributes["modality"].isin(list(meta["modalities"])).all()
+        and (features.ge(0) & features.lt(LEVELS)).all(axis=None)
+    )
+
+
+def rendered_checks(dataset_dir: Path, attributes: pd.DataFrame, meta: dict) -> pd.DataFrame:
+    """One row per statistic, named by its index: value, lower, upper."""
+    rows: dict[str, tuple[float, float, float]] = {}
+    pairs: dict[str, float] = {}
+    for split in SPLITS:
+        label_N = read_array(dataset_dir, f"{split}.label.npy", meta, verify=False)
+        present_NM = read_array(dataset_dir, f"{split}.present.npy", meta, verify=False)
+        features = _wide(attributes, split, len(label_N), meta)
+        counts = np.bincount(label_N, minlength=meta["num_classes"])
+        rows[f"{split}: class counts, range"] = (float(counts.max() - counts.min()), 0, 1)
+        rows |= {f"{split}: {k}": v for k, v in _presence_rows(present_NM, meta, split).items()}
+        rows |= {
+            f"{split}: {k}": v for k, v in _label_rows(features, attributes, label_N, split, meta).items()
+        }
+        pairs |= {f"{split}: {k}": p for k, p in _pair_ps(features, meta).items()}
+    rows |= {name: (p, SMALLEST_P / len(pairs), 1.0) for name, p in pairs.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "lower", "upper"], dtype=float)
+
+
+def _wide(attributes: pd.DataFrame, split: str, size: int, meta: dict) -> dict[tuple[str, str], np.ndarray]:
+    """(modality, feature) -> values (N), -1 where the image is absent."""
+    wide = {}
+    for modality in meta["modalities"]:
+        rows = attributes[(attributes["split"] == split) & (attributes["modality"] == modality)]
+        for feature in FEATURES:
+            wide[modality, feature] = np.full(size, -1)
+            wide[modality, feature][rows["index"]] = rows[feature]
+    return wide
+
+
+def _presence_rows(present_NM: np.ndarray, meta: dict, split: str) -> dict[str, tuple[float, float, float]]:
+    """Presence rates within three sigma of what absence and the keep-one repair give; no sample empty."""
+    absence = [meta["absence"].get(name, 0.0) if split == "train" else 0.0 for name in meta["modalities"]]
+    rows = {
+        "least modalities of a sample": (float(present_NM.sum(axis=1).min()), 1.0, float(present_NM.shape[1]))
+    }
+    for modality, absent, present_N in zip(meta["modalities"], absence, present_NM.T, strict=True):
+        rate = 1 - absent + np.prod(absence) / len(absence)
+        slack = 3 * np.sqrt(rate * (1 - rate) / len(present_N))
+        # Half a sample for the rounding of a share of few samples, and of 1 - q.
+        slack += 0.5 / len(present_N)
+        rows[f"{modality} is present"] = (float(present_N.mean()), rate - slack, rate + slack)
+    return rows
+
+
+def _label_rows(
+    features: dict[tuple[str, str], np.ndarray],
+    attributes: pd.DataFrame,
+    label_N: np.ndarray,
+    split: str,
+    meta: dict,
+) -> dict[str, tuple[float, float, float]]:
+    """How many samples have another label than in the table, or than their images show: none."""
+    mine = attributes[attributes["split"] == split]
+    wrong = float((label_N[mine["index"]] != mine["label"]).sum())
+    rows = {"labels of the table that differ from the array": (wrong, 0.0, 0.0)}
+    factors = factor_values(label_N, len(meta["label_features"])).T
+    for factor, value_N in zip(meta["label_features"], factors, strict=True):
+        for modality in factor["modalities"]:
+            shown_N = features[modality, factor["feature"]]
+            wrong = float(((shown_N >= 0) & (shown_N != value_N)).sum())
+            rows[f"{modality} {factor['feature']} differs from the label"] = (wrong, 0.0, 0.0)
+    return rows
+
+
+def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict) -> dict[str, float]:
+    """p of independence for every pair of features, within and across images, but those the label ties."""
+    tied = {(factor["feature"], name) for factor in meta["label_features"] for name in factor["modalities"]}
+    style = Style(**meta["style"])
+    colors = [set(style.allowed(feature).tolist()) for feature in ("fg_color", "bg_color")]
+    overlap = 0 if style.allow_same_color else len(colors[0] & colors[1])
+    ps = {}
+    for (first, a), (second, b) in combinations(features, 2):
+        if a == b and {(a, first), (b, second)} <= tied:
+            continue
+        a_N, b_N = features[first, a], features[second, b]
+        both = (a_N >= 0) & (b_N >= 0)
+        a_N, b_N = a_N[both], b_N[both]
+        name = f"p of {first} {a} and {second} {b}"
+        if first == second and (a, b) == ("fg_color", "bg_color") and overlap:
+            # The two differ, and so depend on each other; how far they are apart must not. Where they draw from
+            # lists of their own that overlap, neither is true.
+            if overlap < LEVELS:
+                continue
+            name, b_N = f"p of {first} fg_color and the distance to bg_color", (b_N - a_N) % LEVELS
+        if len(a_N):
+            ps[name] = independence_p(
+                np.bincount(LEVELS * a_N + b_N, minlength=LEVELS**2).reshape(LEVELS, LEVELS)
+            )
+    return ps
+
+
+def validate_curves(curves_path: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check a file of run records, <dataset>-<regime>.csv."""
+    curves_path = Path(curves_path)
+    dataset, regime = curves_path.stem.rsplit("-", 1)
+    frame = read_curve_file(curves_path)
+    cell = ["dataset", "regime", "mitigation", "query", "seed"]
+    if {*cell, "run", "round", "labelled", "subset", "balanced_accuracy", "ceiling"} <= set(frame.columns):
+        frame = frame.sort_values("round", kind="stable")
+        of_subset = frame.groupby([*cell, "subset"])
+        frame = frame.assign(
+            labelled_step=of_subset["labelled"].diff(),
+            rounds_found=of_subset["round"].transform("nunique"),
+            digests_found=frame.groupby(cell)["run"].transform("nunique"),
+            balanced_accuracy_limit=frame["ceiling"] + ACCURACY_TOLERANCE,
+        ).sort_index()
+    page = Path(html_dir) / f"curves-{curves_path.stem}.html"
+    parameters = {"dataset": dataset, "regime": regime}
+    validate(f"curves of {curves_path.stem}", frame, Path(suites_dir) / "curves.json", page, parameters)
+
+
+def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check the tidy table of a report, tables/aulc.csv."""
+    frame = pd.read_csv(aulc_path, keep_default_na=False, na_values=[""])
+    used = (
+        "scale",
+        "n_seeds",
+        "rounds",
+        "aulc_mean",
+        "aulc_std",
+        "mean_accuracy",
+        "ceiling_aulc",
+        "paper_mean",
+    )
+    if set(used) <= set(frame.columns):
+        intervals = frame["rounds"] - 1
+        frame = frame.assign(
+            aulc_limit=frame["ceiling_aulc"] + MEAN_TOLERANCE * intervals,
+            mean_accuracy_error=frame["mean_accuracy"] - frame["aulc_mean"] / intervals,
+            has_std=frame["aulc_std"].notna(),
+            has_seeds=frame["n_seeds"] > 1,
+            paper_at_other_scale=(frame["scale"] != "paper") & frame["paper_mean"].notna(),
+        )
+    validate("AULC", frame, Path(suites_dir) / "aulc.json", Path(html_dir) / "aulc.html")

@@ -1,0 +1,1 @@
+"""From curves to what a reader sees: AULC, tables, figures, the page."""

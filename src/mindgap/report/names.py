@@ -1,0 +1,67 @@
+"""How names of the code read in a report: the paper's words where it has them, else the name itself."""
+
+# The controls see what no query method may see, or have no claim to choose well: marked, and never the best.
+CONTROLS = ("class_balanced_oracle", "presence_balanced")
+
+METHODS = {
+    "random": "Random",
+    "entropy": "Entropy",
+    "margin": "Margin",
+    "bald": "BALD",
+    "kcenter_greedy": "KCG",
+    "badge": "BADGE",
+    "bmmal": "BMMAL",
+    "grace_r": "GRACE-R",
+    "class_balanced_oracle": "Class-balanced oracle",
+    "presence_balanced": "Presence-balanced",
+}
+
+DATASETS = {
+    "missing": "Missing",
+    "share": "Share",
+    "unique": "Unique",
+    "synergy": "Synergy",
+    "trio": "Trio",
+    "food101": "Food101",
+    "mimic": "MIMIC",
+}
+
+MODALITIES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "ecg": "ECG"}
+
+MITIGATIONS = {"none": "no mitigation", "moddrop": "ModDrop"}
+
+
+def method_name(query: str) -> str:
+    return METHODS.get(query, query)
+
+
+def dataset_name(dataset: str) -> str:
+    return DATASETS.get(dataset, dataset)
+
+
+def mitigation_name(mitigation: str) -> str:
+    return MITIGATIONS.get(mitigation, mitigation)
+
+
+def subset_name(subset: str, modalities: tuple[str, ...]) -> str:
+    """The name of a subset: "Rare", "Twin A + Solo"; all modalities are "Both", or "All" from three on."""
+    names = subset.split("+")
+    if len(names) == len(modalities) > 1:
+        return "Both" if len(modalities) == 2 else "All"
+    return " + ".join(MODALITIES.get(name, name.replace("_", " ").title()) for name in names)
+
+
+def subset_order(subsets: list[str]) -> list[str]:
+    """As the paper prints them: of two modalities the pair in the middle; of more, small subsets first.
+
+    `subsets` come in the dataset's order.
+    """
+    modalities = modalities_of(subsets)
+    if len(modalities) == 2:
+        return [modalities[0], "+".join(modalities), modalities[1]]
+    return sorted(subsets, key=lambda subset: [subset.count("+"), *map(modalities.index, subset.split("+"))])
+
+
+def modalities_of(subsets: list[str]) -> tuple[str, ...]:
+    """The largest subset names all modalities, in the dataset's order."""
+    return tuple(max(subsets, key=lambda subset: subset.count("+")).split("+"))

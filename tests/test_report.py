@@ -1,0 +1,505 @@
+"""AULC, the paper's ranks, tables, figures and the page, on curves made here."""
+
+import hashlib
+import itertools
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mindgap.report import figures, tables
+from mindgap.report.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
+from mindgap.report.build import build_report, metrics, plot_points
+from mindgap.report.curves import COLUMNS, ReportError, Selection, read_curves
+from mindgap.report.names import subset_name, subset_order
+from mindgap.report.paper import (
+    load_paper,
+    paper_rank_sums,
+    published_cells,
+    published_rank_sums,
+    weak_cells,
+    with_paper,
+)
+
+PAPER = Path(__file__).parents[1] / "data" / "paper"
+MODALITIES = {
+    "missing": ("rare", "frequent"),
+    "unique": ("full", "partial"),
+    "trio": ("twin_a", "twin_b", "solo"),
+}
+LOW_CEILING = {"unique": {"partial"}, "trio": {"twin_a", "twin_b", "solo", "twin_a+twin_b"}}
+ROUNDS = 4
+SELECTION = Selection(
+    scale="tiny",
+    datasets=("missing", "unique"),
+    regimes=("low",),
+    queries=("random", "badge", "class_balanced_oracle"),
+    mitigations=("none", "moddrop"),
+    seeds=(0, 1),
+    weak={"missing": "rare", "unique": "partial"},
+)
+
+
+def all_subsets(dataset: str) -> list[str]:
+    names = MODALITIES[dataset]
+    return ["+".join(s) for size in range(1, len(names) + 1) for s in itertools.combinations(names, size)]
+
+
+def accuracy(query: str, seed: int, round: int, place: int) -> float:
+    return 0.2 + 0.1 * round + 0.01 * seed + 0.02 * place + (0.05 if query == "badge" else 0.0)
+
+
+def make_curves(
+    dataset: str, selection: Selection, regime: str = "low", rounds: int = ROUNDS
+) -> pd.DataFrame:
+    chance, rows = 0.1 if dataset == "missing" else 0.01, []
+    for mitigation, query, seed in itertools.product(
+        selection.mitigations, selection.queries, selection.seeds
+    ):
+        name = f"{dataset} {regime} {mitigation} {query} {seed}"
+        run = hashlib.sha256(name.encode()).hexdigest()[:16]
+        for i, (place, subset) in itertools.product(range(rounds), enumerate(all_subsets(dataset))):
+            ceiling = 0.1 if subset in LOW_CEILING.get(dataset, ()) else 1.0
+            value = ceiling * min(accuracy(query, seed, i, place), 1.0)
+            cell = (selection.scale, dataset, regime, mitigation, query, seed, run, rounds, i, 50 * (i + 1))
+            rows.append((*cell, subset, value, value, 0.1, chance, ceiling))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def write_curves(folder: Path, selection: Selection = SELECTION, **kwargs) -> Path:
+    folder.mkdir(exist_ok=True)
+    for dataset, regime in itertools.product(selection.datasets, selection.regimes):
+        make_curves(dataset, selection, regime, **kwargs).to_csv(
+            folder / f"{dataset}-{regime}.csv", index=False
+        )
+    return folder
+
+
+@pytest.fixture
+def curves_dir(tmp_path) -> Path:
+    return write_curves(tmp_path / "curves")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """A whole report; tests only read it."""
+    folder = tmp_path_factory.mktemp("report")
+    selection = replace(
+        SELECTION, datasets=("missing", "trio"), weak={"missing": "rare"}, mitigations=("moddrop",)
+    )
+    build_report(write_curves(folder / "curves", selection), folder / "reports", PAPER, selection)
+    return folder / "reports"
+
+
+def order_of(curves: pd.DataFrame) -> dict[str, list[str]]:
+    return {d: subset_order(list(part["subset"].unique())) for d, part in curves.groupby("dataset")}
+
+
+# AULC
+
+
+@pytest.mark.parametrize(("level", "area"), [(0.1, 0.9), (0.5, 4.5), (1.0, 9.0)])
+def test_aulc_of_a_constant_curve_is_exact(level, area):
+    assert aulc([level] * 10) == area
+
+
+def test_aulc_is_the_trapezoid_and_needs_two_points():
+    assert aulc([0.0, 1.0]) == 0.5
+    assert aulc([0.25, 0.5, 1.0]) == 0.375 + 0.75
+    with pytest.raises(ValueError, match="needs two points, this one has 1"):
+        aulc([0.3])
+
+
+def test_tidy_means_and_spreads(curves_dir):
+    curves = read_curves(curves_dir, SELECTION)
+    table = tidy(curves, order_of(curves))
+    row = table[
+        (table["query"] == "badge") & (table["subset"] == "rare") & (table["mitigation"] == "none")
+    ].iloc[0]
+    areas = [aulc([accuracy("badge", seed, i, 0) for i in range(ROUNDS)]) for seed in (0, 1)]
+    assert row["aulc_mean"] == pytest.approx(sum(areas) / 2)
+    assert row["aulc_std"] == pytest.approx(
+        abs(areas[0] - areas[1]) / math.sqrt(2)
+    )  # n - 1 in the denominator
+    assert row["mean_accuracy"] == pytest.approx(row["aulc_mean"] / 3)
+    assert (row["n_seeds"], row["rounds"]) == (2, ROUNDS)
+    assert row["chance_aulc"] == pytest.approx(0.3)
+    assert row["ceiling_aulc"] == 3.0
+    assert table["subset"].tolist()[:3] == ["rare", "rare+frequent", "frequent"]  # the paper's order
+
+
+def test_one_seed_has_no_spread(curves_dir):
+    curves = read_curves(curves_dir, replace(SELECTION, seeds=(1,)))
+    table = over_seeds(per_seed(curves))
+    assert table["aulc_std"].isna().all()
+    made = tables.dataset_table(table, "missing", "none", replace(SELECTION, seeds=(1,)))
+    assert made.rows[0].cells[0].text.endswith(" ± –")
+    assert tables.ONE_SEED in made.notes
+
+
+def test_order_of_rows_changes_no_bit(curves_dir):
+    curves = read_curves(curves_dir, SELECTION)
+    shuffled = tidy(curves.sample(frac=1, random_state=0), order_of(curves)).sort_values(
+        list(curves.columns[:1])
+    )
+    keys = ["dataset", "mitigation", "query", "subset"]
+    first = tidy(curves, order_of(curves)).sort_values(keys).reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, shuffled.sort_values(keys).reset_index(drop=True), check_exact=True)
+
+
+# The paper
+
+
+def test_all_21_published_rank_sums_follow():
+    keys = ["regime", "query"]
+    merged = paper_rank_sums(PAPER).merge(published_rank_sums(PAPER), on=keys, suffixes=("", "_published"))
+    assert len(merged) == 21
+    assert (merged["rank_sum"] == merged["rank_sum_published"]).all()
+
+
+def test_the_misprint_is_mended_and_matters():
+    weak = weak_cells(PAPER).set_index(["regime", "dataset", "query"])["aulc_mean"]
+    assert weak[("mid", "synergy", "badge")] == 5.87
+    weak[("mid", "synergy", "badge")] = 5.42
+    sums = rank_sums(weak.reset_index()).set_index(["regime", "query"])["rank_sum"]
+    assert (sums["mid", "badge"], sums["mid", "grace_r"]) == (23, 16)  # printed: 22 and 17
+
+
+def test_equal_means_share_their_rank():
+    weak = pd.DataFrame(
+        {"regime": "low", "dataset": "missing", "query": ["a", "b", "c"], "aulc_mean": [1.0, 1.0, 2.0]}
+    )
+    assert rank_sums(weak)["rank_sum"].tolist() == [2.5, 2.5, 1.0]
+
+
+def test_published_cells_have_our_names_and_scale():
+    assert len(load_paper(PAPER)) == 1032
+    cells = published_cells(PAPER).set_index(["dataset", "mitigation", "regime", "query", "subset"])
+    assert cells.loc[("synergy", "none", "mid", "badge", "partial_b"), "paper_mean"] == pytest.approx(0.587)
+    assert cells.loc[("unique", "none", "low", "kcenter_greedy", "full"), "paper_mean"] == 3.94
+    assert cells.index.is_unique
+    assert not cells.isna().any(axis=None)
+
+
+def test_paper_numbers_stand_beside_paper_scale_and_its_rounds_only(tmp_path):
+    for scale, rounds, expected in (("tiny", 10, False), ("paper", 5, False), ("paper", 10, True)):
+        selection = replace(SELECTION, scale=scale)
+        curves = read_curves(write_curves(tmp_path / f"{scale}{rounds}", selection, rounds=rounds), selection)
+        table = with_paper(tidy(curves, order_of(curves)), PAPER)
+        methods = table[table["query"] != "class_balanced_oracle"]
+        assert methods["paper_mean"].notna().all() == expected, (scale, rounds)
+        assert table["paper_mean"].notna().any() == expected
+    made = tables.dataset_table(table, "unique", "none", selection)
+    assert [row.kind for row in made.rows] == ["method", "paper", "method", "paper", "control"]
+    assert made.rows[1].cells[2].text == "0.92 ± 0.03"  # scaled by ten again, as printed
+
+
+def test_missing_paper_files_are_named(tmp_path):
+    with pytest.raises(ReportError, match=r"paper_aulc\.csv is not there; it is in git"):
+        load_paper(tmp_path)
+
+
+# What is refused
+
+
+def drop(frame, **cell):
+    return frame[~pd.concat([frame[k] == v for k, v in cell.items()], axis=1).all(axis=1)]
+
+
+def at(frame, **cell):
+    return pd.concat([frame[k] == v for k, v in cell.items()], axis=1).all(axis=1)
+
+
+CELL = {"mitigation": "none", "query": "badge", "seed": 1}
+FAULTS = {
+    "missing run": (lambda f: drop(f, **CELL), "run badge, none, seed 1 is missing"),
+    "missing round": (lambda f: drop(f, **CELL, round=2), r"\(badge, none, seed 1\).* lacks rounds 2 of 4"),
+    "missing subset": (lambda f: drop(f, **CELL, subset="rare"), "run badge, none, seed 1 has the subset"),
+    "round too many": (
+        lambda f: pd.concat([f, f[at(f, **CELL, round=3)].assign(round=4)]),
+        "has rounds 4 of 4",
+    ),
+    "a seed twice": (
+        lambda f: pd.concat([f, f[at(f, **CELL)].assign(run="0" * 16)]),
+        "run badge, none, seed 1 is there twice .*0000000000000000",
+    ),
+    "mixed digests": (
+        lambda f: f.assign(run=f["run"].mask(at(f, **CELL, round=3), "0" * 16)),
+        "run badge, none, seed 1 mixes the digests 0000000000000000",
+    ),
+    "shared digest": (lambda f: f.assign(run="0" * 16), "run 0000000000000000 is given for several cells"),
+    "NaN": (
+        lambda f: f.assign(
+            balanced_accuracy=f["balanced_accuracy"].mask(at(f, **CELL, round=1, subset="rare"))
+        ),
+        r"run \w{16} \(badge, none, seed 1\), round 1, subset rare: balanced_accuracy is nan, not a number",
+    ),
+    "no count": (
+        lambda f: f.assign(labelled=f["labelled"] + 0.5 * at(f, **CELL)),
+        "labelled is 50.5, not a whole number",
+    ),
+    "other scale": (lambda f: f.assign(scale="paper"), "is of scale 'paper', not 'tiny'"),
+    "other regime": (lambda f: f.assign(regime="mid"), "is of regime 'mid', not 'low'"),
+    "labels do not grow": (lambda f: f.assign(labelled=50), "the number of labels does not grow"),
+    "other labels": (
+        lambda f: f.assign(labelled=f["labelled"] + at(f, **CELL)),
+        "runs disagree on labelled of round 0",
+    ),
+    "one round": (lambda f: f[f["round"] == 0].assign(rounds=1), "says it has 1 rounds"),
+    "no column": (lambda f: f.drop(columns=["ece"]), "lacks the columns ece"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_curves_are_refused_with_file_and_mend(curves_dir, fault):
+    path = curves_dir / "missing-low.csv"
+    spoil, message = FAULTS[fault]
+    spoil(pd.read_csv(path, dtype={"run": str})).to_csv(path, index=False)
+    with pytest.raises(ReportError, match=message) as error:
+        read_curves(curves_dir, SELECTION)
+    assert str(path) in str(error.value)
+    assert "dvc repro acquire@missing-low" in str(error.value)
+
+
+def test_missing_and_unreadable_files_are_refused(curves_dir):
+    (curves_dir / "unique-low.csv").write_text("")
+    with pytest.raises(ReportError, match=r"unique-low\.csv cannot be read"):
+        read_curves(curves_dir, SELECTION)
+    with pytest.raises(ReportError, match=r"missing-mid\.csv is not there; .*acquire@missing-mid"):
+        read_curves(curves_dir, replace(SELECTION, regimes=("mid",)))
+    with pytest.raises(ReportError, match="the selection has no seeds"):
+        read_curves(curves_dir, replace(SELECTION, seeds=()))
+
+
+def test_a_refused_report_writes_nothing(curves_dir, tmp_path):
+    out = tmp_path / "reports"
+    (out / "tables").mkdir(parents=True)
+    (out / "tables" / "kept.csv").write_text("old")
+    with pytest.raises(ReportError):
+        build_report(curves_dir, out, PAPER, replace(SELECTION, seeds=(0, 7)))
+    assert [p.name for p in out.rglob("*") if p.is_file()] == ["kept.csv"]
+
+
+def test_rows_of_dropped_cells_do_not_mix_in(curves_dir):
+    small = replace(SELECTION, queries=("random",), mitigations=("none",), seeds=(1,), datasets=("unique",))
+    (curves_dir / "missing-low.csv").write_text("not even read")
+    curves = read_curves(curves_dir, small)
+    assert set(zip(curves["query"], curves["mitigation"], curves["seed"], strict=True)) == {
+        ("random", "none", 1)
+    }
+
+
+def test_digests_stay_text_and_floats_keep_every_bit(curves_dir):
+    path = curves_dir / "missing-low.csv"
+    frame = pd.read_csv(path, dtype={"run": str})
+    frame.loc[at(frame, **CELL), "run"] = "0012345678901e12"
+    frame["balanced_accuracy"] = 0.1 + 0.2
+    frame.to_csv(path, index=False)
+    curves = read_curves(curves_dir, replace(SELECTION, datasets=("missing",)))
+    assert "0012345678901e12" in set(curves["run"])
+    assert set(curves["balanced_accuracy"]) == {0.1 + 0.2}
+
+
+# Tables
+
+
+def test_subset_names_and_order():
+    two, three = ("rare", "frequent"), ("twin_a", "twin_b", "solo")
+    assert [subset_name(s, two) for s in ("rare", "rare+frequent")] == ["Rare", "Both"]
+    assert [subset_name(s, three) for s in ("twin_a+solo", "twin_a+twin_b+solo")] == ["Twin A + Solo", "All"]
+    assert subset_order(["rare", "frequent", "rare+frequent"]) == ["rare", "rare+frequent", "frequent"]
+    assert subset_order(all_subsets("trio")) == all_subsets("trio")
+    assert subset_order(["only"]) == ["only"]
+
+
+def made_table(curves_dir, dataset="unique") -> tables.Table:
+    curves = read_curves(curves_dir, SELECTION)
+    return tables.dataset_table(tidy(curves, order_of(curves)), dataset, "moddrop", SELECTION)
+
+
+def test_table_layout(curves_dir):
+    table = made_table(curves_dir)
+    assert [(c.group, c.title, c.weak, c.factor) for c in table.columns] == [
+        ("low", "Full", False, 1.0),
+        ("low", "Both", False, 1.0),
+        ("low", "Partial", True, 10.0),
+    ]
+    assert [(row.title, row.kind) for row in table.rows] == [
+        ("Random", "method"),
+        ("BADGE", "method"),
+        ("Class-balanced oracle", "control"),
+    ]
+    assert [cell.best for cell in table.rows[1].cells] == [True] * 3
+    assert table.rows[0].cells[2].mean == pytest.approx(
+        table.rows[0].cells[0].mean + 3 * 0.02
+    )  # scaled by ten
+
+
+def test_a_control_is_never_best(curves_dir):
+    curves = read_curves(curves_dir, SELECTION)
+    curves.loc[curves["query"] == "class_balanced_oracle", "balanced_accuracy"] = 1.0
+    table = tables.dataset_table(tidy(curves, order_of(curves)), "missing", "none", SELECTION)
+    assert [[cell.best for cell in row.cells] for row in table.rows] == [[False] * 3, [True] * 3, [False] * 3]
+
+
+def test_csv(curves_dir):
+    lines = tables.to_csv(made_table(curves_dir)).splitlines()
+    assert lines[0].startswith("method,kind,low Full mean,low Full std,low Both mean")
+    assert lines[0].endswith("low Partial ×10 mean,low Partial ×10 std")
+    assert len(lines) == 4
+    assert len({line.count(",") for line in lines}) == 1
+
+
+def test_markdown(curves_dir):
+    text = tables.to_markdown(made_table(curves_dir))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert "low: *Partial* ×10" in lines[0]
+    assert "*controls*" in text
+    assert re.search(r"\*\*\d\.\d\d ± \d\.\d\d\*\*", text)
+
+
+@pytest.mark.parametrize("name", ["moddrop", "weak", "ranks"])
+def test_latex_is_well_formed(curves_dir, name):
+    curves = read_curves(curves_dir, SELECTION)
+    table = tidy(curves, order_of(curves))
+    made = {
+        "moddrop": tables.dataset_table(table, "unique", "moddrop", SELECTION),
+        "weak": tables.weak_table(table, "moddrop", SELECTION),
+        "ranks": tables.rank_table(table, "moddrop", SELECTION),
+    }[name]
+    text = tables.to_latex(made)
+    bare = re.sub(r"\\.", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    assert sorted(re.findall(r"\\begin\{(\w+)\}", text)) == sorted(re.findall(r"\\end\{(\w+)\}", text))
+    body = text.split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == len(made.rows)
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(made.columns)}
+    assert text.isascii()
+    assert r"\textbf{" in text
+
+
+def test_weak_and_rank_tables(curves_dir):
+    curves = read_curves(curves_dir, SELECTION)
+    table = tidy(curves, order_of(curves))
+    weak = tables.weak_table(table, "none", SELECTION)
+    assert [(c.title, c.factor) for c in weak.columns] == [("Missing: Rare", 1.0), ("Unique: Partial", 10.0)]
+    ranks = tables.rank_table(table, "none", SELECTION)
+    assert [(row.title, row.cells[0].text) for row in ranks.rows] == [("Random", "4"), ("BADGE", "2")]
+    nobody = replace(SELECTION, weak={})
+    assert tables.weak_table(table, "none", nobody) is None
+    assert tables.rank_table(table, "none", nobody) is None
+
+
+# Figures, numbers, page
+
+
+def test_every_method_has_its_own_fixed_look():
+    looks = [figures.method_style(query) for query in figures.STYLES]
+    assert len(set(looks)) == len(looks)
+    assert figures.method_style("a_plug_in") == figures.method_style("a_plug_in")
+
+
+def test_report_holds_every_file(report):
+    names = {str(path.relative_to(report)) for path in report.rglob("*") if path.is_file()}
+    stems = [
+        f"{kind}-{dataset}-low-moddrop" for kind in ("curves", "bars") for dataset in ("missing", "trio")
+    ]
+    wanted = {f"figures/{stem}.{ending}" for stem in stems for ending in ("svg", "png")}
+    made = ["missing-moddrop", "trio-moddrop", "weak-moddrop", "rank_sums-moddrop"]
+    wanted |= {f"tables/{name}.{ending}" for name in made for ending in ("csv", "md", "tex")}
+    assert names == wanted | {"tables/aulc.csv", "plots/curves.csv", "metrics.json", "index.html"}
+    assert all((report / name).stat().st_size for name in names)
+
+
+def test_report_is_deterministic_and_forgets_older_selections(report, tmp_path):
+    selection = replace(
+        SELECTION, datasets=("missing", "trio"), weak={"missing": "rare"}, mitigations=("moddrop",)
+    )
+    (tmp_path / "reports" / "tables").mkdir(parents=True)
+    (tmp_path / "reports" / "tables" / "gone.csv").write_text("old")
+    build_report(write_curves(tmp_path / "curves", selection), tmp_path / "reports", PAPER, selection)
+    for path in sorted(path for path in report.rglob("*") if path.is_file()):
+        assert path.read_bytes() == (tmp_path / "reports" / path.relative_to(report)).read_bytes(), path.name
+    assert not (tmp_path / "reports" / "tables" / "gone.csv").exists()
+
+
+def test_metrics_are_few_and_leave_controls_out(report, curves_dir):
+    curves = read_curves(curves_dir, SELECTION)
+    found = metrics(tidy(curves, order_of(curves)), curves, SELECTION)
+    both = [
+        accuracy(query, seed, i, 2) for query in ("random", "badge") for seed in (0, 1) for i in range(ROUNDS)
+    ]
+    assert found["aulc"]["missing"]["all"] == pytest.approx(sum(both) / len(both), abs=1e-4)
+    assert found["runs"] == 2 * 3 * 2 * 2
+    assert json.loads((report / "metrics.json").read_text())["aulc"]["trio"].keys() == {
+        "all"
+    }  # no weak modality
+
+
+def test_plot_points(curves_dir):
+    points = plot_points(read_curves(curves_dir, SELECTION), SELECTION)
+    columns = ["dataset", "regime", "mitigation", "subset", "query", "labelled", "balanced_accuracy"]
+    assert points.columns.tolist() == columns
+    assert set(points["subset"]) == {"all", "weak"}
+    cell = {"dataset": "missing", "mitigation": "none", "subset": "weak", "query": "badge", "labelled": 100}
+    value = points.loc[at(points, **cell), "balanced_accuracy"]
+    assert value.item() == pytest.approx((accuracy("badge", 0, 1, 0) + accuracy("badge", 1, 1, 0)) / 2)
+
+
+class Page(HTMLParser):
+    """Links, images and whether every tag is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.images, self.open = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "a":
+            self.links.append(attrs["href"])
+        if tag == "img":
+            self.images.append(attrs)
+        if tag not in ("img", "meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_opens_from_the_file_system(report):
+    text = (report / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert not re.search(r"(?:src|href)=.(?:https?:)?//", text)
+    assert all(image["alt"] and (report / image["src"]).exists() for image in page.images)
+    assert len(page.images) == 4
+    files = [link for link in page.links if not link.startswith(("#", "validation/"))]
+    assert all((report / link).exists() for link in files)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(re.findall(r'id="(\w+)"', text))
+    assert {"validation/aulc.html", "validation/curves-trio-low.html"} <= set(page.links)
+
+
+def test_page_is_honest_about_its_scale(report):
+    text = (report / "index.html").read_text()
+    assert "Scale: tiny – not comparable with the paper" in text
+    assert 'class="paper"' not in text
+    assert len(set(re.findall(r"<code>([0-9a-f]{16})</code>", text))) == 2 * 3 * 2
+
+
+def test_paper_scale_report_shows_the_published_numbers(tmp_path):
+    selection = replace(SELECTION, scale="paper", datasets=("unique",), mitigations=("none",))
+    curves = write_curves(tmp_path / "curves", selection, rounds=10)
+    build_report(curves, tmp_path / "reports", PAPER, selection)
+    text = (tmp_path / "reports" / "index.html").read_text()
+    assert "Scale: paper" in text
+    assert 'class="paper"' in text
+    assert "BADGE, paper" in (tmp_path / "reports" / "tables" / "unique-none.md").read_text()
