@@ -1,0 +1,254 @@
+"""Augmentation against Pillow, byte for byte: each operation alone, then the whole recipes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+from mindgap.augment import (
+    AUGMENTATIONS,
+    OPERATIONS,
+    AugmentationError,
+    apply_operations,
+    augmentation,
+    blend,
+    cutout,
+    draw_cutout,
+    draw_flip_crop,
+    draw_operations,
+    flip_crop,
+    pad_black,
+    pad_reflected,
+)
+
+SIGNED_LEVELS = [sign * level for level in range(1, 10) for sign in (1, -1)]
+PADDING = {pad_black: {"mode": "constant"}, pad_reflected: {"mode": "reflect"}}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def in_pillow(name: str, image: Image.Image, level: int) -> Image.Image:
+    """The operation as FixMatch states it; the level's sign is the coin flip."""
+    strength, shift = abs(level), level * 0.3 / 10
+    factor = strength * 0.9 / 10 + 0.05
+    left, down = int(shift * image.width), int(shift * image.height)
+    call = {
+        "AutoContrast": lambda: ImageOps.autocontrast(image),
+        "Brightness": lambda: ImageEnhance.Brightness(image).enhance(factor),
+        "Color": lambda: ImageEnhance.Color(image).enhance(factor),
+        "Contrast": lambda: ImageEnhance.Contrast(image).enhance(factor),
+        "Equalize": lambda: ImageOps.equalize(image),
+        "Identity": lambda: image,
+        "Posterize": lambda: ImageOps.posterize(image, 4 + int(strength * 4 / 10)),
+        "Rotate": lambda: image.rotate(int(np.sign(level)) * int(strength * 30 / 10)),
+        "Sharpness": lambda: ImageEnhance.Sharpness(image).enhance(factor),
+        "ShearX": lambda: affine(image, 1, shift, 0, 0, 1, 0),
+        "ShearY": lambda: affine(image, 1, 0, 0, shift, 1, 0),
+        "Solarize": lambda: ImageOps.solarize(image, 256 - int(strength * 256 / 10)),
+        "TranslateX": lambda: affine(image, 1, 0, left, 0, 1, 0),
+        "TranslateY": lambda: affine(image, 1, 0, 0, 0, 1, down),
+    }
+    return call[name]()
+
+
+def affine(image: Image.Image, *matrix: float) -> Image.Image:
+    return image.transform(image.size, Image.Transform.AFFINE, matrix)
+
+
+def to_pillow(x_HWC: torch.Tensor) -> Image.Image:
+    array = x_HWC.numpy()
+    return Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
+
+
+def from_pillow(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image).copy()).reshape(image.height, image.width, -1)
+
+
+def noise(count: int, height: int, width: int, channels: int = 3, seed: int = 0) -> torch.Tensor:
+    shape = (count, height, width, channels)
+    return torch.randint(256, shape, generator=seeded(seed), dtype=torch.uint8)
+
+
+def pictures(height: int, width: int, channels: int) -> torch.Tensor:
+    """Noise, waves, one value, two neighbouring values, some dark pixels, half white, a narrow range."""
+    rough = noise(1, height, width, channels)[0]
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    waves = torch.stack([(torch.sin(3 * x + c) + torch.cos(5 * y - c) + 2) / 4 for c in range(channels)], -1)
+    left = torch.arange(width)[None, :, None] < width // 2
+    return torch.stack(
+        [
+            rough,
+            (20 + 200 * waves).to(torch.uint8),
+            torch.full_like(rough, 77),
+            (10 + left.expand(rough.shape).int()).to(torch.uint8),
+            torch.where(rough < 3, rough, 200),
+            torch.where(left, rough, 255),
+            100 + rough % 8,
+        ]
+    )
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (24, 40), (17, 5)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_gives_pillows_bytes(name, channels, size):
+    images = pictures(*size, channels)
+    x_BHWC = images.repeat_interleave(len(SIGNED_LEVELS), 0)
+    levels = SIGNED_LEVELS * len(images)
+    before = x_BHWC.clone()
+    out_BHWC = OPERATIONS[name](x_BHWC, torch.tensor(levels))
+    assert torch.equal(x_BHWC, before)
+    assert out_BHWC.dtype == torch.uint8
+    for x, level, out in zip(x_BHWC, levels, out_BHWC, strict=True):
+        assert torch.equal(out, from_pillow(in_pillow(name, to_pillow(x), level))), level
+
+
+@pytest.mark.parametrize("level", range(1, 10))
+def test_blends_of_all_pairs_of_bytes(level):
+    x = torch.arange(256, dtype=torch.uint8).expand(256, 256)
+    image, towards = Image.fromarray(x.numpy()), Image.fromarray(x.T.contiguous().numpy())
+    ours = blend(x[None, :, :, None], x.T[None, :, :, None], torch.tensor([level]))
+    assert torch.equal(ours[0], from_pillow(Image.blend(towards, image, level * 0.9 / 10 + 0.05)))
+
+
+def test_the_pool_is_the_fourteen():
+    assert len(OPERATIONS) == 14
+
+
+def test_every_operation_but_identity_changes_noise():
+    x_BHWC = noise(18, 32, 32) // 2 + 60
+    for name, operation in OPERATIONS.items():
+        assert torch.equal(operation(x_BHWC, torch.tensor(SIGNED_LEVELS)), x_BHWC) == (name == "Identity"), (
+            name
+        )
+
+
+@pytest.mark.parametrize("pad", PADDING)
+@pytest.mark.parametrize("size", [(32, 32), (16, 24), (9, 7)])
+def test_flip_and_crop_against_brute_force(pad, size):
+    height, width = size
+    x_BHWC = noise(40, height, width)
+    flip_B, top_B, left_B = draw_flip_crop(x_BHWC.shape, seeded())
+    out_BHWC = flip_crop(x_BHWC, flip_B, top_B, left_B, pad)
+    for x, flip, top, left, out in zip(x_BHWC.numpy(), flip_B, top_B, left_B, out_BHWC, strict=True):
+        around = ((height // 8,) * 2, (width // 8,) * 2, (0, 0))
+        padded = np.pad(x[:, ::-1] if flip else x, around, **PADDING[pad])
+        np.testing.assert_array_equal(out, padded[top : top + height, left : left + width])
+
+
+def test_every_offset_and_orientation_is_drawn():
+    flip_B, top_B, left_B = draw_flip_crop(torch.Size((4000, 32, 16, 3)), seeded())
+    assert 0.45 < flip_B.double().mean() < 0.55
+    assert top_B.unique().tolist() == list(range(9))
+    assert left_B.unique().tolist() == list(range(5))
+
+
+def test_operations_and_levels_are_uniform():
+    op_KB, level_KB = draw_operations(14_000, seeded())
+    assert op_KB.shape == level_KB.shape == (2, 14_000)
+    per_op = op_KB.flatten().bincount()
+    assert len(per_op) == 14
+    assert per_op.min() > 1800
+    assert per_op.max() < 2200
+    per_level = level_KB.abs().flatten().bincount(minlength=10)
+    assert per_level[0] == 0
+    assert len(per_level) == 10  # never 10
+    assert per_level[1:].min() > 2900
+    assert 0.48 < (level_KB > 0).double().mean() < 0.52
+    assert (op_KB[0] == op_KB[1]).any()  # with replacement
+
+
+def test_samples_of_one_operation_keep_their_levels_and_places():
+    x_BHWC = noise(60, 16, 16)
+    (op_B, _), (level_B, _) = draw_operations(60, seeded(3))
+    together = apply_operations(x_BHWC, op_B, level_B)
+    for row in range(60):
+        alone = apply_operations(x_BHWC[row : row + 1], op_B[row : row + 1], level_B[row : row + 1])
+        assert torch.equal(together[row], alone[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cutout_is_pillows_rectangle_clipped_at_borders(channels):
+    x_BHWC = noise(300, 32, 24, channels)
+    top_B, left_B = draw_cutout(x_BHWC.shape, seeded())
+    assert top_B.min() == left_B.min() == 0
+    assert (top_B.max(), left_B.max()) == (32 - 6 - 1, 24 - 6 - 1)
+    out_BHWC = cutout(x_BHWC, top_B, left_B)
+    for x, top, left, out in zip(x_BHWC, top_B.tolist(), left_B.tolist(), out_BHWC, strict=True):
+        image = to_pillow(x)
+        grey = (127,) * 3 if channels == 3 else 127
+        ImageDraw.Draw(image).rectangle((left, top, min(24, left + 12), min(32, top + 12)), grey)
+        assert torch.equal(out, from_pillow(image))
+
+
+def test_randaugmc_is_the_recipe_in_pillow():
+    x_BHWC = noise(64, 32, 32)
+    out_BHWC = AUGMENTATIONS["randaugmc"](x_BHWC, seeded(9))
+    rng = seeded(9)
+    flips = draw_flip_crop(x_BHWC.shape, rng)
+    op_KB, level_KB = draw_operations(64, rng)
+    patches = draw_cutout(x_BHWC.shape, rng)
+    names = list(OPERATIONS)
+    for row, x in enumerate(x_BHWC.numpy()):
+        flip, top, left = (int(drawn[row]) for drawn in flips)
+        padded = np.pad(x[:, ::-1] if flip else x, ((4, 4), (4, 4), (0, 0)), mode="reflect")
+        image = Image.fromarray(padded[top : top + 32, left : left + 32].copy())
+        for op, level in zip(op_KB[:, row], level_KB[:, row], strict=True):
+            image = in_pillow(names[op], image, int(level))
+        y, x = (int(drawn[row]) for drawn in patches)
+        image = image.copy()
+        ImageDraw.Draw(image).rectangle((x, y, min(32, x + 16), min(32, y + 16)), (127, 127, 127))
+        assert torch.equal(out_BHWC[row], from_pillow(image))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 33])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_keeps_its_contract(name, count, channels):
+    x_BHWC = noise(count, 32, 32, channels)
+    before, global_state = x_BHWC.clone(), torch.get_rng_state()
+    out_BHWC = AUGMENTATIONS[name](x_BHWC, seeded(1))
+    assert out_BHWC.shape == x_BHWC.shape
+    assert out_BHWC.dtype == torch.uint8
+    assert torch.equal(x_BHWC, before)
+    assert torch.equal(torch.get_rng_state(), global_state)
+    assert torch.equal(AUGMENTATIONS[name](x_BHWC, seeded(1)), out_BHWC)
+    strided = x_BHWC.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    assert torch.equal(AUGMENTATIONS[name](strided, seeded(1)), out_BHWC)
+    if name != "none" and count > 1:
+        assert not torch.equal(AUGMENTATIONS[name](x_BHWC, seeded(2)), out_BHWC)
+
+
+@pytest.mark.parametrize("name", ["basic", "randaugmc"])
+def test_samples_of_one_batch_are_augmented_differently(name):
+    out_BHWC = AUGMENTATIONS[name](noise(1, 32, 32).expand(64, -1, -1, -1), seeded())
+    assert len({out.numpy().tobytes() for out in out_BHWC}) > 40
+
+
+def test_none_leaves_the_batch_and_the_generator_alone():
+    x_BHWC, rng = noise(3, 8, 8), seeded()
+    assert AUGMENTATIONS["none"](x_BHWC, rng) is x_BHWC
+    assert torch.equal(rng.get_state(), seeded().get_state())
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    assert augmentation("basic") is AUGMENTATIONS["basic"]
+    with pytest.raises(
+        AugmentationError, match="unknown augmentation 'mixup'; known: none, basic, randaugmc"
+    ):
+        augmentation("mixup")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_one_generator_gives_the_same_images_on_cuda(name, channels):
+    x_BHWC = noise(500, 32, 32, channels)
+    there = AUGMENTATIONS[name](x_BHWC.cuda(), seeded(4))
+    assert there.device.type == "cuda"
+    assert torch.equal(there.cpu(), AUGMENTATIONS[name](x_BHWC, seeded(4)))
+    on_cuda = torch.Generator("cuda").manual_seed(4)
+    assert AUGMENTATIONS[name](x_BHWC, on_cuda).shape == x_BHWC.shape
