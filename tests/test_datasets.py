@@ -130,7 +130,9 @@ def test_images_of_one_sample_share_what_the_label_ties_and_nothing_else(name):
 
 
 def test_the_same_color_is_drawn_only_when_allowed():
-    allowed = draw_split("unique", "train", 5000, root_seed=1, style=Style(allow_same_color=True)).features_NMF
+    allowed = draw_split(
+        "unique", "train", 5000, root_seed=1, style=Style(allow_same_color=True)
+    ).features_NMF
     assert (allowed[..., 1] == allowed[..., 3]).mean() == pytest.approx(0.1, abs=0.02)
 
 

@@ -337,8 +337,8 @@ def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict) -> dict[st
         a_N, b_N = a_N[both], b_N[both]
         name = f"p of {first} {a} and {second} {b}"
         if first == second and (a, b) == ("fg_color", "bg_color") and overlap:
-            # The two differ, and so depend on each other; how far they are apart must not. Where they draw from
-            # lists of their own that overlap, neither is true.
+            # The two differ, and so depend on each other; how far they are apart must not. Where they draw
+            # from lists of their own that overlap, neither is true.
             if overlap < LEVELS:
                 continue
             name, b_N = f"p of {first} fg_color and the distance to bg_color", (b_N - a_N) % LEVELS

@@ -28,7 +28,7 @@ ISOLATES = {
     "synergy": "Information is complementary (P3.3). The label is the texture of one image and the shape of "
     "the other; each alone reaches 10 % at most.",
     "trio": "Redundancy inside a synergy, with three modalities (not in the paper). Two twins show the same "
-    "shape, a third image the texture, and the label is both: one twin is worthless once the other is there.",
+    "shape, a third image the texture, the label is both: one twin is worthless once the other is there.",
     "food101": "Real data with mostly shared information: an image of a dish and the text of its recipe.",
     "mimic": "Real, imbalanced data: twelve-lead ECG and laboratory values; death within one year.",
 }

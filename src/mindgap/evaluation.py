@@ -1,0 +1,87 @@
+"""`encode` produces, `evaluate` reduces: metrics on every subset of modalities from one encoder pass."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mindgap.data.dataset import Split, subset_name, subsets
+from mindgap.models.network import MultimodalNet
+
+# Rows a pass: bounds memory. The results of a row do not depend on it beyond float rounding.
+CHUNK = 1024
+ECE_BINS = 15
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 on a GPU, where it halves the bytes of a memory-bound step; a CPU would emulate it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+@torch.no_grad()
+def encode(model: MultimodalNet, split: Split, ids: Tensor | None = None, chunk: int = CHUNK) -> Tensor:
+    """Tokens N x M x D (float32) of a split's rows `ids` (all by default), in eval mode."""
+    model.eval()
+    device = split.y_N.device
+    ids = torch.arange(len(split), device=device) if ids is None else ids.to(device)
+    with autocast(device):
+        parts = [
+            model.encode({name: x[rows] for name, x in split.x.items()}, split.present_NM[rows]).float()
+            for rows in ids.split(chunk)
+        ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def predict(model: MultimodalNet, tokens_NMD: Tensor, present_NM: Tensor, chunk: int = 8 * CHUNK) -> Tensor:
+    """Class probabilities N x C (float32) had only `present_NM` been there."""
+    model.eval()
+    parts = zip(tokens_NMD.split(chunk), present_NM.split(chunk), strict=True)
+    return torch.cat([model.classify(model.fuse(t, p)).float().softmax(dim=1) for t, p in parts])
+
+
+def evaluate(model: MultimodalNet, split: Split) -> dict[str, dict[str, float]]:
+    """Metrics of each non-empty subset of modalities, keyed by its name ("rare", "rare+frequent", ...).
+
+    A sample of which nothing is left in a subset is not scored there; `n` says how many were.
+    """
+    tokens_NMD = encode(model, split)
+    modalities = tuple(split.x)
+    metrics = {}
+    for subset in subsets(modalities):
+        keep_M = torch.tensor([name in subset for name in modalities], device=tokens_NMD.device)
+        present_NM = split.present_NM & keep_M
+        rows = present_NM.any(dim=1)
+        probs_NC = predict(model, tokens_NMD[rows], present_NM[rows])
+        metrics[subset_name(subset, modalities)] = score(probs_NC, split.y_N[rows])
+    return metrics
+
+
+def score(probs_NC: Tensor, y_N: Tensor) -> Mapping[str, float]:
+    """Balanced accuracy, accuracy, expected calibration error and the number of samples."""
+    return {
+        "balanced_accuracy": balanced_accuracy(probs_NC, y_N),
+        "accuracy": (probs_NC.argmax(dim=1) == y_N).double().mean().item() if len(y_N) else float("nan"),
+        "ece": expected_calibration_error(probs_NC, y_N),
+        "n": len(y_N),
+    }
+
+
+def balanced_accuracy(probs_NC: Tensor, y_N: Tensor) -> float:
+    """Mean recall over the classes that occur in `y_N`."""
+    classes = probs_NC.shape[1]
+    count_C = torch.bincount(y_N, minlength=classes).double()
+    right_C = torch.bincount(y_N[probs_NC.argmax(dim=1) == y_N], minlength=classes).double()
+    seen_C = count_C > 0
+    return (right_C[seen_C] / count_C[seen_C]).mean().item()
+
+
+def expected_calibration_error(probs_NC: Tensor, y_N: Tensor, bins: int = ECE_BINS) -> float:
+    """Mean |accuracy - confidence| over equal-width bins, weighted by size (Guo et al. 2017)."""
+    if not len(y_N):
+        return float("nan")
+    confidence_N, predicted_N = probs_NC.double().max(dim=1)
+    bin_N = (confidence_N * bins).ceil().long().clamp(1, bins) - 1
+    gap_N = (predicted_N == y_N).double() - confidence_N
+    gap_B = torch.zeros(bins, dtype=torch.float64, device=y_N.device).index_add_(0, bin_N, gap_N)
+    return (gap_B.abs().sum() / len(y_N)).item()

@@ -1,0 +1,222 @@
+"""One run: for each round fit -> evaluate -> acquire -> record. Resuming is reading the records and going on.
+
+Every round trains from scratch, so the state of a run is the list of its acquired ids.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mindgap.data.dataset import Dataset
+from mindgap.evaluation import encode, evaluate
+from mindgap.mitigations import MITIGATIONS
+from mindgap.models.network import ModelSpec, MultimodalNet, build_model
+from mindgap.params import Setting
+from mindgap.pool import Pool, PoolView
+from mindgap.query import METHODS
+from mindgap.query.select import select
+from mindgap.records import RunStore
+from mindgap.rng import numpy_rng, stream_seed, torch_rng
+from mindgap.training import Fit, Recipe, fit
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The name of a run. An initial model, which all query methods share, has no query."""
+
+    dataset: str
+    regime: str
+    mitigation: str
+    seed: int
+    query: str | None = None
+
+    def __str__(self) -> str:
+        return "-".join(
+            str(v)
+            for v in (self.dataset, self.regime, self.query, self.mitigation, self.seed)
+            if v is not None
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell with all its numbers depend on besides the data."""
+
+    cell: Cell
+    setting: Setting
+    mitigation_settings: Mapping[str, Any]
+    query_settings: Mapping[str, Any]
+    digest: str
+    provenance: Mapping[str, Any]
+
+    def key(self, round: int, purpose: str) -> tuple:
+        """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
+        return (self.cell.seed, self.cell.dataset, self.cell.regime, round, purpose)
+
+
+@dataclass
+class Round:
+    """What a training gave."""
+
+    model: MultimodalNet
+    metrics: dict[str, dict[str, float]]
+    fit: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def start_and_validation_ids(run: Run, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Disjoint ids of start and validation set, the same for every query method and mitigation."""
+    y_N = dataset.train.y_N.cpu().numpy()
+    budget, stratified = run.setting.budget, run.setting.start == "stratified"
+    validation = draw_ids(
+        y_N, np.arange(len(y_N)), budget.validation, True, numpy_rng(*run.key(0, "validation"))
+    )
+    rest = np.setdiff1d(np.arange(len(y_N)), validation)
+    return draw_ids(y_N, rest, budget.initial, stratified, numpy_rng(*run.key(0, "start"))), validation
+
+
+def draw_ids(
+    y_N: np.ndarray, ids: np.ndarray, n: int, stratified: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """n of `ids` at random; stratified: class counts differ by at most one while every class has samples."""
+    ids = rng.permutation(ids)
+    if not stratified:
+        return np.sort(ids[:n])
+    # Rank of each sample within its class: taking the lowest ranks first takes the classes in turn. Which
+    # classes get the odd ones is random too.
+    y = y_N[ids]
+    turn = np.zeros(len(ids), dtype=np.int64)
+    for c in np.unique(y):
+        turn[y == c] = np.arange((y == c).sum())
+    order = np.lexsort((rng.random(len(ids)), turn))
+    return np.sort(ids[order[:n]])
+
+
+def train_round(run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarray, round: int) -> Round:
+    """A model from scratch on the labelled samples, and how well it does on every subset of modalities."""
+    setting, seconds = run.setting, {}
+    recipe = Recipe(**setting.recipe.model_dump(), **setting.training.model_dump())
+    spec = ModelSpec(**setting.model.model_dump())
+    mitigation = MITIGATIONS[run.cell.mitigation](**run.mitigation_settings)
+    model = build_model(dataset.shapes, dataset.num_classes, spec, stream_seed(*run.key(round, "weights")))
+    model.to(dataset.device)
+    with timed(seconds, "fit", dataset.device):
+        result: Fit = fit(
+            model,
+            dataset.train,
+            torch.from_numpy(pool.labelled_ids),
+            torch.from_numpy(validation_ids),
+            recipe,
+            mitigation,
+            torch_rng(*run.key(round, "training")),
+            where=f"{run.cell}, round {round}",
+        )
+    with timed(seconds, "evaluate", dataset.device):
+        metrics = evaluate(model, dataset.test)
+    return Round(model, metrics, asdict(result), seconds)
+
+
+def initial_record(run: Run, dataset: Dataset) -> tuple[dict[str, Any], MultimodalNet]:
+    """The training on the start set, which all query methods share, and its model."""
+    start_ids, validation_ids = start_and_validation_ids(run, dataset)
+    pool = Pool(len(dataset.train), start_ids, validation_ids)
+    result = train_round(run, dataset, pool, validation_ids, 0)
+    return record_of(run, 0, pool, result, {"start_ids": start_ids.tolist()}), result.model
+
+
+def run_cell(
+    run: Run,
+    dataset: Dataset,
+    initial: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    store: RunStore,
+    on_round: Callable[[int], None] = lambda round: None,
+) -> None:
+    """Run a cell from its last finished round to its end. `initial` and `weights` are its round 0."""
+    budget = run.setting.budget
+    start_ids, validation_ids = start_and_validation_ids(run, dataset)
+    pool = Pool(len(dataset.train), start_ids, validation_ids)
+    memory: dict[str, Any] = {}
+    for record in store.read():
+        pool.label(record["acquired_ids"])
+        memory = record["memory"]
+    for round in range(store.finished_rounds, budget.rounds):
+        if round == 0:
+            result = initial_round(run, dataset, initial, weights)
+        else:
+            result = train_round(run, dataset, pool, validation_ids, round)
+        acquired_ids: np.ndarray = np.zeros(0, dtype=np.int64)
+        record = record_of(run, round, pool, result, {"start_ids": start_ids.tolist()} if round == 0 else {})
+        if round < budget.rounds - 1:
+            with timed(record["seconds"], "query", dataset.device):
+                acquired_ids = acquire(run, dataset, pool, result.model, round, memory)
+        store.append({**record, "acquired_ids": acquired_ids.tolist(), "memory": memory})
+        pool.label(acquired_ids)
+        on_round(round)
+
+
+def initial_round(run: Run, dataset: Dataset, initial, weights) -> Round:
+    """The shared round 0, its model loaded instead of trained."""
+    spec = ModelSpec(**run.setting.model.model_dump())
+    model = build_model(dataset.shapes, dataset.num_classes, spec, 0)
+    model.load_state_dict(weights)
+    return Round(model.to(dataset.device), initial["metrics"], initial["fit"], dict(initial["seconds"]))
+
+
+def acquire(
+    run: Run, dataset: Dataset, pool: Pool, model: MultimodalNet, round: int, memory: dict[str, Any]
+) -> np.ndarray:
+    """Ids that the query method picks from the pool; `memory` is the method's own, changed in place."""
+    train, device = dataset.train, dataset.device
+    pool_ids = torch.from_numpy(pool.ids).to(device)
+    labelled_ids = torch.from_numpy(pool.labelled_ids).to(device)
+    method = METHODS[run.cell.query]
+    view = PoolView(
+        model,
+        encode_pool=lambda: encode(model, train, pool_ids),
+        encode_labelled=lambda: encode(model, train, labelled_ids),
+        present_NM=train.present_NM[pool_ids],
+        labelled_present_LM=train.present_NM[labelled_ids],
+        labelled_y_L=train.y_N[labelled_ids],
+        rng=torch_rng(*run.key(round, "query")),
+        round=round,
+        rounds=run.setting.budget.rounds - 1,
+        memory=memory,
+        oracle_y_N=train.y_N[pool_ids] if method.oracle else None,
+    )
+    positions = select(run.cell.query, view, run.setting.budget.acquisition, run.query_settings)
+    return pool.ids[positions.cpu().numpy()]
+
+
+def record_of(run: Run, round: int, pool: Pool, result: Round, extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "scale": run.setting.scale,
+        "cell": asdict(run.cell),
+        "round": round,
+        "labelled": len(pool.labelled_ids),
+        "metrics": result.metrics,
+        "fit": result.fit,
+        "seconds": result.seconds,
+        "provenance": {**run.provenance, "device": device_name(next(result.model.parameters()).device)},
+        **extra,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def timed(seconds: dict[str, float], part: str, device: torch.device):
+    """Adds the wall seconds of a block to `seconds[part]`, waiting for the GPU where there is one."""
+    begin = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds[part] = round(seconds.get(part, 0.0) + time.perf_counter() - begin, 4)

@@ -1,0 +1,286 @@
+"""The typed parameters: what `params.yaml` may say, and every check that needs no compute.
+
+Unknown keys, wrong types and impossible combinations are `ParamsError`s that name the key and the mend.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mindgap.errors import MindGapError
+
+
+class ParamsError(MindGapError):
+    """Something in params.yaml cannot be run."""
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Budget(Block):
+    """How many labels: `initial`, then `rounds` - 1 times `acquisition`; `validation` is set aside first."""
+
+    initial: int = Field(ge=1)
+    validation: int = Field(ge=1)
+    acquisition: int = Field(ge=1)
+    rounds: int = Field(ge=2)
+
+    @property
+    def needed(self) -> int:
+        return self.initial + self.validation + self.acquisition * (self.rounds - 1)
+
+
+class DatasetRecipe(Block):
+    """A row of the paper's Table 5."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    augmentation: str
+    class_balanced: bool = False
+
+
+class Training(Block):
+    """What all rows of Table 5 share or leave open."""
+
+    momentum: float = Field(ge=0, lt=1)
+    warmup_epochs: float = Field(ge=0)
+    min_samples_per_epoch: int = Field(ge=0)
+    validate_from: float = Field(ge=0, le=1)
+
+
+class Model(Block):
+    encoder: str
+    fusion: str
+    width: int = Field(ge=1)
+    fusion_layers: int = Field(ge=1)
+    fusion_heads: int = Field(ge=1)
+    fusion_feedforward: int = Field(ge=1)
+    fusion_dropout: float = Field(ge=0, lt=1)
+    projection_dropout: float = Field(ge=0, lt=1)
+    head_dropout: float = Field(ge=0, lt=1)
+    absent: Literal["skip", "zeros"]
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.fusion_heads:
+            raise ValueError(f"fusion_heads ({self.fusion_heads}) must divide width ({self.width})")
+        return self
+
+
+class Render(Block):
+    """How many samples are rendered, and how hard they are."""
+
+    root_seed: int = Field(ge=0, lt=2**32)
+    train_size: int = Field(ge=1)
+    test_size: int = Field(ge=1)
+    image_size: int = Field(ge=16)
+    supersample: int = Field(ge=1)
+    erase: tuple[float, float]
+    max_rotation: float = Field(ge=0, le=180)
+    max_texture_rotation: float = Field(ge=0, le=180)
+    half_width: tuple[float, float]
+    texture_period: float = Field(gt=0, lt=1)
+    off_lightness: float = Field(ge=0, le=1)
+    off_chroma: float = Field(ge=0, le=1)
+    color_jitter: float = Field(ge=0)
+    allow_same_color: bool
+    nuisance: dict[str, list[str]]
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """The fields that say what an image looks like."""
+        return self.model_dump(exclude={"root_seed", "train_size", "test_size"})
+
+
+class Scale(Block):
+    render: Render
+    model: Model
+    training: Training
+    recipe: dict[str, dict[str, DatasetRecipe]]
+    budget: dict[str, dict[str, Budget]]
+
+
+class Loop(Block):
+    start: Literal["stratified", "random"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a dataset and regime fix for a run at one scale."""
+
+    scale: str
+    dataset: str
+    regime: str
+    start: str
+    budget: Budget
+    recipe: DatasetRecipe
+    training: Training
+    model: Model
+
+
+class Params(Block):
+    dataset: list[str] = Field(min_length=1)
+    regime: list[str] = Field(min_length=1)
+    query: list[str] = Field(min_length=1)
+    mitigation: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    scale: str
+    loop: Loop
+    query_settings: dict[str, dict[str, Any]]
+    mitigation_settings: dict[str, dict[str, Any]]
+    absence: dict[str, dict[str, float]]
+    scales: dict[str, Scale]
+
+    @property
+    def at_scale(self) -> Scale:
+        return pick(self.scales, self.scale, "scale", "scales")
+
+    def setting(self, dataset: str, regime: str) -> Setting:
+        """The budget and recipe of a dataset and regime; an unknown one is an error that lists the known."""
+        scale, where = self.at_scale, f"scales.{self.scale}"
+        budgets = pick(scale.budget, dataset, "dataset", f"{where}.budget")
+        recipes = pick(scale.recipe, dataset, "dataset", f"{where}.recipe")
+        budget = pick(budgets, regime, "regime", f"{where}.budget.{dataset}")
+        recipe = recipes.get(regime) or pick(recipes, "all", "regime", f"{where}.recipe.{dataset}")
+        return Setting(
+            self.scale, dataset, regime, self.loop.start, budget, recipe, scale.training, scale.model
+        )
+
+
+def pick(table: Mapping[str, Any], name: str, key: str, where: str) -> Any:
+    """`table[name]`, or an error that names the key and lists what there is."""
+    if name not in table:
+        raise ParamsError(f"{key}: unknown {name!r}; known in {where}: {', '.join(map(str, table))}")
+    return table[name]
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """The parameters of a file, checked for form; `check_params` checks what they ask for."""
+    try:
+        raw = yaml.load(path.read_text(), Loader=_Loader)
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path} is not here: run the command in the project's top folder") from error
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return Params.model_validate(_tuples(raw))
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{path}: {line}" for line in _explain(error))) from error
+
+
+def check_params(params: Params) -> None:
+    """Stop before any compute at whatever could not be run: names, settings, sizes."""
+    # Imported here: the tables pull in torch, which reading a file needs not.
+    from mindgap.augment import AUGMENTATIONS
+    from mindgap.data import DATASETS
+    from mindgap.data.presence import absence_rates
+    from mindgap.data.quintfeatures import Style
+    from mindgap.mitigations import MITIGATIONS
+    from mindgap.models import ENCODERS, FUSIONS
+    from mindgap.query import METHODS
+    from mindgap.query.select import check_settings
+
+    for key in ("dataset", "regime", "query", "mitigation", "seeds"):
+        _unique(key, getattr(params, key))
+    scale = params.at_scale
+    for name in params.dataset:
+        pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
+    for name, rates in params.absence.items():
+        modalities = pick(DATASETS, name, "absence", "mindgap.data.DATASETS").modalities
+        _as_params_error(absence_rates, modalities, rates)
+    for name in params.query:
+        pick(METHODS, name, "query", "mindgap.query.METHODS")
+    for name, settings in params.query_settings.items():
+        pick(METHODS, name, "query_settings", "mindgap.query.METHODS")
+        _as_params_error(check_settings, name, settings)
+    for name in params.mitigation:
+        pick(MITIGATIONS, name, "mitigation", "mindgap.mitigations.MITIGATIONS")
+    for name, settings in params.mitigation_settings.items():
+        mitigation = pick(MITIGATIONS, name, "mitigation_settings", "mindgap.mitigations.MITIGATIONS")
+        _as_params_error(mitigation, **settings)
+    pick(ENCODERS, scale.model.encoder, f"scales.{params.scale}.model.encoder", "mindgap.models.ENCODERS")
+    pick(FUSIONS, scale.model.fusion, f"scales.{params.scale}.model.fusion", "mindgap.models.FUSIONS")
+    _as_params_error(Style, **scale.render.style)
+    if "bald" in params.query and scale.model.head_dropout == 0:
+        raise ParamsError(
+            f"query: 'bald' needs dropout before the linear layer: "
+            f"set scales.{params.scale}.model.head_dropout above 0, or leave bald out"
+        )
+    for dataset in params.dataset:
+        for regime in params.regime:
+            setting = params.setting(dataset, regime)
+            pick(
+                AUGMENTATIONS,
+                setting.recipe.augmentation,
+                f"scales.{params.scale}.recipe.{dataset}",
+                "mindgap.augment.AUGMENTATIONS",
+            )
+            if setting.budget.needed > scale.render.train_size:
+                raise ParamsError(
+                    f"scales.{params.scale}.budget.{dataset}.{regime} needs {setting.budget.needed} training "
+                    f"samples (initial + validation + (rounds - 1) x acquisition), but scales.{params.scale}."
+                    f"render.train_size is {scale.render.train_size}: raise it, or ask for fewer"
+                )
+
+
+def _unique(key: str, values: Iterable) -> None:
+    values = list(values)
+    twice = sorted({str(v) for v in values if values.count(v) > 1})
+    if twice:
+        raise ParamsError(f"{key}: {', '.join(twice)} is listed twice: name each once")
+
+
+def _as_params_error(check, *args, **kwargs) -> None:
+    try:
+        check(*args, **kwargs)
+    except (ValueError, TypeError) as error:
+        raise ParamsError(f"{getattr(check, '__name__', check)}: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice: the first would be lost without a word."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.YAMLError(f"key {key!r} is given twice{node.start_mark}")
+    return {
+        key: loader.construct_object(value, deep=True)
+        for key, (_, value) in zip(keys, node.value, strict=True)
+    }
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _tuples(raw: Any) -> Any:
+    """YAML has no tuples; the two pairs of numbers in `render` are ones."""
+    for scale in (raw.get("scales") or {}).values() if isinstance(raw, dict) else ():
+        render = scale.get("render") if isinstance(scale, dict) else None
+        for key in ("erase", "half_width"):
+            if isinstance(render, dict) and isinstance(render.get(key), list):
+                render[key] = tuple(render[key])
+    return raw
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """One line a fault: the key, what is wrong, and for an unknown key what is known there."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown parameter; take it out, or mend its spelling")
+        elif fault["type"] == "missing":
+            lines.append(f"{key}: missing; every parameter has to be given")
+        else:
+            lines.append(f"{key}: {fault['msg']} (given: {fault['input']!r})")
+    return lines

@@ -1,0 +1,104 @@
+"""Runs as records: one JSON file a round, written atomically, in a store that is always safe to delete.
+
+The store lies outside DVC's outputs (which DVC deletes before a stage runs) and is keyed by a digest of
+everything a run's numbers depend on. So a killed run goes on at its last finished round, and a finished one
+is reused by `dvc repro`, by experiments in temporary folders and by a longer list of methods.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mindgap.errors import MindGapError
+
+FORMAT = 1
+
+
+class RecordError(MindGapError):
+    """A record cannot be read, or is not what it should be."""
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON-able value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def store_root() -> Path:
+    """MINDGAP_STORE, else `.mindgap/store` of the checkout; DVC's temporary workspaces share that one too."""
+    default = Path(os.environ.get("DVC_ROOT", ".")) / ".mindgap" / "store"
+    return Path(os.environ.get("MINDGAP_STORE", default))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """All of it or nothing, also when the machine stops in between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class RunStore:
+    """The finished rounds of one run, in order."""
+
+    def __init__(self, run: str, rounds: int, root: Path | None = None):
+        self.run, self.rounds = run, rounds
+        self.folder = (root or store_root()) / run[:16]
+
+    @contextlib.contextmanager
+    def locked(self, waiting=lambda: None) -> Iterator[None]:
+        """Hold the run. If another process has it, call `waiting` and wait: nothing is done twice.
+
+        The kernel frees the lock of a killed process.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def read(self) -> list[dict]:
+        """Records of rounds 0, 1, ...: all that are finished."""
+        records = []
+        while (path := self._path(len(records))).exists():
+            records.append(self._read_one(path, len(records)))
+        return records
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        record = {"format": FORMAT, "run": self.run, "rounds": self.rounds, **record}
+        record["sha256"] = digest_of(record)
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+        write_atomically(self._path(record["round"]), text.encode())
+
+    @property
+    def finished_rounds(self) -> int:
+        return next(r for r in range(self.rounds + 1) if r == self.rounds or not self._path(r).exists())
+
+    def _path(self, round: int) -> Path:
+        return self.folder / f"round_{round:03d}.json"
+
+    def _read_one(self, path: Path, round: int) -> dict:
+        mend = "delete it and run again: the rounds before it are kept"
+        try:
+            record = json.loads(path.read_text())
+        except ValueError as error:
+            raise RecordError(f"{path} is half written or not JSON ({error}); {mend}") from error
+        body = {key: value for key, value in record.items() if key != "sha256"}
+        if digest_of(body) != record.get("sha256"):
+            raise RecordError(f"{path} was changed after it was written (its checksum does not fit); {mend}")
+        if (record["run"], record["round"]) != (self.run, round):
+            raise RecordError(
+                f"{path} belongs to round {record['round']} of run {record['run'][:16]}; {mend}"
+            )
+        return record

@@ -1,0 +1,149 @@
+"""train@ and acquire@<dataset>-<regime>: the jobs that params.yaml asks for, executed and written down."""
+
+import csv
+import hashlib
+import inspect
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mindgap.data.dataset import Dataset, load_dataset
+from mindgap.errors import MindGapError
+from mindgap.loop import Cell, Run
+from mindgap.machine import Machine
+from mindgap.mitigations import MITIGATIONS
+from mindgap.params import Params
+from mindgap.provenance import SOURCE, code_digest, commit, versions
+from mindgap.query import METHODS
+from mindgap.query.select import hyperparameters
+from mindgap.records import digest_of, store_root, write_atomically
+from mindgap.stages.paths import CURVES, MODELS, PREPARED, RUNS
+from mindgap.sweep import Job, execute
+
+CURVE_COLUMNS = (
+    "scale", "dataset", "regime", "mitigation", "query", "seed", "run", "rounds", "round", "labelled",
+    "subset", "balanced_accuracy", "accuracy", "ece", "chance", "ceiling",
+)  # fmt: skip
+
+
+def train_stage(params: Params, dataset_name: str, regime: str) -> None:
+    """The models on the initial sets, one per mitigation and seed: shared by all query methods."""
+    dataset = _dataset(params, dataset_name, regime)
+    jobs = [
+        Job(
+            run_of(params, Cell(dataset_name, regime, mitigation, seed), dataset),
+            PREPARED / dataset_name,
+            store_root(),
+        )
+        for mitigation in params.mitigation
+        for seed in params.seeds
+    ]
+    execute(jobs, Machine.from_environment(), f"train {dataset_name}-{regime}")
+    folder = MODELS / f"{dataset_name}-{regime}"
+    for job in jobs:
+        record, weights = job.record_store.read()[0], job.weights.read_bytes()
+        write_atomically(folder / f"{_stem(job.run.cell)}.safetensors", weights)
+        write_atomically(folder / f"{_stem(job.run.cell)}.json", json.dumps(record, indent=1).encode())
+
+
+def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
+    """All runs of a dataset and regime, as records and as the table of their learning curves."""
+    dataset = _dataset(params, dataset_name, regime)
+    jobs = []
+    for mitigation in params.mitigation:
+        for seed in params.seeds:
+            initial = (
+                MODELS / f"{dataset_name}-{regime}" / _stem(Cell(dataset_name, regime, mitigation, seed))
+            )
+            for query in params.query:
+                cell = Cell(dataset_name, regime, mitigation, seed, query)
+                run = run_of(params, cell, dataset, initial)
+                jobs.append(Job(run, PREPARED / dataset_name, store_root(), initial))
+    execute(jobs, Machine.from_environment(), f"acquire {dataset_name}-{regime}")
+    records = [record for job in jobs for record in job.record_store.read()]
+    lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
+    write_atomically(RUNS / f"{dataset_name}-{regime}" / "records.jsonl", lines.encode())
+    write_atomically(CURVES / f"{dataset_name}-{regime}.csv", curves_csv(records, dataset).encode())
+
+
+def run_of(params: Params, cell: Cell, dataset: Dataset, initial: Path | None = None) -> Run:
+    """A cell with its settings resolved and the digest of everything its numbers depend on."""
+    setting = params.setting(cell.dataset, cell.regime)
+    mitigation = MITIGATIONS[cell.mitigation]
+    mitigation_settings = {**_defaults(mitigation), **params.mitigation_settings.get(cell.mitigation, {})}
+    files, query_settings = [Path(inspect.getfile(mitigation))], {}
+    if cell.query is not None:
+        query_settings = {**hyperparameters(cell.query), **params.query_settings.get(cell.query, {})}
+        files += [SOURCE / "query" / "kernels.py", SOURCE / "query" / "select.py"]
+        files.append(Path(inspect.getfile(METHODS[cell.query].fn)))
+    depends_on = {
+        "cell": asdict(cell),
+        "setting": {k: v if isinstance(v, str) else v.model_dump() for k, v in vars(setting).items()},
+        "mitigation_settings": mitigation_settings,
+        "query_settings": query_settings,
+        "data": dataset.digest,
+        "code": code_digest(files),
+        "initial": None if initial is None else _initial_digest(initial),
+    }
+    provenance = {
+        "commit": commit(),
+        "code": depends_on["code"],
+        "data": dataset.digest,
+        "versions": versions(),
+        "settings": {k: depends_on[k] for k in ("setting", "mitigation_settings", "query_settings")},
+    }
+    return Run(cell, setting, mitigation_settings, query_settings, digest_of(depends_on), provenance)
+
+
+def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset) -> str:
+    """One row per run, round and subset: no times in it, so that equal runs give equal bytes."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        for subset, metrics in record["metrics"].items():
+            writer.writerow(
+                {
+                    **{
+                        key: record["cell"][key]
+                        for key in ("dataset", "regime", "mitigation", "query", "seed")
+                    },
+                    **{key: record[key] for key in ("scale", "rounds", "round", "labelled")},
+                    **{key: metrics[key] for key in ("balanced_accuracy", "accuracy", "ece")},
+                    "run": record["run"][:16],
+                    "subset": subset,
+                    "chance": 1 / dataset.num_classes,
+                    "ceiling": dataset.ceilings[subset],
+                }
+            )
+    return text.getvalue()
+
+
+def _dataset(params: Params, name: str, regime: str) -> Dataset:
+    """The prepared dataset, every file verified, and big enough for what is asked of it."""
+    dataset = load_dataset(PREPARED / name)
+    needed = params.setting(name, regime).budget.needed
+    if len(dataset.train) < needed:
+        raise MindGapError(
+            f"{PREPARED / name} has {len(dataset.train)} training samples, but {name}-{regime} at scale "
+            f"{params.scale} needs {needed}: run `dvc repro render@{name}`"
+        )
+    return dataset
+
+
+def _initial_digest(initial: Path) -> str:
+    for path in (initial.with_suffix(".safetensors"), initial.with_suffix(".json")):
+        if not path.exists():
+            raise MindGapError(f"{path} is missing: run `dvc repro train@{initial.parent.name}`")
+    return hashlib.sha256(initial.with_suffix(".safetensors").read_bytes()).hexdigest()
+
+
+def _stem(cell: Cell) -> str:
+    return f"{cell.mitigation}-{cell.seed}"
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    return {name: p.default for name, p in inspect.signature(cls).parameters.items()}

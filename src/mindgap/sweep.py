@@ -1,0 +1,184 @@
+"""Which runs are missing, and where they run: this process, or one worker process a core or GPU.
+
+DVC decides what, this module decides where. A run's numbers do not depend on how many run beside it.
+"""
+
+import concurrent.futures as futures
+import functools
+import json
+import multiprocessing
+import os
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+
+from mindgap.data.dataset import Dataset, load_dataset
+from mindgap.errors import MindGapError
+from mindgap.loop import Run, initial_record, run_cell
+from mindgap.machine import Machine
+from mindgap.progress import Progress
+from mindgap.records import RunStore, write_atomically
+
+
+class SweepError(MindGapError):
+    """Some runs failed; the others are finished and kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to execute: an initial model, or a cell that starts from one."""
+
+    run: Run
+    data: Path
+    store: Path
+    initial: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.run.cell)
+
+    @property
+    def rounds(self) -> int:
+        return self.run.setting.budget.rounds if self.initial else 1
+
+    @property
+    def record_store(self) -> RunStore:
+        return RunStore(self.run.digest, self.rounds, self.store)
+
+    @property
+    def weights(self) -> Path:
+        """Where an initial model's weights lie in the store."""
+        return self.record_store.folder / "weights.safetensors"
+
+
+def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
+    """Finish every job that is not; failures are raised together when the rest is done."""
+    missing = [job for job in jobs if job.record_store.finished_rounds < job.rounds]
+    begun = sum(job.record_store.finished_rounds > 0 for job in missing)
+    print(f"{title}: {len(jobs)} runs, {len(jobs) - len(missing)} finished before, {begun} begun", flush=True)
+    done = sum(job.record_store.finished_rounds for job in missing)
+    with Progress(title, total=sum(job.rounds for job in missing), done=done, unit="rounds") as progress:
+        workers = min(machine.workers, len(missing))
+        if workers <= 1:
+            failures = _run_here(missing, machine, progress)
+        else:
+            failures = _run_in_pool(missing, machine, workers, progress)
+    if failures:
+        raise SweepError(
+            f"{len(failures)} of {len(jobs)} runs failed; the others are finished and kept, and a repeated "
+            f"command does only what is missing.\n" + "\n".join(f"{job}: {text}" for job, text in failures)
+        )
+
+
+def _run_here(jobs: Iterable[Job], machine: Machine, progress: Progress) -> list[tuple[Job, str]]:
+    failures = []
+    _set_up(machine.devices[0])
+    for job in jobs:
+        try:
+            run_job(job, machine.devices[0], on_round=lambda: progress.advance())
+        except Exception as error:
+            failures.append((job, _explain(error)))
+    return failures
+
+
+def _run_in_pool(
+    jobs: Iterable[Job], machine: Machine, workers: int, progress: Progress
+) -> list[tuple[Job, str]]:
+    """Like `_run_here` over worker processes; a pool that loses a worker is rebuilt for what is left."""
+    context = multiprocessing.get_context("forkserver")
+    failures, waiting, losses = [], list(jobs), Counter()
+    while waiting:
+        rounds, slots = context.SimpleQueue(), context.SimpleQueue()
+        for slot in range(workers):
+            slots.put(machine.devices[slot % len(machine.devices)])
+        listener = threading.Thread(target=_listen, args=(rounds, progress), daemon=True)
+        listener.start()
+        lost: list[Job] = []
+        with futures.ProcessPoolExecutor(workers, context, _start_worker, (slots, rounds)) as pool:
+            begun = {pool.submit(_work, job): job for job in waiting}
+            for future in futures.as_completed(begun):
+                job, error = begun[future], future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    lost.append(job)
+                elif error is not None:
+                    failures.append((job, _explain(error)))
+        rounds.put(None)
+        listener.join()
+        # Every unfinished job is reported as lost with the pool. One that was begun twice may be the killer.
+        waiting = []
+        for job in lost:
+            losses[str(job)] += 1
+            if losses[str(job)] < 3:
+                waiting.append(job)
+            else:
+                mend = "its worker died three times (out of memory?): set MINDGAP_WORKERS lower"
+                failures.append((job, mend))
+    return failures
+
+
+def _listen(rounds, progress: Progress) -> None:
+    while rounds.get() is not None:
+        progress.advance()
+
+
+_worker: dict = {}
+
+
+def _start_worker(slots, rounds) -> None:
+    _worker.update(device=slots.get(), rounds=rounds)
+    _set_up(_worker["device"])
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A killed command takes its workers with it: an orphan would keep its runs locked."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _set_up(device: str) -> None:
+    # One thread a run: two one-thread processes do 1.7 times the steps of one with two threads, and sums do
+    # not depend on how many threads shared them.
+    torch.set_num_threads(1)
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+
+def _work(job: Job) -> None:
+    run_job(job, _worker["device"], on_round=lambda: _worker["rounds"].put(str(job)))
+
+
+def run_job(job: Job, device: str, on_round: Callable[[], None] = lambda: None) -> None:
+    """Execute one job on a device, going on where its records end."""
+    dataset = _dataset(job.data, device)
+    store = job.record_store
+    with store.locked(waiting=lambda: print(f"{job}: another process works on it; waiting", flush=True)):
+        if job.initial is not None:
+            initial = json.loads(job.initial.with_suffix(".json").read_text())
+            weights = load_file(job.initial.with_suffix(".safetensors"))
+            run_cell(job.run, dataset, initial, weights, store, lambda round: on_round())
+        elif store.finished_rounds == 0:
+            record, model = initial_record(job.run, dataset)
+            weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+            write_atomically(job.weights, serialise(weights))
+            store.append(record)
+            on_round()
+
+
+@functools.lru_cache(maxsize=1)
+def _dataset(path: Path, device: str) -> Dataset:
+    # The command verified the files' checksums; once a worker is enough.
+    return load_dataset(path, verify=False, device=device)
+
+
+def _explain(error: BaseException) -> str:
+    return str(error) if isinstance(error, MindGapError) else "".join(traceback.format_exception(error))

@@ -1,0 +1,68 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from mindgap.evaluation import balanced_accuracy, encode, evaluate, expected_calibration_error, predict, score
+from mindgap.models.network import ModelSpec, build_model
+
+
+def probabilities(n: int, classes: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn((n, classes), generator=torch.Generator().manual_seed(seed)).softmax(dim=1)
+
+
+def test_balanced_accuracy_is_sklearns_and_leaves_out_classes_without_samples():
+    probs, y = probabilities(300, 7), torch.arange(300) % 5
+    with pytest.warns(UserWarning, match="classes not in y_true"):
+        expected = balanced_accuracy_score(y, probs.argmax(1))
+    assert balanced_accuracy(probs, y) == pytest.approx(expected)
+
+
+def test_balanced_accuracy_of_a_constant_answer_is_chance():
+    probs = torch.zeros(100, 10)
+    probs[:, 3] = 1
+    assert balanced_accuracy(probs, torch.arange(100) % 10) == pytest.approx(0.1)
+
+
+def test_ece_is_the_binned_gap_by_brute_force():
+    probs, y = probabilities(400, 4), torch.randint(0, 4, (400,), generator=torch.Generator().manual_seed(1))
+    confidence, predicted = (t.numpy() for t in probs.double().max(dim=1))
+    expected, edges = 0.0, np.linspace(0, 1, 16)
+    for low, high in itertools.pairwise(edges):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            gap = abs((predicted[inside] == y.numpy()[inside]).mean() - confidence[inside].mean())
+            expected += inside.mean() * gap
+    assert expected_calibration_error(probs, y) == pytest.approx(expected)
+
+
+def test_a_sure_and_right_model_has_no_calibration_error():
+    y = torch.arange(20) % 4
+    assert score(torch.eye(4)[y], y) == {"balanced_accuracy": 1.0, "accuracy": 1.0, "ece": 0.0, "n": 20}
+
+
+def test_every_subset_is_scored_as_if_only_it_had_been_there(make_dataset):
+    dataset = make_dataset(("a", "b", "c"), absent=0.4)
+    model = build_model(dataset.shapes, dataset.num_classes, ModelSpec(width=16), seed=0)
+    metrics = evaluate(model, dataset.train)
+    assert list(metrics) == ["a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"]
+    keep = torch.tensor([True, False, True])
+    present = dataset.train.present_NM & keep
+    rows = present.any(dim=1)
+    assert metrics["a+c"]["n"] == int(rows.sum()) < len(dataset.train)
+    model.eval()
+    with torch.no_grad():
+        x = {name: images[rows] for name, images in dataset.train.x.items()}
+        direct = model(x, present[rows]).softmax(dim=1)
+    assert metrics["a+c"]["accuracy"] == score(direct, dataset.train.y_N[rows])["accuracy"]
+
+
+def test_the_chunk_changes_nothing_but_rounding(make_dataset):
+    dataset = make_dataset()
+    model = build_model(dataset.shapes, dataset.num_classes, ModelSpec(width=16), seed=0)
+    whole, parts = encode(model, dataset.test), encode(model, dataset.test, chunk=7)
+    assert torch.allclose(whole, parts, atol=1e-5)
+    present = dataset.test.present_NM
+    assert torch.allclose(predict(model, whole, present), predict(model, whole, present, chunk=5), atol=1e-5)

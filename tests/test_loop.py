@@ -1,0 +1,201 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mindgap.loop import Cell, Run, draw_ids, initial_record, run_cell, start_and_validation_ids
+from mindgap.params import Budget, DatasetRecipe, Model, Setting, Training
+from mindgap.query import METHODS
+from mindgap.query.contract import Method, QueryError
+from mindgap.records import RunStore
+
+SETTING = Setting(
+    scale="tiny",
+    dataset="blobs",
+    regime="low",
+    start="stratified",
+    budget=Budget(initial=8, validation=16, acquisition=6, rounds=3),
+    recipe=DatasetRecipe(
+        epochs=2,
+        batch_size=8,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        augmentation="basic",
+        class_balanced=False,
+    ),
+    training=Training(momentum=0.9, warmup_epochs=0.5, min_samples_per_epoch=16, validate_from=0.5),
+    model=Model(
+        encoder="tiny",
+        fusion="transformer",
+        width=16,
+        fusion_layers=1,
+        fusion_heads=2,
+        fusion_feedforward=16,
+        fusion_dropout=0.0,
+        projection_dropout=0.0,
+        head_dropout=0.25,
+        absent="skip",
+    ),
+)
+
+
+def run_of(query="random", mitigation="moddrop", seed=0, **changes) -> Run:
+    cell = Cell("blobs", "low", mitigation, seed, query)
+    return Run(
+        cell, dataclasses.replace(SETTING, **changes), {}, {}, f"{query}-{mitigation}-{seed}", {"code": "x"}
+    )
+
+
+def initial_of(dataset, **cell):
+    record, model = initial_record(run_of(None, **cell), dataset)
+    return record, model.state_dict()
+
+
+def comparable(records) -> list[dict]:
+    return [{k: v for k, v in r.items() if k not in ("seconds", "sha256")} for r in records]
+
+
+@pytest.mark.parametrize("n", [1, 7, 30])
+def test_a_stratified_draw_takes_the_classes_in_turn(n):
+    y = np.array([0] * 5 + [1] * 40 + [2] * 40)
+    drawn = draw_ids(y, np.arange(85), n, True, np.random.default_rng(0))
+    counts = np.bincount(y[drawn], minlength=3)
+    assert len(set(drawn.tolist())) == n == counts.sum()
+    # A class that runs out (five samples of class 0) is made up for by the others.
+    others = counts[1:]
+    assert others.max() - others.min() <= 1
+    assert counts[0] == 5 or abs(counts[0] - counts.max()) <= 1
+
+
+def test_a_random_draw_is_one():
+    drawn = draw_ids(np.zeros(50, dtype=int), np.arange(10, 60), 20, False, np.random.default_rng(0))
+    assert len(np.unique(drawn)) == 20
+    assert drawn.min() >= 10
+
+
+def test_methods_and_mitigations_of_one_seed_share_start_and_validation_sets(make_dataset):
+    dataset = make_dataset()
+    start, validation = start_and_validation_ids(run_of(), dataset)
+    y = dataset.train.y_N.numpy()
+    assert np.bincount(y[start]).tolist() == [2, 2, 2, 2]
+    assert np.bincount(y[validation]).tolist() == [4, 4, 4, 4]
+    assert not set(start) & set(validation)
+    for other in (run_of("badge"), run_of(mitigation="none")):
+        assert [a.tolist() for a in start_and_validation_ids(other, dataset)] == [
+            start.tolist(),
+            validation.tolist(),
+        ]
+    assert start_and_validation_ids(run_of(seed=1), dataset)[0].tolist() != start.tolist()
+    random_start, same_validation = start_and_validation_ids(run_of(start="random"), dataset)
+    assert same_validation.tolist() == validation.tolist()
+    assert len(random_start) == 8
+
+
+@pytest.mark.parametrize("query", METHODS)
+@pytest.mark.parametrize("modalities", [("a", "b"), ("a", "b", "c")])
+def test_every_method_runs_the_whole_loop(make_dataset, tmp_path, query, modalities):
+    dataset = make_dataset(modalities)
+    run, store = run_of(query), RunStore("x" * 32, 3, tmp_path)
+    initial, weights = initial_of(dataset)
+    rounds = []
+    run_cell(run, dataset, initial, weights, store, rounds.append)
+    records = store.read()
+    assert rounds == [0, 1, 2]
+    assert [r["labelled"] for r in records] == [8, 14, 20]
+    assert [len(r["acquired_ids"]) for r in records] == [6, 6, 0]
+    assert records[0]["metrics"] == initial["metrics"]
+    assert set(records[1]["seconds"]) == {"fit", "evaluate", "query"}
+    labelled = records[0]["start_ids"] + [i for r in records for i in r["acquired_ids"]]
+    assert len(set(labelled)) == 20
+    assert not set(labelled) & set(start_and_validation_ids(run, dataset)[1].tolist())
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 2])
+def test_a_run_that_was_stopped_ends_as_an_uninterrupted_one(make_dataset, tmp_path, killed_after):
+    dataset, run = make_dataset(), run_of("badge")
+    initial, weights = initial_of(dataset)
+    whole, stopped = (RunStore("x" * 32, 3, tmp_path / name) for name in ("whole", "stopped"))
+    run_cell(run, dataset, initial, weights, whole)
+
+    def stop(round):
+        if round == killed_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(run, dataset, initial, weights, stopped, stop)
+    assert stopped.finished_rounds == killed_after + 1
+    torch.rand(3)
+    run_cell(run, dataset, initial, weights, stopped)
+    assert comparable(stopped.read()) == comparable(whole.read())
+
+
+def test_what_a_method_remembers_survives_a_stop(make_dataset, tmp_path, monkeypatch):
+    def remembering(view, n):
+        view.memory["seen"] = [*view.memory.get("seen", []), len(view)]
+        return torch.arange(n)
+
+    monkeypatch.setitem(METHODS, "remembering", Method(remembering))
+    dataset, run = make_dataset(), run_of("remembering")
+    initial, weights = initial_of(dataset)
+    store = RunStore("x" * 32, 3, tmp_path)
+
+    def stop(round):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(run, dataset, initial, weights, store, stop)
+    run_cell(run, dataset, initial, weights, store)
+    size = 160 - 8 - 16
+    assert store.read()[-1]["memory"] == {"seen": [size, size - 6]}
+
+
+def test_only_an_oracle_sees_the_labels_of_the_pool(make_dataset, tmp_path, monkeypatch):
+    seen = {}
+
+    def spy(view, n):
+        seen[view.oracle_y_N is None] = True
+        return torch.arange(n)
+
+    dataset = make_dataset()
+    initial, weights = initial_of(dataset)
+    for name, oracle in (("blind", False), ("seeing", True)):
+        monkeypatch.setitem(METHODS, name, Method(spy, oracle=oracle))
+        seen.clear()
+        run_cell(run_of(name), dataset, initial, weights, RunStore("x" * 32, 3, tmp_path / name))
+        assert seen == {not oracle: True}
+
+
+def test_a_plug_in_that_returns_duplicates_stops_and_loses_nothing(make_dataset, tmp_path, monkeypatch):
+    def stuttering(view, n):
+        return torch.zeros(n, dtype=torch.long) if view.round == 1 else torch.arange(n)
+
+    monkeypatch.setitem(METHODS, "stuttering", Method(stuttering))
+    dataset = make_dataset()
+    initial, weights = initial_of(dataset)
+    store = RunStore("x" * 32, 3, tmp_path)
+    with pytest.raises(QueryError, match=r"'stuttering' returned 1 positions more than once: \[0\]"):
+        run_cell(run_of("stuttering"), dataset, initial, weights, store)
+    assert store.finished_rounds == len(store.read()) == 1
+    monkeypatch.setitem(METHODS, "stuttering", Method(lambda view, n: torch.arange(n)))
+    run_cell(run_of("stuttering"), dataset, initial, weights, store)
+    assert store.finished_rounds == 3
+
+
+def test_mitigations_are_paired_in_all_but_what_they_do(make_dataset):
+    dataset = make_dataset()
+    none, _ = initial_of(dataset, mitigation="none")
+    moddrop, _ = initial_of(dataset, mitigation="moddrop")
+    assert none["start_ids"] == moddrop["start_ids"]
+    assert none["metrics"] != moddrop["metrics"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_is_repeated_bit_for_bit(make_dataset, tmp_path):
+    dataset, run = make_dataset().to("cuda"), run_of("badge")
+    initial, weights = initial_of(dataset)
+    stores = [RunStore("x" * 32, 3, tmp_path / name) for name in ("one", "two")]
+    for store in stores:
+        run_cell(run, dataset, initial, weights, store)
+    assert comparable(stores[0].read()) == comparable(stores[1].read())

@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from mindgap.models import ENCODERS, FUSIONS
+from mindgap.models.network import ModelSpec, build_model
+
+SHAPES = {"one": (32, 32, 3), "two": (32, 32, 1), "three": (32, 32, 3)}
+
+
+def images(n: int, shapes=SHAPES, seed: int = 0) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return {k: torch.randint(0, 256, (n, *s), generator=rng).byte() for k, s in shapes.items()}
+
+
+def net(**spec):
+    return build_model(SHAPES, 5, ModelSpec(width=16, fusion_heads=2, fusion_feedforward=32, **spec), seed=3)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_encoder_takes_stored_images_of_one_or_three_channels(encoder, channels):
+    module = ENCODERS[encoder](in_channels=channels).eval()
+    x = torch.randint(0, 256, (2, 32, 32, channels)).byte()
+    assert module(module.prepare(x)).shape == (2, module.out_features)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_ignores_absent_tokens_and_answers_an_empty_coalition_with_zeros(fusion):
+    torch.manual_seed(0)
+    module = FUSIONS[fusion](3, 8, 1, 2, 16, 0.0).eval()
+    tokens = torch.randn(4, 3, 8)
+    present = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]).bool()
+    other = torch.where(present.unsqueeze(-1), tokens, torch.randn(4, 3, 8) * 100)
+    assert torch.allclose(module(tokens, present), module(other, present), atol=1e-5)
+    assert module(tokens, present)[2].abs().sum() == 0
+
+
+def test_tokens_of_absent_modalities_are_zero_and_of_present_ones_do_not_depend_on_them():
+    model, x = net().eval(), images(6)
+    present = torch.tensor([[1, 0, 1], [1, 1, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]).bool()
+    tokens, complete = model.encode(x, present), model.encode(x, torch.ones(6, 3, dtype=torch.bool))
+    assert tokens[~present].abs().sum() == 0
+    assert torch.allclose(tokens[present], complete[present], atol=1e-5)
+
+
+def test_absent_images_enter_neither_batch_statistics_nor_gradients():
+    x, present = images(8), torch.ones(8, 3, dtype=torch.bool)
+    present[4:, 0] = False
+    poisoned = {**x, "one": x["one"].clone()}
+    poisoned["one"][4:] = 255
+    states = []
+    for inputs in (x, poisoned):
+        model = net().train()
+        torch.manual_seed(0)
+        model(inputs, present).sum().backward()
+        grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+        states.append({**model.state_dict(), **grads})
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_zeros_for_absent_enter_batch_statistics_and_mask_nothing():
+    x, present = images(8), torch.ones(8, 3, dtype=torch.bool)
+    present[4:, 0] = False
+    skip, zeros = net(absent="skip").train(), net(absent="zeros").train()
+    skip(x, present), zeros(x, present)
+    mean = "encoders.one.stages.1.running_mean"
+    assert not torch.allclose(skip.state_dict()[mean], zeros.state_dict()[mean])
+    # In evaluation, taking a modality away is the same as feeding the encoder zeros in its place.
+    zeros.eval()
+    without = torch.tensor([False, True, True]).expand(8, 3)
+    direct = zeros.fuse(zeros.encode(x, without), without)
+    later = zeros.fuse(zeros.encode(x, torch.ones_like(without)), without)
+    assert torch.allclose(direct, later, atol=1e-5)
+
+
+def test_a_batch_with_one_present_row_uses_running_statistics():
+    model, x = net().train(), images(5)
+    present = torch.ones(5, 3, dtype=torch.bool)
+    present[1:, 0] = False
+    before = model.state_dict()["encoders.one.stages.1.running_mean"].clone()
+    assert model(x, present).isfinite().all()
+    assert torch.equal(model.state_dict()["encoders.one.stages.1.running_mean"], before)
+    assert model.encoders["one"].training
+
+
+def test_a_modality_nobody_in_the_batch_has_is_no_error():
+    model, x = net().train(), images(4)
+    present = torch.ones(4, 3, dtype=torch.bool)
+    present[:, 1] = False
+    model(x, present).sum().backward()
+    assert model.encoders["two"].stages[0].weight.grad is None
+
+
+def test_a_subset_is_a_fusion_pass_of_the_same_tokens():
+    model, x = net().eval(), images(4)
+    keep = torch.tensor([True, False, True]).expand(4, 3)
+    complete = model.encode(x, torch.ones(4, 3, dtype=torch.bool))
+    assert torch.allclose(model(x, keep), model.classify(model.fuse(complete, keep)), atol=1e-5)
+
+
+def test_initial_weights_follow_the_seed_and_nothing_else():
+    torch.manual_seed(1)
+    first = net().state_dict()
+    torch.manual_seed(2)
+    torch.rand(5)
+    state = torch.get_rng_state()
+    second = net().state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[k], second[k]) for k in first)

@@ -1,0 +1,261 @@
+"""Stages as functions: a whole small pipeline in one process, its runs here or in worker processes."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from mindgap import sweep
+from mindgap.data.errors import DataError
+from mindgap.errors import MindGapError
+from mindgap.machine import Machine
+from mindgap.params import load_params
+from mindgap.query import METHODS
+from mindgap.query.contract import Method
+from mindgap.records import RecordError
+from mindgap.stages.paths import CURVES, MODELS, PREPARED, RUNS
+from mindgap.stages.render import render_stage
+from mindgap.stages.report import report_stage
+from mindgap.stages.runs import acquire_stage, train_stage
+
+ROOT = Path(__file__).parents[1]
+RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def small(**changes) -> dict:
+    """The shipped parameters, cut down to seconds."""
+    raw = copy.deepcopy(RAW)
+    tiny = raw["scales"]["tiny"]
+    tiny["render"] |= {"train_size": 200, "test_size": 60, "image_size": 16, "texture_period": 0.25}
+    tiny["model"] |= {"width": 16, "fusion_feedforward": 16}
+    tiny["recipe"]["missing"]["all"] |= {"epochs": 2, "batch_size": 16}
+    tiny["training"] |= {"min_samples_per_epoch": 32, "warmup_epochs": 0.5}
+    tiny["budget"]["missing"]["low"] = {"initial": 20, "validation": 20, "acquisition": 10, "rounds": 3}
+    return raw | {"dataset": ["missing"], "query": ["random", "badge"], "seeds": [0, 1]} | changes
+
+
+def params_in(folder: Path, **changes):
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(small(**changes), sort_keys=False))
+    return load_params(path)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A project folder with the rendered dataset in it."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "reports" / "expectations", folder / "reports" / "expectations")
+    shutil.copytree(ROOT / "data" / "paper", folder / "data" / "paper")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        render_stage(params_in(folder), "missing")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def project(prepared, tmp_path, monkeypatch) -> Path:
+    """A copy of the prepared project as the working folder, one worker, a store of its own."""
+    folder = tmp_path / "project"
+    shutil.copytree(prepared, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MINDGAP_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("MINDGAP_WORKERS", "1")
+    sweep._dataset.cache_clear()
+    return folder
+
+
+def run_all(params) -> bytes:
+    train_stage(params, "missing", "low")
+    acquire_stage(params, "missing", "low")
+    return (CURVES / "missing-low.csv").read_bytes()
+
+
+def records() -> list[dict]:
+    return [json.loads(line) for line in (RUNS / "missing-low" / "records.jsonl").read_text().splitlines()]
+
+
+def test_the_stages_write_models_records_curves_and_a_report(project):
+    params = params_in(project)
+    run_all(params)
+    assert sorted(p.name for p in (MODELS / "missing-low").iterdir()) == [
+        f"moddrop-{seed}.{end}" for seed in (0, 1) for end in ("json", "safetensors")
+    ]
+    found = records()
+    assert len(found) == 2 * 2 * 3
+    assert {r["cell"]["query"] for r in found} == {"random", "badge"}
+    provenance = found[0]["provenance"]
+    assert {"commit", "code", "data", "versions", "settings", "device"} <= set(provenance)
+    lines = (CURVES / "missing-low.csv").read_text().splitlines()
+    assert len(lines) == 1 + 12 * 3
+    report_stage(params)
+    assert (project / "reports" / "index.html").exists()
+    metrics = json.loads((project / "reports" / "metrics.json").read_text())
+    assert set(metrics["aulc"]["missing"]) == {"all", "weak"}
+    assert metrics["runs"] == 4
+
+
+def test_two_workers_give_what_one_gives(project, tmp_path, monkeypatch, capsys):
+    params = params_in(project)
+    one = run_all(params)
+    monkeypatch.setenv("MINDGAP_STORE", str(tmp_path / "another"))
+    monkeypatch.setenv("MINDGAP_WORKERS", "2")
+    assert run_all(params) == one
+    assert "acquire missing-low: 4 runs, 0 finished before, 0 begun" in capsys.readouterr().out
+
+
+def test_a_longer_list_computes_only_what_is_missing(project, capsys):
+    first = run_all(params_in(project))
+    capsys.readouterr()
+    second = run_all(params_in(project, query=["random", "badge", "entropy"]))
+    assert "acquire missing-low: 6 runs, 4 finished before" in capsys.readouterr().out
+    assert set(first.splitlines()) < set(second.splitlines())
+    run_all(params_in(project, query_settings={"bald": {"passes": 7}}))
+    assert "4 runs, 4 finished before" in capsys.readouterr().out
+
+
+def test_methods_of_one_seed_start_from_the_same_point(project):
+    run_all(params_in(project))
+    starts = {}
+    for record in records():
+        if record["round"] == 0:
+            seed = record["cell"]["seed"]
+            starts.setdefault(seed, []).append((record["start_ids"], record["metrics"], record["fit"]))
+    assert all(one == rest for one, rest in starts.values())
+    assert starts[0] != starts[1]
+
+
+def test_a_half_written_record_stops_with_its_name_and_keeps_the_rest(project, tmp_path):
+    params = params_in(project)
+    before = run_all(params)
+    victim = sorted((tmp_path / "store").glob("*/round_001.json"))[0]
+    text = victim.read_text()
+    victim.write_text(text[:100])
+    with pytest.raises(RecordError, match=rf"{victim.name} is half written"):
+        acquire_stage(params, "missing", "low")
+    victim.unlink()
+    acquire_stage(params, "missing", "low")
+    assert (CURVES / "missing-low.csv").read_bytes() == before
+
+
+def test_a_failing_method_fails_the_stage_and_the_other_runs_are_kept(project, monkeypatch, capsys):
+    import torch
+
+    monkeypatch.setitem(METHODS, "stuttering", Method(lambda view, n: torch.zeros(n, dtype=torch.long)))
+    params = params_in(project, query=["stuttering", "random"])
+    train_stage(params, "missing", "low")
+    with pytest.raises(sweep.SweepError, match=r"(?s)2 of 4 runs failed.*stuttering.*more than once"):
+        acquire_stage(params, "missing", "low")
+    acquire_stage(params_in(project, query=["random"]), "missing", "low")
+    assert "2 runs, 2 finished before" in capsys.readouterr().out
+
+
+def test_an_unexpected_error_in_a_run_comes_with_its_traceback(project, monkeypatch):
+    monkeypatch.setitem(METHODS, "broken", Method(lambda view, n: 1 / 0))
+    params = params_in(project, query=["broken"])
+    train_stage(params, "missing", "low")
+    with pytest.raises(
+        sweep.SweepError, match=r"(?s)missing-low-broken-moddrop-0: Traceback.*ZeroDivisionError"
+    ):
+        acquire_stage(params, "missing", "low")
+
+
+@pytest.mark.parametrize(("damage", "message"), [("truncated", "truncated"), ("altered", "was altered")])
+def test_a_damaged_data_file_stops_with_its_name(project, damage, message):
+    path = PREPARED / "missing" / "train.rare.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1000] if damage == "truncated" else data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DataError, match=rf"train\.rare\.npy .*{message}.*dvc repro render@missing"):
+        train_stage(params_in(project), "missing", "low")
+
+
+def test_prepared_data_too_small_for_what_is_asked_is_named(project):
+    params = params_in(project)
+    raw = small()
+    raw["scales"]["tiny"]["budget"]["missing"]["low"]["initial"] = 500
+    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(
+        MindGapError, match=r"has 200 training samples, but missing-low .* needs 540.*dvc repro"
+    ):
+        train_stage(load_params(project / "params.yaml"), "missing", "low")
+    train_stage(params, "missing", "low")
+
+
+def test_a_missing_initial_model_names_the_stage_that_makes_it(project):
+    with pytest.raises(MindGapError, match=r"moddrop-0\.safetensors is missing.*dvc repro train@missing-low"):
+        acquire_stage(params_in(project), "missing", "low")
+
+
+def test_a_killed_worker_is_replaced(project, tmp_path, monkeypatch):
+    params = params_in(project, query=["random", "entropy", "badge", "bmmal"])
+    whole = run_all(params)
+    shutil.rmtree(tmp_path / "store")
+    train_stage(params, "missing", "low")
+    monkeypatch.setenv("MINDGAP_WORKERS", "2")
+    killed = threading.Event()
+
+    def kill_one():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not killed.is_set():
+            servers = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
+            workers = [w for server in servers for w in server.children()]
+            if len(workers) == 2 and any((tmp_path / "store").glob("*/round_001.json")):
+                workers[0].kill()
+                killed.set()
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    acquire_stage(params, "missing", "low")
+    killer.join()
+    assert killed.is_set()
+    assert (CURVES / "missing-low.csv").read_bytes() == whole
+
+
+def test_a_killed_command_takes_its_workers_with_it(project, tmp_path):
+    raw = small(seeds=[0, 1, 2, 3])
+    raw["scales"]["tiny"]["recipe"]["missing"]["all"]["epochs"] = 500
+    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+    command = [sys.executable, "-c", "from mindgap.cli import main; main()", "train", "missing", "low"]
+    process = psutil.Popen(command, env={**os.environ, "MINDGAP_WORKERS": "2"}, stdout=subprocess.DEVNULL)
+    deadline, workers = time.monotonic() + 60, []
+    while len(workers) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        workers = [w for p in process.children() for w in p.children()]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("MINDGAP_WORKERS", "two", "MINDGAP_WORKERS is 'two'"),
+        ("MINDGAP_WORKERS", "0", "MINDGAP_WORKERS is '0'"),
+        ("MINDGAP_DEVICES", "cuda:99", "MINDGAP_DEVICES names 'cuda:99'; this machine has cpu"),
+        ("MINDGAP_DEVICES", "tpu", "MINDGAP_DEVICES names 'tpu'"),
+    ],
+)
+def test_an_impossible_machine_is_refused(monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(MindGapError, match=message):
+        Machine.from_environment()
+
+
+def test_the_machine_is_what_the_environment_says(monkeypatch):
+    monkeypatch.setenv("MINDGAP_WORKERS", "3")
+    monkeypatch.setenv("MINDGAP_DEVICES", "cpu")
+    assert Machine.from_environment() == Machine(3, ("cpu",))
