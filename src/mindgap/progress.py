@@ -31,10 +31,14 @@ class Progress:
             self._bar.stop()
 
     def advance(self, units: int = 1) -> None:
-        self.done += units
+        self.reach(self.done + units)
+
+    def reach(self, done: int) -> None:
+        """This much is done of `total`."""
+        self.done = done
         if self._bar:
-            self._bar.advance(self._task, units)
-        elif time.monotonic() - self._last > LINE_SECONDS:
+            self._bar.update(self._task, completed=done)
+        elif done > self._done_before and time.monotonic() - self._last > LINE_SECONDS:
             self._last = time.monotonic()
             rate = (self.done - self._done_before) / (self._last - self._begin)
             remaining = (self.total - self.done) / rate

@@ -27,6 +27,9 @@ from mindgap.machine import Machine
 from mindgap.progress import Progress
 from mindgap.records import RunStore, write_atomically
 
+POLL_SECONDS = 1.0
+MOST_LOSSES = 3
+
 
 class SweepError(MindGapError):
     """Some runs failed; the others are finished and kept."""
@@ -82,7 +85,7 @@ def _run_here(jobs: Iterable[Job], machine: Machine, progress: Progress) -> list
     _set_up(machine.devices[0])
     for job in jobs:
         try:
-            run_job(job, machine.devices[0], on_round=lambda: progress.advance())
+            run_job(job, machine.devices[0], on_round=progress.advance)
         except Exception as error:
             failures.append((job, _explain(error)))
     return failures
@@ -95,44 +98,39 @@ def _run_in_pool(
     context = multiprocessing.get_context("forkserver")
     failures, waiting, losses = [], list(jobs), Counter()
     while waiting:
-        rounds, slots = context.SimpleQueue(), context.SimpleQueue()
+        slots = context.SimpleQueue()
         for slot in range(workers):
             slots.put(machine.devices[slot % len(machine.devices)])
-        listener = threading.Thread(target=_listen, args=(rounds, progress), daemon=True)
-        listener.start()
         lost: list[Job] = []
-        with futures.ProcessPoolExecutor(workers, context, _start_worker, (slots, rounds)) as pool:
-            begun = {pool.submit(_work, job): job for job in waiting}
-            for future in futures.as_completed(begun):
-                job, error = begun[future], future.exception()
-                if isinstance(error, BrokenProcessPool):
-                    lost.append(job)
-                elif error is not None:
-                    failures.append((job, _explain(error)))
-        rounds.put(None)
-        listener.join()
-        # Every unfinished job is reported as lost with the pool. One that was begun twice may be the killer.
+        with futures.ProcessPoolExecutor(workers, context, _start_worker, (slots,)) as pool:
+            running = {pool.submit(run_job_here, job): job for job in waiting}
+            while running:
+                done, _ = futures.wait(running, POLL_SECONDS, futures.FIRST_COMPLETED)
+                for future in done:
+                    job, error = running.pop(future), future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        lost.append(job)
+                    elif error is not None:
+                        failures.append((job, _explain(error)))
+                # Records say how far runs are: a queue's lock would be lost with a killed worker.
+                progress.reach(sum(job.record_store.finished_rounds for job in jobs))
+        # All unfinished jobs are lost with the pool; one that is lost each time may be the killer.
         waiting = []
         for job in lost:
             losses[str(job)] += 1
-            if losses[str(job)] < 3:
+            if losses[str(job)] < MOST_LOSSES:
                 waiting.append(job)
             else:
-                mend = "its worker died three times (out of memory?): set MINDGAP_WORKERS lower"
+                mend = "its worker died each time (out of memory?): set MINDGAP_WORKERS lower"
                 failures.append((job, mend))
     return failures
-
-
-def _listen(rounds, progress: Progress) -> None:
-    while rounds.get() is not None:
-        progress.advance()
 
 
 _worker: dict = {}
 
 
-def _start_worker(slots, rounds) -> None:
-    _worker.update(device=slots.get(), rounds=rounds)
+def _start_worker(slots) -> None:
+    _worker["device"] = slots.get()
     _set_up(_worker["device"])
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -153,8 +151,9 @@ def _set_up(device: str) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def _work(job: Job) -> None:
-    run_job(job, _worker["device"], on_round=lambda: _worker["rounds"].put(str(job)))
+def run_job_here(job: Job) -> None:
+    """Execute one job on this worker's device."""
+    run_job(job, _worker["device"])
 
 
 def run_job(job: Job, device: str, on_round: Callable[[], None] = lambda: None) -> None:
