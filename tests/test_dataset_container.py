@@ -46,8 +46,9 @@ def test_a_dataset_loads_as_it_was_written(rendered, name):
         assert (split.present_NM.dtype, split.y_N.dtype) == (torch.bool, torch.int64)
         assert all(x.dtype == torch.uint8 and x.shape == (size, 16, 16, 3) for x in split.x.values())
     assert dataset.test.present_NM.all()
-    images = np.load(rendered / name / f"train.{dataset.weak}.npy")
-    assert np.array_equal(dataset.train.x[dataset.weak].numpy(), images)
+    first = dataset.modalities[0]
+    images = np.load(rendered / name / f"train.{first}.npy")
+    assert np.array_equal(dataset.train.x[first].numpy(), images)
 
 
 def test_select_and_to_keep_rows_together(rendered):

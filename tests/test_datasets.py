@@ -59,7 +59,7 @@ def test_the_table_states_the_papers_datasets():
         ),
         "trio": (
             ("twin_a", "twin_b", "solo"),
-            "twin_a",
+            None,
             100,
             {
                 "twin_a": 0.1,

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
+from mindgap.errors import DivergenceError
 from mindgap.evaluation import balanced_accuracy, encode, evaluate, expected_calibration_error, predict, score
 from mindgap.models.network import ModelSpec, build_model
 
@@ -46,7 +47,7 @@ def test_a_sure_and_right_model_has_no_calibration_error():
 def test_every_subset_is_scored_as_if_only_it_had_been_there(make_dataset):
     dataset = make_dataset(("a", "b", "c"), absent=0.4)
     model = build_model(dataset.shapes, dataset.num_classes, ModelSpec(width=16), seed=0)
-    metrics = evaluate(model, dataset.train)
+    metrics = evaluate(model, dataset.train, "blobs")
     assert list(metrics) == ["a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"]
     keep = torch.tensor([True, False, True])
     present = dataset.train.present_NM & keep
@@ -57,6 +58,14 @@ def test_every_subset_is_scored_as_if_only_it_had_been_there(make_dataset):
         x = {name: images[rows] for name, images in dataset.train.x.items()}
         direct = model(x, present[rows]).softmax(dim=1)
     assert metrics["a+c"]["accuracy"] == score(direct, dataset.train.y_N[rows])["accuracy"]
+
+
+def test_a_prediction_that_is_not_finite_is_not_scored(make_dataset):
+    dataset = make_dataset()
+    model = build_model(dataset.shapes, dataset.num_classes, ModelSpec(width=16), seed=0)
+    model.encoders["right"].stages[1].running_mean.fill_(float("nan"))
+    with pytest.raises(DivergenceError, match="blobs, test with right: 64 of 64 predictions are not finite"):
+        evaluate(model, dataset.test, "blobs")
 
 
 def test_the_chunk_changes_nothing_but_rounding(make_dataset):

@@ -36,6 +36,7 @@ SETTING = Setting(
         projection_dropout=0.0,
         head_dropout=0.25,
         absent="skip",
+        min_present=2,
     ),
 )
 

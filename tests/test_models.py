@@ -30,8 +30,8 @@ def test_every_fusion_ignores_absent_tokens_and_answers_an_empty_coalition_with_
     module = FUSIONS[fusion](3, 8, 1, 2, 16, 0.0).eval()
     tokens = torch.randn(4, 3, 8)
     present = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]).bool()
-    other = torch.where(present.unsqueeze(-1), tokens, torch.randn(4, 3, 8) * 100)
-    assert torch.allclose(module(tokens, present), module(other, present), atol=1e-5)
+    other = torch.where(present.unsqueeze(-1), tokens, torch.tensor(torch.nan))
+    assert torch.equal(module(tokens, present), module(other, present))
     assert module(tokens, present)[2].abs().sum() == 0
 
 
@@ -73,14 +73,35 @@ def test_zeros_for_absent_enter_batch_statistics_and_mask_nothing():
     assert torch.allclose(direct, later, atol=1e-5)
 
 
-def test_a_batch_with_one_present_row_uses_running_statistics():
-    model, x = net().train(), images(5)
+@pytest.mark.parametrize(("rows", "sits_out"), [(1, True), (2, True), (3, False)])
+def test_a_modality_of_which_a_batch_has_too_few_rows_sits_the_step_out(rows, sits_out):
+    model, x = net(min_present=3).train(), images(5)
     present = torch.ones(5, 3, dtype=torch.bool)
-    present[1:, 0] = False
-    before = model.state_dict()["encoders.one.stages.1.running_mean"].clone()
-    assert model(x, present).isfinite().all()
-    assert torch.equal(model.state_dict()["encoders.one.stages.1.running_mean"], before)
-    assert model.encoders["one"].training
+    present[rows:, 0] = False
+    model(x, present).sum().backward()
+    assert (model.encoders["one"].stages[0].weight.grad is None) == sits_out
+    assert (model.state_dict()["encoders.one.stages.1.num_batches_tracked"] == 0) == sits_out
+    # In evaluation one row is as good as many.
+    model.eval()
+    assert torch.allclose(
+        model(x, present)[0], model({k: v[:1] for k, v in x.items()}, present[:1])[0], atol=1e-5
+    )
+
+
+def test_few_rows_of_a_deep_encoder_leave_finite_predictions():
+    shapes = {"rare": (32, 32, 3), "frequent": (32, 32, 3)}
+    x = images(24, shapes)
+    present = torch.ones(24, 2, dtype=torch.bool)
+    present[2:, 0] = False
+    spec = ModelSpec(encoder="efficientnet_b0", width=16, min_present=8)
+    model = build_model(shapes, 5, spec, seed=0).train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(4):
+        loss = torch.nn.functional.cross_entropy(model(x, present), torch.arange(24) % 5)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert model.eval()(x, torch.tensor([True, False]).expand(24, 2)).isfinite().all()
 
 
 def test_a_modality_nobody_in_the_batch_has_is_no_error():

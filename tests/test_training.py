@@ -4,10 +4,10 @@ import math
 import pytest
 import torch
 
+from mindgap.errors import DivergenceError
 from mindgap.mitigations import MITIGATIONS, Mitigation
 from mindgap.models.network import ModelSpec, build_model
 from mindgap.training import (
-    DivergenceError,
     Recipe,
     epoch_batches,
     fit,
@@ -51,7 +51,7 @@ def test_a_model_learns_an_easy_task_and_ends_at_its_best_epoch(make_dataset, mi
     assert result.best_validation > 0.9
     assert result.best_epoch >= 3
     assert result.steps == 8 * 6
-    assert validate(model, dataset.train, torch.arange(96, 160)) == result.best_validation
+    assert validate(model, dataset.train, torch.arange(96, 160), "here") == result.best_validation
 
 
 def test_the_same_stream_gives_the_same_weights_bit_for_bit(make_dataset):
@@ -79,6 +79,17 @@ def test_a_loss_that_is_not_finite_stops_with_dataset_and_epoch(make_dataset):
 
     with pytest.raises(DivergenceError, match=r"blobs-low, epoch 0: the loss is nan.*learning rate"):
         trained(make_dataset(), mitigation=Broken())
+
+
+def test_predictions_that_are_not_finite_stop_with_dataset_and_epoch(make_dataset):
+    class Poison(Mitigation):
+        def after_backward(self, model):
+            model.encoders["left"].stages[1].running_var.fill_(float("nan"))
+
+    with pytest.raises(
+        DivergenceError, match=r"blobs-low, epoch 3, validation: \d+ of 64 predictions .*min_present"
+    ):
+        trained(make_dataset(), mitigation=Poison())
 
 
 def test_learning_rate_warms_up_linearly_and_ends_at_zero():

@@ -3,3 +3,7 @@
 
 class MindGapError(Exception):
     """Something given from outside is wrong; the message names it and says how to mend it."""
+
+
+class DivergenceError(MindGapError):
+    """A training left numbers that are not finite; the message names dataset, round and epoch."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mindgap.data.dataset import Split, subset_name, subsets
+from mindgap.errors import DivergenceError
 from mindgap.models.network import MultimodalNet
 
 # Rows a pass: bounds memory. The results of a row do not depend on it beyond float rounding.
@@ -40,10 +41,21 @@ def predict(model: MultimodalNet, tokens_NMD: Tensor, present_NM: Tensor, chunk:
     return torch.cat([model.classify(model.fuse(t, p)).float().softmax(dim=1) for t, p in parts])
 
 
-def evaluate(model: MultimodalNet, split: Split) -> dict[str, dict[str, float]]:
+def check_finite(probs_NC: Tensor, where: str) -> None:
+    """A NaN has an argmax too, and would be scored as an answer."""
+    broken = ~probs_NC.isfinite().all(dim=1)
+    if broken.any():
+        raise DivergenceError(
+            f"{where}: {int(broken.sum())} of {len(probs_NC)} predictions are not finite. Lower the learning "
+            f"rate, or raise model.min_present (batch statistics of too few rows) in params.yaml"
+        )
+
+
+def evaluate(model: MultimodalNet, split: Split, where: str) -> dict[str, dict[str, float]]:
     """Metrics of each non-empty subset of modalities, keyed by its name ("rare", "rare+frequent", ...).
 
-    A sample of which nothing is left in a subset is not scored there; `n` says how many were.
+    A sample of which nothing is left in a subset is not scored there; `n` says how many were. `where` names
+    the run in errors.
     """
     tokens_NMD = encode(model, split)
     modalities = tuple(split.x)
@@ -53,6 +65,7 @@ def evaluate(model: MultimodalNet, split: Split) -> dict[str, dict[str, float]]:
         present_NM = split.present_NM & keep_M
         rows = present_NM.any(dim=1)
         probs_NC = predict(model, tokens_NMD[rows], present_NM[rows])
+        check_finite(probs_NC, f"{where}, test with {subset_name(subset, modalities)}")
         metrics[subset_name(subset, modalities)] = score(probs_NC, split.y_N[rows])
     return metrics
 

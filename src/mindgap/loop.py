@@ -100,7 +100,7 @@ def draw_ids(
 
 def train_round(run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarray, round: int) -> Round:
     """A model from scratch on the labelled samples, and how well it does on every subset of modalities."""
-    setting, seconds = run.setting, {}
+    setting, seconds, where = run.setting, {}, f"{run.cell}, round {round}"
     recipe = Recipe(**setting.recipe.model_dump(), **setting.training.model_dump())
     spec = ModelSpec(**setting.model.model_dump())
     mitigation = MITIGATIONS[run.cell.mitigation](**run.mitigation_settings)
@@ -115,10 +115,10 @@ def train_round(run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarr
             recipe,
             mitigation,
             torch_rng(*run.key(round, "training")),
-            where=f"{run.cell}, round {round}",
+            where,
         )
     with timed(seconds, "evaluate", dataset.device):
-        metrics = evaluate(model, dataset.test)
+        metrics = evaluate(model, dataset.test, where)
     return Round(model, metrics, asdict(result), seconds)
 
 

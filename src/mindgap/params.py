@@ -66,6 +66,7 @@ class Model(Block):
     projection_dropout: float = Field(ge=0, lt=1)
     head_dropout: float = Field(ge=0, lt=1)
     absent: Literal["skip", "zeros"]
+    min_present: int = Field(ge=2)
 
     @model_validator(mode="after")
     def _heads_divide_width(self):

@@ -3,6 +3,7 @@
 import sys
 import time
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
@@ -20,8 +21,9 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty() and self.total > self.done:
+            console = Console(stderr=True)
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            self._bar = RichProgress(TextColumn("{task.description}"), *columns)
+            self._bar = RichProgress(TextColumn("{task.description}"), *columns, console=console)
             self._bar.start()
             self._task = self._bar.add_task(self.title, total=self.total, completed=self.done)
         return self

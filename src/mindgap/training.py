@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from mindgap.augment import augmentation
 from mindgap.data.dataset import Split
-from mindgap.errors import MindGapError
-from mindgap.evaluation import autocast, balanced_accuracy, encode, predict
+from mindgap.errors import DivergenceError
+from mindgap.evaluation import autocast, balanced_accuracy, check_finite, encode, predict
 from mindgap.mitigations import Mitigation
 from mindgap.models.network import MultimodalNet
 
@@ -39,10 +39,6 @@ class Fit:
     best_validation: float
     losses: list[float]
     steps: int
-
-
-class DivergenceError(MindGapError):
-    """A loss was not finite."""
 
 
 def fit(
@@ -87,13 +83,14 @@ def fit(
                 loss_sum += loss.detach()
                 step += 1
             losses.append(loss_sum.item() / per_epoch)
+            here = f"{where}, epoch {epoch}"
             if not math.isfinite(losses[-1]):
                 raise DivergenceError(
-                    f"{where}, epoch {epoch}: the loss is {losses[-1]}. Lower the learning rate "
-                    f"({recipe.learning_rate}) of this dataset in params.yaml; finished rounds are kept"
+                    f"{here}: the loss is {losses[-1]}. Lower the learning rate ({recipe.learning_rate}) "
+                    f"of this dataset in params.yaml; finished rounds are kept"
                 )
             if epoch + 1 >= recipe.validate_from * recipe.epochs:
-                score = validate(model, train, validation_ids)
+                score = validate(model, train, validation_ids, here)
                 if score > best_score:
                     best_score, best_epoch = score, epoch
                     best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -101,9 +98,10 @@ def fit(
     return Fit(best_epoch, best_score, losses, step)
 
 
-def validate(model: MultimodalNet, train: Split, ids: Tensor) -> float:
+def validate(model: MultimodalNet, train: Split, ids: Tensor, where: str) -> float:
     """Balanced accuracy on the validation samples as they are: with the modalities each one has."""
     probs_NC = predict(model, encode(model, train, ids), train.present_NM[ids])
+    check_finite(probs_NC, f"{where}, validation")
     return balanced_accuracy(probs_NC, train.y_N[ids])
 
 

@@ -44,7 +44,7 @@ class Dataset:
     name: str
     modalities: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
-    weak: str
+    weak: str | None
     num_classes: int
     ceilings: dict[str, float]
     train: Split

@@ -29,14 +29,15 @@ class Pairing:
     """A dataset of tied QuintFeatures images. `absence` holds for training; the test set is complete."""
 
     modalities: tuple[str, ...]
-    weak: str
+    weak: str | None
     label: tuple[Factor, ...]
     absence: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         absence_rates(self.modalities, self.absence)
         tied = [(carrier, factor.feature) for factor in self.label for carrier in factor.carriers]
-        for name in (self.weak, *(carrier for carrier, _ in tied)):
+        named = [self.weak] if self.weak else []
+        for name in (*named, *(carrier for carrier, _ in tied)):
             if name not in self.modalities:
                 raise ValueError(f"unknown modality {name!r}; they are {', '.join(self.modalities)}")
         for _, feature in tied:

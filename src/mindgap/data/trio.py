@@ -2,14 +2,13 @@
 both.
 
 A twin is worthless once the other one is there, and nothing works without `solo`. Not in the paper: it is the
-dataset on which credit among three modalities has a known answer. The twins are alike, so the weak one is a
-choice.
+dataset on which credit among three modalities has a known answer. None of the three is the weak one.
 """
 
 from mindgap.data.pairing import Factor, Pairing
 
 TRIO = Pairing(
     modalities=("twin_a", "twin_b", "solo"),
-    weak="twin_a",
+    weak=None,
     label=(Factor("fg_shape", ("twin_a", "twin_b")), Factor("fg_texture", ("solo",))),
 )

@@ -28,7 +28,9 @@ class TransformerFusion(nn.Module):
     def forward(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
         # A row without a present token would be all masked, which attention answers with NaN.
         attend_NM = present_NM | ~present_NM.any(dim=1, keepdim=True)
-        out_NMD = self.encoder(tokens_NMD + self.modality_MD, src_key_padding_mask=~attend_NM)
+        # Attention weighs a masked token by 0, which a NaN or an infinity would survive.
+        tokens_NMD = tokens_NMD.masked_fill(~present_NM.unsqueeze(-1), 0.0) + self.modality_MD
+        out_NMD = self.encoder(tokens_NMD, src_key_padding_mask=~attend_NM)
         weight_NM = present_NM.to(out_NMD.dtype)
         weight_NM = weight_NM / weight_NM.sum(dim=1, keepdim=True).clamp(min=1)
         return (out_NMD * weight_NM.unsqueeze(-1)).sum(dim=1)

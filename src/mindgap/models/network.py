@@ -29,6 +29,7 @@ class ModelSpec:
     projection_dropout: float = 0.0
     head_dropout: float = 0.5
     absent: Literal["skip", "zeros"] = "skip"
+    min_present: int = 2
 
 
 class MultimodalNet(nn.Module):
@@ -77,14 +78,7 @@ class MultimodalNet(nn.Module):
         return tokens
 
     def _project(self, name: str, x: Tensor) -> Tensor:
-        encoder = self.encoders[name]
-        if not (self.training and len(x) == 1):
-            return self.projections[name](encoder(x))
-        # One row has no batch statistics worth the name: it is normalised by the running ones.
-        encoder.eval()
-        token = self.projections[name](encoder(x))
-        encoder.train()
-        return token
+        return self.projections[name](self.encoders[name](x))
 
     def fuse(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
         """Fused features N x H, the input of the linear layer, as if only `present_NM` had been there."""
@@ -105,6 +99,10 @@ class MultimodalNet(nn.Module):
         return self.head(self.dropout(fused_NH))
 
     def forward(self, x: Mapping[str, Tensor], present_NM: Tensor) -> Tensor:
+        if self.training and self.spec.absent == "skip":
+            # Statistics of a few rows are none, and running ones made from such batches end in NaN on the way
+            # through EfficientNet's fifty normalisations. A modality with too few rows sits the step out.
+            present_NM = present_NM & (present_NM.sum(dim=0) >= self.spec.min_present)
         return self.classify(self.fuse(self.encode(x, present_NM), present_NM))
 
 

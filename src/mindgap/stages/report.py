@@ -20,7 +20,7 @@ def report_stage(params: Params) -> None:
         queries=params.query,
         mitigations=params.mitigation,
         seeds=params.seeds,
-        weak={name: DATASETS[name].weak for name in params.dataset},
+        weak={name: DATASETS[name].weak for name in params.dataset if DATASETS[name].weak},
     )
     build_report(CURVES, REPORTS, PAPER, selection)
     validate_aulc(REPORTS / "tables" / "aulc.csv", EXPECTATIONS, VALIDATION)
