@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from mindgap.provenance import NUMERICS, SOURCE, _meaning, code_digest
+from mindgap.query import METHODS
+from mindgap.report.names import CONTROLS
 
 # A module may import what stands before its own layer, and its own.
 LAYERS = [
@@ -69,3 +71,8 @@ def test_numerics_are_all_there_and_comments_do_not_count(tmp_path):
     first = code_digest([extra])
     extra.write_text("A = 1  # one\n")
     assert code_digest([extra]) == first != code_digest()
+
+
+def test_the_report_knows_every_control():
+    controls = {name for name, method in METHODS.items() if method.kind == "control"}
+    assert set(CONTROLS) == controls, "name each control in report/names.py: reports load no torch"
