@@ -11,13 +11,10 @@ adds around the transform is left out, in the opponents' favour.
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +24,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
+from machine import machine
 from mindgap.augment import basic, randaugmc
 
 RESULT = Path(__file__).parent / "results" / "augmentation.json"
@@ -154,20 +152,6 @@ def measure(size: int, images: int, repeats: int) -> list[dict]:
     return rows
 
 
-def machine() -> dict:
-    """Facts a reader needs to judge the figures; no paths, no host name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    versions = {name: version(name) for name in ("torch", "torchvision", "pillow", "numpy")}
-    facts = {"cpu": cpu[0] if cpu else platform.machine(), "cores": os.cpu_count(), "threads": 1}
-    return {
-        **facts,
-        "load_at_start": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **versions,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -178,7 +162,12 @@ def main() -> None:
     random.seed(0)
     torch.manual_seed(0)
     amount = QUICK if quick else FULL
-    result = {"command": "python benchmarks/augmentation.py", "machine": machine(), "batch": BATCH, **amount}
+    result = {
+        "command": "python benchmarks/augmentation.py",
+        "machine": machine("torch", "torchvision", "pillow", "numpy", threads=1),
+        "batch": BATCH,
+        **amount,
+    }
     result["images_per_second"] = [row for size in SIZES for row in measure(size, **amount)]
     print(json.dumps(result["images_per_second"], indent=1))
     if quick:

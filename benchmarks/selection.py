@@ -12,13 +12,10 @@ Extra memory is what a call adds to its inputs; the written-out embedding is an 
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +23,7 @@ import torch
 from sklearn.cluster import kmeans_plusplus
 from sklearn.metrics import pairwise_distances
 
+from machine import machine
 from mindgap.query.badge import residuals
 from mindgap.query.kernels import k_center_greedy, k_means_pp
 
@@ -136,16 +134,6 @@ def status_kib(field: str) -> int:
     return int(next(line.split()[1] for line in lines if line.startswith(field + ":")))
 
 
-def machine() -> dict:
-    """Facts a reader needs to judge the figures; no paths, no host name."""
-    cpu = [
-        x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x
-    ]
-    versions = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
-    facts = {"cpu": cpu[0] if cpu else platform.machine(), "cores": os.cpu_count(), "threads": 1}
-    return {**facts, "load_at_start": os.getloadavg()[0], "python": platform.python_version(), **versions}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -161,7 +149,12 @@ def main() -> None:
     size = QUICK if options.quick else FULL
     command = "python benchmarks/selection.py" + (" --quick" if options.quick else "")
     embedding_mib = size["n"] * size["classes"] * size["width"] * 4 / 2**20
-    result = {"command": command, "machine": machine(), "size": size, "written_out_mib": embedding_mib}
+    result = {
+        "command": command,
+        "machine": machine("torch", "numpy", "scikit-learn", threads=1),
+        "size": size,
+        "written_out_mib": embedding_mib,
+    }
     for kernel in ("badge", "k_center"):
         ours, theirs = timed(kernel, size).values()
         result[f"our_{kernel}"] = {**ours, "extra_mib": extra_mib(f"our_{kernel}", size)}
