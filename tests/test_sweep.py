@@ -192,6 +192,14 @@ def test_prepared_data_too_small_for_what_is_asked_is_named(project):
     train_stage(params, "missing", "low")
 
 
+@pytest.mark.parametrize(("name", "regime"), [("mising", "low"), ("missing", "lo")])
+def test_an_unknown_dataset_or_regime_lists_the_known(project, name, regime):
+    with pytest.raises(
+        MindGapError, match=r"unknown '(mising|lo)'; known in scales\.tiny\.budget.*: .*(unique|mid)"
+    ):
+        train_stage(params_in(project), name, regime)
+
+
 def test_a_missing_initial_model_names_the_stage_that_makes_it(project):
     with pytest.raises(MindGapError, match=r"moddrop-0\.safetensors is missing.*dvc repro train@missing-low"):
         acquire_stage(params_in(project), "missing", "low")

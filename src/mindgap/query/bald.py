@@ -1,7 +1,7 @@
 """BALD (Houlsby et al. 2011; Gal et al. 2017): what a label would tell about the last layer's dropout mask.
 
-All samples share the same K masks, as in the public benchmarks MtG builds on; only the top-k of the scores is
-taken.
+All samples share the same K masks, as in realistic-al, which the paper builds on; only the top-k of the
+scores is taken.
 """
 
 import torch

@@ -124,8 +124,8 @@ def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset) -> str:
 
 def _dataset(params: Params, name: str, regime: str) -> Dataset:
     """The prepared dataset, every file verified, and big enough for what is asked of it."""
-    dataset = load_dataset(PREPARED / name)
     needed = params.setting(name, regime).budget.needed
+    dataset = load_dataset(PREPARED / name)
     if len(dataset.train) < needed:
         raise MindGapError(
             f"{PREPARED / name} has {len(dataset.train)} training samples, but {name}-{regime} at scale "
