@@ -59,7 +59,7 @@ class Clone:
         path = f"{Path(os.sys.executable).parent}{os.pathsep}{ours['PATH']}"
         git = {"GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org"}
         git |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org"}
-        return {**ours, **git, "PATH": path, "PYTHONPATH": str(self.folder / "src"), "DVC_NO_ANALYTICS": "1"}
+        return {**ours, **git, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -129,7 +129,10 @@ def test_the_readmes_method_is_one_file_and_one_line_and_runs_only_what_is_missi
 
 
 def test_experiments_change_the_grid_and_are_compared_by_a_few_aulc_columns(clone):
-    clone.run("dvc", "exp", "run", "-n", "entropy", "-S", "query=[entropy]", "-S", "seeds=[0]")
+    # In a temporary workspace, as a queue does: it shares the store of finished rounds with the checkout.
+    only_new = ("-S", "query=[random,entropy]", "-S", "seeds=[0]")
+    output = clone.run("dvc", "exp", "run", "--temp", "-n", "entropy", *only_new)
+    assert "acquire missing-low: 2 runs, 1 finished before" in output
     shown = clone.run("dvc", "exp", "show", "--csv")
     header, *rows = shown.strip().splitlines()
     assert "aulc.missing.all" in header
