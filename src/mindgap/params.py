@@ -178,24 +178,37 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 def check_params(params: Params) -> None:
     """Stop before any compute at whatever could not be run: names, settings, sizes."""
-    # Imported here: the tables pull in torch, which reading a file needs not.
-    from mindgap.augment import AUGMENTATIONS
+    for key in ("dataset", "regime", "query", "mitigation", "seeds"):
+        _unique(key, getattr(params, key))
+    _check_data(params)
+    _check_plug_ins(params)
+    for dataset in params.dataset:
+        for regime in params.regime:
+            _check_setting(params, params.setting(dataset, regime))
+
+
+# The checks below import the tables they ask when called: the tables pull in torch, reading a file does not.
+
+
+def _check_data(params: Params) -> None:
     from mindgap.data import DATASETS
     from mindgap.data.presence import absence_rates
     from mindgap.data.quintfeatures import Style
-    from mindgap.mitigations import MITIGATIONS
-    from mindgap.models import ENCODERS, FUSIONS
-    from mindgap.query import METHODS
-    from mindgap.query.select import check_settings
 
-    for key in ("dataset", "regime", "query", "mitigation", "seeds"):
-        _unique(key, getattr(params, key))
-    scale = params.at_scale
     for name in params.dataset:
         pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
     for name, rates in params.absence.items():
         modalities = pick(DATASETS, name, "absence", "mindgap.data.DATASETS").modalities
         _as_params_error(absence_rates, modalities, rates)
+    _as_params_error(Style, **params.at_scale.render.style)
+
+
+def _check_plug_ins(params: Params) -> None:
+    from mindgap.mitigations import MITIGATIONS
+    from mindgap.models import ENCODERS, FUSIONS
+    from mindgap.query import METHODS
+    from mindgap.query.select import check_settings
+
     for name in params.query:
         pick(METHODS, name, "query", "mindgap.query.METHODS")
     for name, settings in params.query_settings.items():
@@ -206,29 +219,29 @@ def check_params(params: Params) -> None:
     for name, settings in params.mitigation_settings.items():
         mitigation = pick(MITIGATIONS, name, "mitigation_settings", "mindgap.mitigations.MITIGATIONS")
         _as_params_error(mitigation, **settings)
-    pick(ENCODERS, scale.model.encoder, f"scales.{params.scale}.model.encoder", "mindgap.models.ENCODERS")
-    pick(FUSIONS, scale.model.fusion, f"scales.{params.scale}.model.fusion", "mindgap.models.FUSIONS")
-    _as_params_error(Style, **scale.render.style)
-    if "bald" in params.query and scale.model.head_dropout == 0:
+    model, where = params.at_scale.model, f"scales.{params.scale}.model"
+    pick(ENCODERS, model.encoder, f"{where}.encoder", "mindgap.models.ENCODERS")
+    pick(FUSIONS, model.fusion, f"{where}.fusion", "mindgap.models.FUSIONS")
+    if "bald" in params.query and model.head_dropout == 0:
         raise ParamsError(
             f"query: 'bald' needs dropout before the linear layer: "
-            f"set scales.{params.scale}.model.head_dropout above 0, or leave bald out"
+            f"set {where}.head_dropout above 0, or leave bald out"
         )
-    for dataset in params.dataset:
-        for regime in params.regime:
-            setting = params.setting(dataset, regime)
-            pick(
-                AUGMENTATIONS,
-                setting.recipe.augmentation,
-                f"scales.{params.scale}.recipe.{dataset}",
-                "mindgap.augment.AUGMENTATIONS",
-            )
-            if setting.budget.needed > scale.render.train_size:
-                raise ParamsError(
-                    f"scales.{params.scale}.budget.{dataset}.{regime} needs {setting.budget.needed} training "
-                    f"samples (initial + validation + (rounds - 1) x acquisition), but scales.{params.scale}."
-                    f"render.train_size is {scale.render.train_size}: raise it, or ask for fewer"
-                )
+
+
+def _check_setting(params: Params, setting: Setting) -> None:
+    from mindgap.augment import AUGMENTATIONS
+
+    where = f"scales.{setting.scale}"
+    recipe = f"{where}.recipe.{setting.dataset}"
+    pick(AUGMENTATIONS, setting.recipe.augmentation, recipe, "mindgap.augment.AUGMENTATIONS")
+    size = params.at_scale.render.train_size
+    if setting.budget.needed > size:
+        raise ParamsError(
+            f"{where}.budget.{setting.dataset}.{setting.regime} needs {setting.budget.needed} training "
+            f"samples (initial + validation + (rounds - 1) x acquisition), but {where}."
+            f"render.train_size is {size}: raise it, or ask for fewer"
+        )
 
 
 def _unique(key: str, values: Iterable) -> None:

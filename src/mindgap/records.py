@@ -17,6 +17,11 @@ from typing import Any
 from mindgap.errors import MindGapError
 
 FORMAT = 1
+# The learning curves of runs as a table, one row a run, round and subset: acquire writes it, reports read it.
+CURVE_COLUMNS = (
+    "scale", "dataset", "regime", "mitigation", "query", "seed", "run", "rounds", "round", "labelled",
+    "subset", "balanced_accuracy", "accuracy", "ece", "chance", "ceiling",
+)  # fmt: skip
 
 
 class RecordError(MindGapError):

@@ -10,14 +10,12 @@ import numpy as np
 import pandas as pd
 
 from mindgap.errors import MindGapError
+from mindgap.records import CURVE_COLUMNS
 
 KEYS = ["mitigation", "query", "seed"]
 NUMBERS = ["balanced_accuracy", "accuracy", "ece", "chance", "ceiling"]
 COUNTS = ["seed", "rounds", "round", "labelled"]
-COLUMNS = [
-    *("scale", "dataset", "regime", "mitigation", "query", "seed", "run", "rounds", "round", "labelled"),
-    *("subset", "balanced_accuracy", "accuracy", "ece", "chance", "ceiling"),
-]
+COLUMNS = list(CURVE_COLUMNS)
 
 
 class ReportError(MindGapError):

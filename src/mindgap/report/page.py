@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import jinja2
 import pandas as pd
 
+from mindgap.data import DATASETS
 from mindgap.report.curves import Selection
 from mindgap.report.names import (
     CONTROLS,
@@ -38,8 +39,7 @@ ABOUT_CONTROLS = {
     "presence_balanced": "Presence-balanced looks at no prediction and takes samples of the pattern of "
     "present modalities with the fewest labels; where nothing is missing it is Random.",
 }
-# The rendered datasets and the pages their checks leave (`mindgap.expectations`).
-RENDERED = ("missing", "unique", "synergy", "trio")
+# The pages that the checks of a rendered dataset leave (`mindgap.expectations`).
 RENDERED_CHECKS = ("attributes", "images", "sample", "checks")
 
 
@@ -145,7 +145,7 @@ def _checks(selection: Selection) -> list[tuple[str, list[tuple[str, str]]]]:
     """What was checked, and the pages (title, name) that say so."""
     lines = []
     for dataset in selection.datasets:
-        pages = [(part, f"rendered_{part}-{dataset}") for part in RENDERED_CHECKS if dataset in RENDERED]
+        pages = [(part, f"rendered_{part}-{dataset}") for part in RENDERED_CHECKS if dataset in DATASETS]
         pages += [(f"curves {regime}", f"curves-{dataset}-{regime}") for regime in selection.regimes]
         lines.append((dataset_name(dataset), pages))
     return [*lines, ("AULC", [("table", "aulc")])]

@@ -19,14 +19,9 @@ from mindgap.params import Params
 from mindgap.provenance import SOURCE, code_digest, commit, versions
 from mindgap.query import METHODS
 from mindgap.query.select import hyperparameters
-from mindgap.records import digest_of, store_root, write_atomically
+from mindgap.records import CURVE_COLUMNS, digest_of, store_root, write_atomically
 from mindgap.stages.paths import CURVES, MODELS, PREPARED, RUNS
 from mindgap.sweep import Job, execute
-
-CURVE_COLUMNS = (
-    "scale", "dataset", "regime", "mitigation", "query", "seed", "run", "rounds", "round", "labelled",
-    "subset", "balanced_accuracy", "accuracy", "ece", "chance", "ceiling",
-)  # fmt: skip
 
 
 def train_stage(params: Params, dataset_name: str, regime: str) -> None:
@@ -42,11 +37,10 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
         for seed in params.seeds
     ]
     execute(jobs, Machine.from_environment(), f"train {dataset_name}-{regime}")
-    folder = MODELS / f"{dataset_name}-{regime}"
     for job in jobs:
-        record, weights = job.record_store.read()[0], job.weights.read_bytes()
-        write_atomically(folder / f"{_stem(job.run.cell)}.safetensors", weights)
-        write_atomically(folder / f"{_stem(job.run.cell)}.json", json.dumps(record, indent=1).encode())
+        initial, record = _initial(job.run.cell), job.record_store.read()[0]
+        write_atomically(initial.with_suffix(".safetensors"), job.weights.read_bytes())
+        write_atomically(initial.with_suffix(".json"), json.dumps(record, indent=1).encode())
 
 
 def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
@@ -55,12 +49,11 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     jobs = []
     for mitigation in params.mitigation:
         for seed in params.seeds:
-            initial = (
-                MODELS / f"{dataset_name}-{regime}" / _stem(Cell(dataset_name, regime, mitigation, seed))
-            )
+            initial = _initial(Cell(dataset_name, regime, mitigation, seed))
+            initial_digest = _initial_digest(initial)
             for query in params.query:
                 cell = Cell(dataset_name, regime, mitigation, seed, query)
-                run = run_of(params, cell, dataset, initial)
+                run = run_of(params, cell, dataset, initial_digest)
                 jobs.append(Job(run, PREPARED / dataset_name, store_root(), initial))
     execute(jobs, Machine.from_environment(), f"acquire {dataset_name}-{regime}")
     records = [record for job in jobs for record in job.record_store.read()]
@@ -69,8 +62,11 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     write_atomically(CURVES / f"{dataset_name}-{regime}.csv", curves_csv(records, dataset).encode())
 
 
-def run_of(params: Params, cell: Cell, dataset: Dataset, initial: Path | None = None) -> Run:
-    """A cell with its settings resolved and the digest of everything its numbers depend on."""
+def run_of(params: Params, cell: Cell, dataset: Dataset, initial_digest: str | None = None) -> Run:
+    """A cell with its settings resolved and the digest of everything its numbers depend on.
+
+    `initial_digest` is that of the weights it starts from; an initial model has none.
+    """
     setting = params.setting(cell.dataset, cell.regime)
     mitigation = MITIGATIONS[cell.mitigation]
     mitigation_settings = {**_defaults(mitigation), **params.mitigation_settings.get(cell.mitigation, {})}
@@ -86,7 +82,7 @@ def run_of(params: Params, cell: Cell, dataset: Dataset, initial: Path | None = 
         "query_settings": query_settings,
         "data": dataset.digest,
         "code": code_digest(files),
-        "initial": None if initial is None else _initial_digest(initial),
+        "initial": initial_digest,
     }
     provenance = {
         "commit": commit(),
@@ -141,8 +137,9 @@ def _initial_digest(initial: Path) -> str:
     return hashlib.sha256(initial.with_suffix(".safetensors").read_bytes()).hexdigest()
 
 
-def _stem(cell: Cell) -> str:
-    return f"{cell.mitigation}-{cell.seed}"
+def _initial(cell: Cell) -> Path:
+    """Where a cell's initial model lies, as .safetensors and .json; the query makes no difference."""
+    return MODELS / f"{cell.dataset}-{cell.regime}" / f"{cell.mitigation}-{cell.seed}"
 
 
 def _defaults(cls: type) -> dict[str, Any]:
