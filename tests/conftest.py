@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mindgap.data.dataset import Dataset, Split, subset_name, subsets
+from mindgap.data.modality import Modality
 
 # Neither DVC nor Great Expectations may report to its makers, also when pytest is called by hand.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -39,8 +40,7 @@ def make_dataset():
     def make(modalities=("left", "right"), classes=4, absent=0.3, train=160, test=64) -> Dataset:
         return Dataset(
             name="blobs",
-            modalities=modalities,
-            shapes=dict.fromkeys(modalities, (16, 16, 3)),
+            modalities=dict.fromkeys(modalities, Modality("image", (16, 16, 3))),
             weak=modalities[0],
             num_classes=classes,
             ceilings={subset_name(s, modalities): 1.0 for s in subsets(modalities)},

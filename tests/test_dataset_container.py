@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mindgap.data import DATASETS
+from mindgap.data import RENDERED
 from mindgap.data.dataset import Dataset, data_digest, load_dataset, subsets
 from mindgap.data.errors import DataError
 from mindgap.data.quintfeatures import Style
@@ -19,7 +19,7 @@ SIZES = {"train_size": 40, "test_size": 20}
 def rendered(tmp_path_factory):
     """Every rendered dataset, once; tests that break one copy it first."""
     folder = tmp_path_factory.mktemp("prepared")
-    for name in DATASETS:
+    for name in RENDERED:
         render_dataset(name, folder / name, root_seed=1, style=STYLE, workers=1, progress=False, **SIZES)
     return folder
 
@@ -29,24 +29,24 @@ def breakable(rendered, tmp_path):
     return shutil.copytree(rendered / "missing", tmp_path / "missing")
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", RENDERED)
 def test_a_dataset_loads_as_it_was_written(rendered, name):
     dataset = load_dataset(rendered / name)
     assert dataset.name == name
-    assert dataset.modalities == DATASETS[name].modalities
-    assert dataset.weak == DATASETS[name].weak
-    assert dataset.num_classes == DATASETS[name].num_classes
-    assert dataset.shapes == dict.fromkeys(dataset.modalities, (16, 16, 3))
+    assert tuple(dataset.modalities) == RENDERED[name].modalities
+    assert dataset.weak == RENDERED[name].weak
+    assert dataset.num_classes == RENDERED[name].num_classes
+    assert {m.shape for m in dataset.modalities.values()} == {(16, 16, 3)}
     assert list(dataset.ceilings) == ["+".join(subset) for subset in subsets(dataset.modalities)]
     assert dataset.digest == data_digest(rendered / name)
     for split, size in ((dataset.train, 40), (dataset.test, 20)):
         assert len(split) == size
-        assert tuple(split.x) == dataset.modalities
+        assert list(split.x) == list(dataset.modalities)
         assert split.present_NM.shape == (size, len(dataset.modalities))
         assert (split.present_NM.dtype, split.y_N.dtype) == (torch.bool, torch.int64)
         assert all(x.dtype == torch.uint8 and x.shape == (size, 16, 16, 3) for x in split.x.values())
     assert dataset.test.present_NM.all()
-    first = dataset.modalities[0]
+    first = next(iter(dataset.modalities))
     images = np.load(rendered / name / f"train.{first}.npy")
     assert np.array_equal(dataset.train.x[first].numpy(), images)
 
@@ -62,8 +62,8 @@ def test_select_and_to_keep_rows_together(rendered):
 
 
 def test_digests_differ_between_datasets_and_not_between_copies(rendered, breakable):
-    digests = {name: data_digest(rendered / name) for name in DATASETS}
-    assert len(set(digests.values())) == len(DATASETS)
+    digests = {name: data_digest(rendered / name) for name in RENDERED}
+    assert len(set(digests.values())) == len(RENDERED)
     assert data_digest(breakable) == digests["missing"]
 
 
@@ -71,7 +71,7 @@ def test_a_missing_folder_or_file_is_named_with_its_mend(breakable):
     with pytest.raises(DataError, match=r"nowhere.meta\.json is missing: run `dvc checkout"):
         load_dataset(breakable / "nowhere")
     (breakable / "test.rare.npy").unlink()
-    with pytest.raises(DataError, match=r"test\.rare\.npy is missing: .*`dvc repro render@missing` again"):
+    with pytest.raises(DataError, match=r"test\.rare\.npy is missing: .*dvc repro -f prepare@missing"):
         load_dataset(breakable, verify=False)
 
 
@@ -79,7 +79,7 @@ def test_a_missing_folder_or_file_is_named_with_its_mend(breakable):
 def test_a_truncated_file_is_named(breakable, keep):
     file = breakable / "train.frequent.npy"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"train\.frequent\.npy is truncated or no array .*render@missing"):
+    with pytest.raises(DataError, match=r"train\.frequent\.npy is truncated or no array .*prepare@missing"):
         load_dataset(breakable, verify=False)
 
 
@@ -112,9 +112,12 @@ def test_a_wrong_dtype_shape_or_content_is_named(breakable):
 def test_a_broken_meta_is_named(breakable):
     meta = json.loads((breakable / "meta.json").read_text())
     for change, message in (
-        ({"format": 99}, "has format 99, not 1"),
+        ({"format": 99}, "has format 99, not 2"),
         ({"sha256": {}}, r"has no sha256 for train\.rare\.npy"),
-        ({"modalities": {"rare": {"kind": "smell", "shape": [1]}}}, "kind 'smell'; known are image"),
+        (
+            {"modalities": {"rare": {"kind": "smell", "shape": [1]}}},
+            "unknown kind of modality 'smell'; known: im",
+        ),
     ):
         (breakable / "meta.json").write_text(json.dumps({**meta, **change}))
         with pytest.raises(DataError, match=message):

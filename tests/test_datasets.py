@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from mindgap.data import DATASETS, render
+from mindgap.data import RENDERED, render
 from mindgap.data.checks import (
     attribute_counts,
     image_summary,
@@ -48,7 +48,7 @@ def missing_dir(tmp_path_factory):
 
 
 def test_the_table_states_the_papers_datasets():
-    assert {name: (p.modalities, p.weak, p.num_classes, p.ceilings) for name, p in DATASETS.items()} == {
+    assert {name: (p.modalities, p.weak, p.num_classes, p.ceilings) for name, p in RENDERED.items()} == {
         "missing": (("rare", "frequent"), "rare", 10, {"rare": 1.0, "frequent": 1.0, "rare+frequent": 1.0}),
         "unique": (("full", "partial"), "partial", 100, {"full": 1.0, "partial": 0.1, "full+partial": 1.0}),
         "synergy": (
@@ -81,9 +81,9 @@ def test_an_unknown_dataset_lists_the_known():
         find_dataset("share")
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", RENDERED)
 def test_labels_are_balanced_and_tied_to_the_features_they_name(name):
-    pairing, drawn = DATASETS[name], draw_split(name, "train", 1234, root_seed=1)
+    pairing, drawn = RENDERED[name], draw_split(name, "train", 1234, root_seed=1)
     counts = np.bincount(drawn.label_N, minlength=pairing.num_classes)
     assert len(counts) == pairing.num_classes
     assert counts.max() - counts.min() <= 1
@@ -98,9 +98,9 @@ def test_labels_are_balanced_and_tied_to_the_features_they_name(name):
     assert (drawn.features_NMF[..., 1] != drawn.features_NMF[..., 3]).all()
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", RENDERED)
 def test_everything_that_is_not_tied_is_independent(name):
-    pairing, drawn = DATASETS[name], draw_split(name, "train", 60_000, root_seed=2)
+    pairing, drawn = RENDERED[name], draw_split(name, "train", 60_000, root_seed=2)
     columns = {
         (m, feature): drawn.features_NMF[:, i, f]
         for i, m in enumerate(pairing.modalities)
@@ -117,9 +117,9 @@ def test_everything_that_is_not_tied_is_independent(name):
             assert independence_p(counts.reshape(10, 10)) > 1e-4, (first, second)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", RENDERED)
 def test_images_of_one_sample_share_what_the_label_ties_and_nothing_else(name):
-    pairing, drawn = DATASETS[name], draw_split(name, "test", 2000, root_seed=3)
+    pairing, drawn = RENDERED[name], draw_split(name, "test", 2000, root_seed=3)
     for f, feature in enumerate(FEATURES):
         for a in range(len(pairing.modalities)):
             for b in range(a + 1, len(pairing.modalities)):
@@ -178,9 +178,9 @@ def test_missing_has_the_papers_presence_rates():
         assert abs(present_NM[:, m].mean() - rate) < 3 * np.sqrt(rate * (1 - rate) / size)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", RENDERED)
 def test_the_test_split_is_complete(name):
-    absence = dict.fromkeys(DATASETS[name].modalities, 0.5)
+    absence = dict.fromkeys(RENDERED[name].modalities, 0.5)
     assert draw_split(name, "test", 500, root_seed=4, absence=absence).present_NM.all()
     assert not draw_split(name, "train", 500, root_seed=4, absence=absence).present_NM.all()
 
@@ -214,7 +214,7 @@ def test_no_two_images_share_a_seed():
     seeds = [
         tuple(image_seed(root, name, split, i, m).generate_state(4))
         for root in (0, 1)
-        for name in DATASETS
+        for name in RENDERED
         for split in (0, 1)
         for i in range(50)
         for m in range(3)
@@ -252,8 +252,8 @@ def test_a_batch_holds_what_each_image_is_alone(missing_dir):
 def test_the_folder_holds_what_its_readers_expect(missing_dir):
     meta = json.loads((missing_dir / "meta.json").read_text())
     assert list(meta["modalities"].items()) == [
-        ("rare", {"kind": "image", "shape": [16, 16, 3]}),
-        ("frequent", {"kind": "image", "shape": [16, 16, 3]}),
+        ("rare", {"kind": "image", "shape": [16, 16, 3], "mirrors": True}),
+        ("frequent", {"kind": "image", "shape": [16, 16, 3], "mirrors": True}),
     ]
     assert meta["class_names"][:2] == ["triangle", "square"]
     assert meta["label_features"] == [{"feature": "fg_shape", "modalities": ["rare", "frequent"]}]
@@ -267,7 +267,7 @@ def test_the_folder_holds_what_its_readers_expect(missing_dir):
 
 
 def test_class_names_follow_the_label():
-    assert DATASETS["unique"].class_names[12] == "square/grid"
+    assert RENDERED["unique"].class_names[12] == "square/grid"
     assert factor_values(np.array([12]), 2).tolist() == [[1, 2]]
 
 

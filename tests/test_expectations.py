@@ -27,6 +27,7 @@ from mindgap.report.aulc import tidy
 from test_report import SELECTION, make_curves, order_of
 
 SUITES = Path(__file__).parents[1] / "reports" / "expectations"
+PREPARED = SUITES / "prepared"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def spoil_array(folder: Path, name: str, change) -> None:
 
 def failure_of(check, *args, html: Path) -> str:
     with pytest.raises(ExpectationFailed) as error:
-        check(*args, SUITES, html)
+        check(*args, PREPARED if check is validate_rendered else SUITES, html)
     return str(error.value)
 
 
@@ -73,7 +74,7 @@ def test_importing_it_is_cheap():
 
 @pytest.mark.parametrize("name", ["missing", "trio"])
 def test_good_renders_pass(rendered, name, tmp_path):
-    validate_rendered(rendered[name], SUITES, tmp_path)
+    validate_rendered(rendered[name], PREPARED, tmp_path)
     pages = sorted(path.name for path in tmp_path.iterdir())
     assert pages == [f"rendered_{part}-{name}.html" for part in ("attributes", "checks", "images", "sample")]
     text = (tmp_path / f"rendered_checks-{name}.html").read_text()
@@ -166,7 +167,7 @@ def test_altered_files_are_refused(missing, tmp_path):
     images[0, 0, 0, 0] ^= 1
     images.flush()
     with pytest.raises(DataError, match=r"train\.rare\.npy was altered"):
-        validate_rendered(missing, SUITES, tmp_path)
+        validate_rendered(missing, PREPARED, tmp_path)
 
 
 # Curves and AULC
@@ -284,7 +285,7 @@ def test_spoilt_aulc_tables_fail(aulc, tmp_path, fault):
 # Suites
 
 
-@pytest.mark.parametrize("path", sorted(SUITES.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SUITES.rglob("*.json")), ids=lambda path: path.stem)
 def test_suites_say_why(path):
     suite = json.loads(path.read_text())
     assert suite["name"] == path.stem

@@ -17,6 +17,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from mindgap.data import SOURCES
 from mindgap.data.checks import image_summary, independence_p, rendered_sample
 from mindgap.data.pairing import factor_values
 from mindgap.data.quintfeatures import FEATURES, LEVELS, Style
@@ -223,6 +224,36 @@ def validate_rendered(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> No
             failures.append(str(failure))
     if failures:
         raise ExpectationFailed("\n".join(failures))
+
+
+def validate_source(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check a dataset that was made from files from outside: each of its tables against its suite.
+
+    All pages are written before a failing one raises; a broken file raises DataError.
+    """
+    meta = read_meta(dataset_dir)
+    for name in expected_arrays(meta):
+        read_array(dataset_dir, name, meta, mmap=True)
+    name, module = meta["dataset"], SOURCES[meta["dataset"]].module
+    tables = {"flow": _flow_table(dataset_dir)}
+    tables |= {part: pd.DataFrame(columns) for part, columns in module.tables(Path(dataset_dir)).items()}
+    failures = []
+    for part, frame in tables.items():
+        suite = "flow" if part == "flow" else f"{name}_{part}"
+        page, parameters = Path(html_dir) / f"{part}-{name}.html", module.parameters(meta)
+        try:
+            validate(f"{name}: {part}", frame, Path(suites_dir) / f"{suite}.json", page, parameters)
+        except ExpectationFailed as failure:
+            failures.append(str(failure))
+    if failures:
+        raise ExpectationFailed("\n".join(failures))
+
+
+def _flow_table(dataset_dir: Path) -> pd.DataFrame:
+    """flow.csv with what its suite asks for: whether each line begins where the one before it ended."""
+    flow = pd.read_csv(Path(dataset_dir) / "flow.csv", keep_default_na=False)
+    before = flow.groupby("part")["rows_out"].shift()
+    return flow.assign(minus_rows_in=-flow["rows_in"], chained=before.isna() | (before == flow["rows_in"]))
 
 
 def rendered_tables(dataset_dir: Path) -> dict[str, pd.DataFrame]:

@@ -1,13 +1,32 @@
-"""The rendered datasets by name; each is one file and one line here."""
+"""The datasets by name: those rendered from a declaration, and those made from files from outside."""
 
 from mindgap.data.missing import MISSING
+from mindgap.data.source import Source
 from mindgap.data.synergy import SYNERGY
 from mindgap.data.trio import TRIO
 from mindgap.data.unique import UNIQUE
 
-DATASETS = {
+RENDERED = {
     "missing": MISSING,
     "unique": UNIQUE,
     "synergy": SYNERGY,
     "trio": TRIO,
 }
+
+SOURCES = {
+    "share": Source(
+        "share", ("cifar10", "mnist"), weak="cifar10", checks=("flow", "pairs", "images", "checks")
+    ),
+    "food101": Source(
+        "food101", ("image", "text"), weak=None, checks=("flow", "images", "tokens", "classes", "checks")
+    ),
+    "mimic": Source(
+        "mimic",
+        ("ecg", "bloodlabs"),
+        weak=None,
+        checks=("flow", "cohort", "splits", "labs", "values", "scaler", "ecg", "leads", "raw"),
+        credentialed=True,
+    ),
+}
+
+DATASETS = {**RENDERED, **SOURCES}

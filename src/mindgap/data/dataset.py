@@ -1,5 +1,5 @@
 """A dataset as tensors: what training, querying and evaluation see. The arrays stay as stored (images are
-uint8).
+uint8, signals float16, text token ids).
 
 Any number of modalities; which of them a sample has is a matrix. N samples, M modalities.
 """
@@ -10,31 +10,40 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mindgap.data.errors import DataError
+from mindgap.data.errors import DataError, SourceMissing
+from mindgap.data.modality import Modality
 from mindgap.data.presence import subset_name, subsets
-from mindgap.data.storage import data_digest, digest_of, mend, read_array, read_meta
+from mindgap.data.storage import SKIPPED, data_digest, digest_of, mend, modalities_of, read_array, read_meta
 
 __all__ = ["DataError", "Dataset", "Split", "data_digest", "load_dataset", "subset_name", "subsets"]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The samples of a split. Rows of `x` where `present_NM` is false are placeholders and mean nothing."""
+    """The samples of a split. Rows of `x` where `present_NM` is false are placeholders and mean nothing.
+
+    Samples with one number in `group_N` belong together, such as the admissions of a patient: they never lie
+    on both sides of labelled pool and validation set. Without groups every sample is its own.
+    """
 
     x: dict[str, Tensor]
     present_NM: Tensor
     y_N: Tensor
+    group_N: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y_N)
 
     def select(self, ids: Tensor) -> "Split":
         """These samples, in this order."""
-        return Split({name: x[ids] for name, x in self.x.items()}, self.present_NM[ids], self.y_N[ids])
+        group_N = None if self.group_N is None else self.group_N[ids]
+        return Split(
+            {name: x[ids] for name, x in self.x.items()}, self.present_NM[ids], self.y_N[ids], group_N
+        )
 
     def to(self, device: torch.device | str) -> "Split":
         x = {name: x.to(device) for name, x in self.x.items()}
-        return Split(x, self.present_NM.to(device), self.y_N.to(device))
+        return replace(self, x=x, present_NM=self.present_NM.to(device), y_N=self.y_N.to(device))
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,7 @@ class Dataset:
     """Two splits and what is known about them; `ceilings` are keyed like `subset_name`."""
 
     name: str
-    modalities: tuple[str, ...]
-    shapes: dict[str, tuple[int, ...]]
+    modalities: dict[str, Modality]
     weak: str | None
     num_classes: int
     ceilings: dict[str, float]
@@ -62,14 +70,16 @@ class Dataset:
 def load_dataset(path: Path | str, *, verify: bool = True, device: torch.device | str = "cpu") -> Dataset:
     """The dataset in a folder; a missing, truncated or altered file raises a DataError that names the mend.
 
-    `verify=False` skips the hashes (1 s per 1.5 GB) and still checks shapes, dtypes, presence and labels.
+    `verify=False` skips the hashes (1 s per 1.5 GB) and still checks shapes, dtypes, presence and labels. A
+    dataset that was skipped for want of its files raises SourceMissing with the line that says which.
     """
     path = Path(path)
+    if (path / SKIPPED).exists():
+        raise SourceMissing((path / SKIPPED).read_text().strip())
     meta = read_meta(path)
     return Dataset(
         name=meta["dataset"],
-        modalities=tuple(meta["modalities"]),
-        shapes={name: tuple(modality["shape"]) for name, modality in meta["modalities"].items()},
+        modalities=modalities_of(meta),
         weak=meta["weak"],
         num_classes=meta["num_classes"],
         ceilings=meta["ceilings"],
@@ -83,7 +93,9 @@ def _load_split(path: Path, meta: dict, split: str, verify: bool) -> Split:
     def tensor(part: str) -> Tensor:
         return torch.from_numpy(read_array(path, f"{split}.{part}.npy", meta, verify=verify))
 
-    loaded = Split({name: tensor(name) for name in meta["modalities"]}, tensor("present"), tensor("label"))
+    group_N = tensor("group") if meta["grouped"] else None
+    x = {name: tensor(name) for name in meta["modalities"]}
+    loaded = Split(x, tensor("present"), tensor("label"), group_N)
     if not loaded.present_NM.any(dim=1).all():
         raise DataError(f"{path / split}.present.npy has samples without any modality: {mend(path)}")
     if len(loaded) and not 0 <= int(loaded.y_N.min()) <= int(loaded.y_N.max()) < meta["num_classes"]:

@@ -5,3 +5,7 @@ from mindgap.errors import MindGapError
 
 class DataError(MindGapError):
     """A dataset is unknown, or a file of it is missing, truncated, altered or of the wrong form."""
+
+
+class SourceMissing(MindGapError):  # noqa: N818 - no fault of anyone's: the stage skips the dataset
+    """The files that a dataset is made from are not here: a line says what to put where, and the licence."""

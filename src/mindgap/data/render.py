@@ -6,10 +6,8 @@ renamed at the end: a killed render leaves no dataset.
 """
 
 import csv
-import json
 import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -19,13 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgap.data import DATASETS
+from mindgap.data import RENDERED
 from mindgap.data.contact_sheet import contact_sheet
 from mindgap.data.errors import DataError
+from mindgap.data.flow import Flow
+from mindgap.data.modality import Modality
 from mindgap.data.pairing import Pairing, draw_latents
+from mindgap.data.prepared import write_meta, written_at_once
 from mindgap.data.presence import absence_rates, draw_presence
 from mindgap.data.quintfeatures import FEATURES, VALUES, Style, caption, image_seed, render_image, stable_hash
-from mindgap.data.storage import FORMAT, SPLITS, file_sha256
+from mindgap.data.storage import SPLITS
 from mindgap.progress import Progress
 
 CHUNK = 64  # images a task: 0.1 s at 64 px, short enough to even out the workers' ends
@@ -34,9 +35,9 @@ ATTRIBUTES = ("split", "index", "modality", *FEATURES, "erased_fraction", "label
 
 def find_dataset(name: str) -> Pairing:
     """A rendered dataset by name."""
-    if name not in DATASETS:
-        raise DataError(f"unknown dataset {name!r}; the rendered ones are {', '.join(DATASETS)}")
-    return DATASETS[name]
+    if name not in RENDERED:
+        raise DataError(f"unknown dataset {name!r}; the rendered ones are {', '.join(RENDERED)}")
+    return RENDERED[name]
 
 
 @dataclass(frozen=True)
@@ -147,28 +148,11 @@ def render_dataset(
         raise ValueError(f"root_seed is {root_seed}: make it a number in 0..{2**32 - 1}")
     common = {"root_seed": root_seed, "style": style, "absence": absence}
     latents = {split: draw_split(name, split, size, **common) for split, size in sizes.items()}
-    with _written_at_once(out_dir) as folder:
+    with written_at_once(out_dir) as folder:
         erased = _render_images(name, folder, latents, root_seed, style, workers or usable_cores(), progress)
         _write_tables(name, folder, latents, erased)
         _write_contact_sheet(name, folder, latents["train"], contact_sheet_size)
-        return _write_meta(name, folder, root_seed, style, sizes, absence)
-
-
-@contextmanager
-def _written_at_once(out_dir: Path) -> Iterator[Path]:
-    """A folder beside `out_dir` that takes its place when all went well."""
-    if out_dir.exists() and any(out_dir.iterdir()) and not (out_dir / "meta.json").exists():
-        raise DataError(f"{out_dir} holds something else than a dataset: empty it or choose another folder")
-    folder = out_dir.parent / f".{out_dir.name}.partial"
-    shutil.rmtree(folder, ignore_errors=True)  # left behind by a render that was killed
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        if out_dir.exists():
-            shutil.rmtree(out_dir)
-        folder.rename(out_dir)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return _write_meta(name, folder, root_seed, style, latents, absence)
 
 
 def _render_images(
@@ -242,26 +226,32 @@ def _write_meta(
     folder: Path,
     root_seed: int,
     style: Style,
-    sizes: Mapping[str, int],
+    latents: Mapping[str, Latents],
     absence: Mapping[str, float] | None,
 ) -> dict:
     pairing = find_dataset(name)
-    shape = [style.image_size, style.image_size, 3]
-    meta = {
-        "format": FORMAT,
-        "dataset": name,
-        "modalities": {modality: {"kind": "image", "shape": shape} for modality in pairing.modalities},
-        "weak": pairing.weak,
-        "num_classes": pairing.num_classes,
-        "label_features": pairing.label_features,
-        "class_names": pairing.class_names,
-        "ceilings": pairing.ceilings,
-        "feature_values": VALUES,
-        "root_seed": root_seed,
-        "style": asdict(style),
-        "sizes": sizes,
-        "absence": dict(pairing.absence if absence is None else absence),
-        "sha256": {path.name: file_sha256(path) for path in sorted(folder.glob("*.npy"))},
-    }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-    return json.loads(json.dumps(meta))
+    image = Modality("image", (style.image_size, style.image_size, 3))
+    flow = Flow()
+    for split, drawn in latents.items():
+        for m, modality in enumerate(pairing.modalities):
+            absent = int((~drawn.present_NM[:, m]).sum())
+            flow.start(f"{split}: {modality}", "samples drawn", len(drawn.label_N))
+            flow.step(f"{split}: {modality}", "images rendered", excluded={"modality is absent": absent})
+    return write_meta(
+        folder,
+        dataset=name,
+        modalities=dict.fromkeys(pairing.modalities, image),
+        weak=pairing.weak,
+        num_classes=pairing.num_classes,
+        class_names=pairing.class_names,
+        ceilings=pairing.ceilings,
+        sizes={split: len(drawn.label_N) for split, drawn in latents.items()},
+        flow=flow,
+        details={
+            "label_features": pairing.label_features,
+            "feature_values": VALUES,
+            "root_seed": root_seed,
+            "style": asdict(style),
+            "absence": dict(pairing.absence if absence is None else absence),
+        },
+    )

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgap.data import DATASETS
+from mindgap.data import SOURCES
 from mindgap.data.errors import DataError
+from mindgap.data.modality import Modality
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "test")
-DTYPES = {"image": np.dtype(np.uint8)}  # how each kind of modality is stored
+SKIPPED = "skipped.txt"  # instead of a dataset: the line that says what its source lacks
 
 
 def mend(folder: Path) -> str:
     """What to do about a broken folder; DVC brings back or makes anew what it knows."""
-    stage = f"render@{folder.name}" if folder.name in DATASETS else f"prepare_{folder.name}"
-    return f"run `dvc checkout {folder}` or `dvc repro {stage}` again"
+    if folder.name in SOURCES and SOURCES[folder.name].credentialed:
+        return f"run `dvc repro -f extract_{folder.name}` in {folder.parent.parent} again"
+    return f"run `dvc checkout {folder}` or `dvc repro -f prepare@{folder.name}` again"
 
 
 def read_meta(path: Path | str) -> dict:
@@ -49,15 +51,21 @@ def expected_arrays(meta: dict) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     arrays = {}
     for split in SPLITS:
         size = meta["sizes"][split]
-        for name, modality in meta["modalities"].items():
-            if modality["kind"] not in DTYPES:
-                raise DataError(
-                    f"modality {name} is of kind {modality['kind']!r}; known are {', '.join(DTYPES)}"
-                )
-            arrays[f"{split}.{name}.npy"] = ((size, *modality["shape"]), DTYPES[modality["kind"]])
+        for name, modality in modalities_of(meta).items():
+            arrays[f"{split}.{name}.npy"] = ((size, *modality.shape), modality.dtype)
         arrays[f"{split}.present.npy"] = ((size, len(meta["modalities"])), np.dtype(bool))
         arrays[f"{split}.label.npy"] = ((size,), np.dtype(np.int64))
+        if meta["grouped"]:
+            arrays[f"{split}.group.npy"] = ((size,), np.dtype(np.int64))
     return arrays
+
+
+def modalities_of(meta: dict) -> dict[str, Modality]:
+    """The modalities of a dataset in its order."""
+    try:
+        return {name: Modality.from_meta(one) for name, one in meta["modalities"].items()}
+    except ValueError as error:
+        raise DataError(f"meta.json of {meta['dataset']}: {error}") from None
 
 
 def read_array(

@@ -1,0 +1,36 @@
+"""Datasets that are made from files which come from outside: what they are, and where their files lie."""
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset from outside. `module` has what it takes, imported when asked for:
+
+    `Settings(**settings)`, a frozen dataclass that raises ValueError for what cannot be;
+    `prepare(raw, out_dir, settings, *, workers, progress)`, which writes a prepared dataset, or raises
+    SourceMissing when `raw` lacks its files and DataError when they are not what they should be;
+    `tables(folder)`, the tables by part that suites `<dataset>_<part>.json` check, each a dict of columns;
+    `parameters(meta)`, what replaces "$name" in those suites.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    weak: str | None
+    checks: tuple[str, ...]  # the parts that `tables` gives, for links to their pages
+    # Under a data use agreement: in a DVC project of its own, which shares nothing (docs/data.md).
+    credentialed: bool = False
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"mindgap.data.{self.name}")
+
+    @property
+    def raw(self) -> Path:
+        """The folder of its files: MINDGAP_RAW_<NAME>, else data/raw/<name> or data/<name>/raw."""
+        default = Path("data", self.name, "raw") if self.credentialed else Path("data/raw", self.name)
+        return Path(os.environ.get(f"MINDGAP_RAW_{self.name.upper()}") or default)
