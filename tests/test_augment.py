@@ -10,7 +10,9 @@ from mindgap.augment import (
     OPERATIONS,
     AugmentationError,
     apply_operations,
+    augment_sample,
     augmentation,
+    basic,
     blend,
     cutout,
     draw_cutout,
@@ -19,7 +21,10 @@ from mindgap.augment import (
     flip_crop,
     pad_black,
     pad_reflected,
+    randaugmc,
 )
+from mindgap.data.modality import Modality
+from mindgap.resized_crop import draw_resized_crop, resized_crop
 
 SIGNED_LEVELS = [sign * level for level in range(1, 10) for sign in (1, -1)]
 PADDING = {pad_black: {"mode": "constant"}, pad_reflected: {"mode": "reflect"}}
@@ -252,3 +257,32 @@ def test_one_generator_gives_the_same_images_on_cuda(name, channels):
     assert torch.equal(there.cpu(), AUGMENTATIONS[name](x_BHWC, seeded(4)))
     on_cuda = torch.Generator("cuda").manual_seed(4)
     assert AUGMENTATIONS[name](x_BHWC, on_cuda).shape == x_BHWC.shape
+
+
+def test_large_images_are_cropped_and_resized_instead_of_shifted():
+    x = torch.randint(0, 256, (4, 128, 128, 3), generator=torch.Generator().manual_seed(0)).byte()
+    out = basic(x, torch.Generator().manual_seed(1))
+    draws = torch.Generator().manual_seed(1)
+    flip_B = torch.randint(2, (4,), generator=draws)
+    crop = draw_resized_crop(x.shape, draws)
+    mirrored = torch.stack([image.flip(1) if flip else image for image, flip in zip(x, flip_B, strict=True)])
+    assert torch.equal(out, resized_crop(mirrored, *crop))
+    assert not torch.equal(randaugmc(x, torch.Generator().manual_seed(1)), out)
+
+
+def test_what_may_not_be_mirrored_never_is():
+    x = torch.arange(32).byte().expand(64, 32, 32).unsqueeze(-1).contiguous() * 8
+    kept = flip_crop(x, *draw_flip_crop(x.shape, seeded(), mirrors=False), pad=pad_black)
+    rows_BW = kept[:, 16, :, 0].int()
+    inside = (rows_BW[:, 1:] > 0) & (rows_BW[:, :-1] > 0)
+    assert ((rows_BW.diff(dim=1) > 0) | ~inside).all()
+    digits = Modality("image", (32, 32, 1), mirrors=False)
+    for name, augmented in (("basic", basic), ("randaugmc", randaugmc)):
+        batch = augment_sample(name, x, digits, seeded())
+        assert torch.equal(batch, augmented(x, seeded(), mirrors=False))
+        assert not torch.equal(batch, augmented(x, seeded()))
+
+
+def test_only_images_are_augmented():
+    ids = torch.arange(10).view(2, 5)
+    assert augment_sample("randaugmc", ids, Modality("tokens", (5,)), seeded()) is ids

@@ -46,7 +46,7 @@ def test_a_sure_and_right_model_has_no_calibration_error():
 
 def test_every_subset_is_scored_as_if_only_it_had_been_there(make_dataset):
     dataset = make_dataset(("a", "b", "c"), absent=0.4)
-    model = build_model(dataset.shapes, dataset.num_classes, ModelSpec(width=16), seed=0)
+    model = build_model(dataset.modalities, dataset.num_classes, ModelSpec(width=16), seed=0)
     metrics = evaluate(model, dataset.train, "blobs")
     assert list(metrics) == ["a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"]
     keep = torch.tensor([True, False, True])
@@ -62,7 +62,7 @@ def test_every_subset_is_scored_as_if_only_it_had_been_there(make_dataset):
 
 def test_a_prediction_that_is_not_finite_is_not_scored(make_dataset):
     dataset = make_dataset()
-    model = build_model(dataset.shapes, dataset.num_classes, ModelSpec(width=16), seed=0)
+    model = build_model(dataset.modalities, dataset.num_classes, ModelSpec(width=16), seed=0)
     model.encoders["right"].stages[1].running_mean.fill_(float("nan"))
     with pytest.raises(DivergenceError, match="blobs, test with right: 64 of 64 predictions are not finite"):
         evaluate(model, dataset.test, "blobs")
@@ -70,7 +70,7 @@ def test_a_prediction_that_is_not_finite_is_not_scored(make_dataset):
 
 def test_the_chunk_changes_nothing_but_rounding(make_dataset):
     dataset = make_dataset()
-    model = build_model(dataset.shapes, dataset.num_classes, ModelSpec(width=16), seed=0)
+    model = build_model(dataset.modalities, dataset.num_classes, ModelSpec(width=16), seed=0)
     whole, parts = encode(model, dataset.test), encode(model, dataset.test, chunk=7)
     assert torch.allclose(whole, parts, atol=1e-5)
     present = dataset.test.present_NM

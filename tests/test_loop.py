@@ -1,9 +1,11 @@
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from mindgap.errors import MindGapError
 from mindgap.loop import Cell, Run, draw_ids, initial_record, run_cell, start_and_validation_ids
 from mindgap.params import Budget, DatasetRecipe, Model, Setting, Training
 from mindgap.query import METHODS
@@ -26,14 +28,13 @@ SETTING = Setting(
     ),
     training=Training(momentum=0.9, warmup_epochs=0.5, min_samples_per_epoch=16, validate_from=0.5),
     model=Model(
-        encoder="tiny",
+        encoder={"image": {"name": "tiny"}},
         fusion="transformer",
         width=16,
         fusion_layers=1,
         fusion_heads=2,
         fusion_feedforward=16,
         fusion_dropout=0.0,
-        projection_dropout=0.0,
         head_dropout=0.25,
         absent="skip",
         min_present=2,
@@ -75,20 +76,37 @@ def test_a_random_draw_is_one():
     assert drawn.min() >= 10
 
 
+def test_no_group_lies_on_both_sides_of_pool_and_validation(make_dataset):
+    dataset = make_dataset(train=160)
+    group_N = torch.arange(160) // 2  # pairs of admissions
+    dataset = replace(dataset, train=replace(dataset.train, group_N=group_N))
+    start, validation, set_aside = start_and_validation_ids(run_of(), dataset)
+    assert set(validation) <= set(set_aside)
+    mates = np.flatnonzero(np.isin(group_N, group_N[validation]))
+    assert set_aside.tolist() == mates.tolist()
+    assert len(set_aside) > len(validation)
+    assert not set(start) & set(set_aside)
+    assert len(validation) == 16
+    lonely = replace(dataset, train=replace(dataset.train, group_N=torch.zeros(160, dtype=torch.int64)))
+    with pytest.raises(MindGapError, match="of 160 training samples 0 are left beside the validation set"):
+        start_and_validation_ids(run_of(), lonely)
+
+
 def test_methods_and_mitigations_of_one_seed_share_start_and_validation_sets(make_dataset):
     dataset = make_dataset()
-    start, validation = start_and_validation_ids(run_of(), dataset)
+    start, validation, set_aside = start_and_validation_ids(run_of(), dataset)
+    assert set_aside.tolist() == validation.tolist()
     y = dataset.train.y_N.numpy()
     assert np.bincount(y[start]).tolist() == [2, 2, 2, 2]
     assert np.bincount(y[validation]).tolist() == [4, 4, 4, 4]
     assert not set(start) & set(validation)
     for other in (run_of("badge"), run_of(mitigation="none")):
-        assert [a.tolist() for a in start_and_validation_ids(other, dataset)] == [
+        assert [a.tolist() for a in start_and_validation_ids(other, dataset)[:2]] == [
             start.tolist(),
             validation.tolist(),
         ]
     assert start_and_validation_ids(run_of(seed=1), dataset)[0].tolist() != start.tolist()
-    random_start, same_validation = start_and_validation_ids(run_of(start="random"), dataset)
+    random_start, same_validation, _ = start_and_validation_ids(run_of(start="random"), dataset)
     assert same_validation.tolist() == validation.tolist()
     assert len(random_start) == 8
 

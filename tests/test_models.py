@@ -1,25 +1,31 @@
 import pytest
 import torch
 
+from mindgap.data.modality import Modality
 from mindgap.models import ENCODERS, FUSIONS
 from mindgap.models.network import ModelSpec, build_model
 
-SHAPES = {"one": (32, 32, 3), "two": (32, 32, 1), "three": (32, 32, 3)}
+MODALITIES = {
+    "one": Modality("image", (32, 32, 3)),
+    "two": Modality("image", (32, 32, 1)),
+    "three": Modality("image", (32, 32, 3)),
+}
 
 
-def images(n: int, shapes=SHAPES, seed: int = 0) -> dict[str, torch.Tensor]:
+def images(n: int, modalities=MODALITIES, seed: int = 0) -> dict[str, torch.Tensor]:
     rng = torch.Generator().manual_seed(seed)
-    return {k: torch.randint(0, 256, (n, *s), generator=rng).byte() for k, s in shapes.items()}
+    return {k: torch.randint(0, 256, (n, *m.shape), generator=rng).byte() for k, m in modalities.items()}
 
 
 def net(**spec):
-    return build_model(SHAPES, 5, ModelSpec(width=16, fusion_heads=2, fusion_feedforward=32, **spec), seed=3)
+    spec = ModelSpec(width=16, fusion_heads=2, fusion_feedforward=32, **spec)
+    return build_model(MODALITIES, 5, spec, seed=3)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", ENCODERS["image"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_encoder_takes_stored_images_of_one_or_three_channels(encoder, channels):
-    module = ENCODERS[encoder](in_channels=channels).eval()
+    module = ENCODERS["image"][encoder]((32, 32, channels)).eval()
     x = torch.randint(0, 256, (2, 32, 32, channels)).byte()
     assert module(module.prepare(x)).shape == (2, module.out_features)
 
@@ -89,12 +95,12 @@ def test_a_modality_of_which_a_batch_has_too_few_rows_sits_the_step_out(rows, si
 
 
 def test_few_rows_of_a_deep_encoder_leave_finite_predictions():
-    shapes = {"rare": (32, 32, 3), "frequent": (32, 32, 3)}
-    x = images(24, shapes)
+    pair = dict.fromkeys(("rare", "frequent"), Modality("image", (32, 32, 3)))
+    x = images(24, pair)
     present = torch.ones(24, 2, dtype=torch.bool)
     present[2:, 0] = False
-    spec = ModelSpec(encoder="efficientnet_b0", width=16, min_present=8)
-    model = build_model(shapes, 5, spec, seed=0).train()
+    spec = ModelSpec(encoder={"image": {"name": "efficientnet_b0"}}, width=16, min_present=8)
+    model = build_model(pair, 5, spec, seed=0).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(4):
         loss = torch.nn.functional.cross_entropy(model(x, present), torch.arange(24) % 5)
@@ -128,3 +134,47 @@ def test_initial_weights_follow_the_seed_and_nothing_else():
     second = net().state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def samples_of_every_kind(n: int) -> tuple[dict[str, Modality], dict[str, torch.Tensor]]:
+    modalities = {
+        "photo": Modality("image", (32, 32, 3)),
+        "text": Modality("tokens", (12,)),
+        "labs": Modality("table", (50,)),
+        "ecg": Modality("signal", (12, 500)),
+    }
+    rng = torch.Generator().manual_seed(1)
+    x = {
+        "photo": torch.randint(0, 256, (n, 32, 32, 3), generator=rng).byte(),
+        "text": torch.randint(1, 30522, (n, 12), generator=rng).int(),
+        "labs": torch.rand((n, 50), generator=rng),
+        "ecg": (torch.rand((n, 12, 500), generator=rng) * 2 - 1).half(),
+    }
+    return modalities, x
+
+
+@pytest.mark.parametrize("absent", ["skip", "zeros"])
+def test_modalities_of_every_kind_meet_in_one_model(absent):
+    modalities, x = samples_of_every_kind(6)
+    present = torch.ones(6, 4, dtype=torch.bool)
+    present[:3, 1] = present[2:, 3] = False
+    spec = ModelSpec(width=16, fusion_heads=2, fusion_feedforward=32, absent=absent)
+    model = build_model(modalities, 3, spec, seed=0).train()
+    model(x, present).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    logits = model.eval()(x, present)
+    assert logits.shape == (6, 3)
+    assert logits.isfinite().all()
+    # What an absent modality holds means nothing.
+    other = {**x, "text": x["text"].clone(), "ecg": x["ecg"].clone()}
+    other["text"][:3], other["ecg"][2:] = 7, 0.5
+    assert torch.allclose(model(other, present), logits, atol=1e-5)
+    # Taking a modality away afterwards is the same as its absence, whatever its kind.
+    tokens = model.encode(x, torch.ones(6, 4, dtype=torch.bool))
+    assert torch.allclose(model.classify(model.fuse(tokens, present)), logits, atol=1e-5)
+
+
+def test_the_encoder_of_a_kind_gets_its_own_settings():
+    spec = ModelSpec(encoder={"image": {"name": "tiny", "widths": (4, 8)}}, width=16)
+    model = build_model({"photo": Modality("image", (32, 32, 3))}, 3, spec, seed=0)
+    assert model.encoders["photo"].out_features == 8

@@ -9,7 +9,7 @@ from mindgap.pool import Pool, PoolView
 
 def view_of(dataset, head_dropout=0.5, pool=range(20, 60), labelled=range(20), calls=None):
     model = build_model(
-        dataset.shapes, dataset.num_classes, ModelSpec(width=16, head_dropout=head_dropout), seed=0
+        dataset.modalities, dataset.num_classes, ModelSpec(width=16, head_dropout=head_dropout), seed=0
     )
     train, pool, labelled = dataset.train, torch.tensor(pool), torch.tensor(labelled)
 

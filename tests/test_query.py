@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mindgap import query
+from mindgap.data.modality import Modality
 from mindgap.models.network import ModelSpec, build_model
 from mindgap.pool import PoolView
 from mindgap.query import METHODS, Method
@@ -41,7 +42,8 @@ def make_view(
 ):
     """A view of random tokens through a real network; `duplicates` copies of each sample."""
     g = rng(7)
-    model = build_model({f"m{i}": (32, 32, 3) for i in range(modalities)}, classes, spec(dropout), seed=1)
+    images = {f"m{i}": Modality("image", (32, 32, 3)) for i in range(modalities)}
+    model = build_model(images, classes, spec(dropout), seed=1)
     with torch.no_grad():
         model.head.weight.mul_(10 * sharpness)
     total = size + labelled

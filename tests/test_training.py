@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from mindgap.data.modality import Modality
 from mindgap.errors import DivergenceError
 from mindgap.mitigations import MITIGATIONS, Mitigation
 from mindgap.models.network import ModelSpec, build_model
@@ -35,7 +36,8 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def trained(dataset, recipe=RECIPE, mitigation=None, seed=0, labelled=96):
-    model = build_model(dataset.shapes, dataset.num_classes, ModelSpec(width=16, head_dropout=0.25), seed=0)
+    spec = ModelSpec(width=16, head_dropout=0.25)
+    model = build_model(dataset.modalities, dataset.num_classes, spec, seed=0)
     ids = torch.arange(len(dataset.train))
     mitigation = mitigation or Mitigation()
     result = fit(
@@ -125,7 +127,8 @@ def test_class_balanced_draws_make_a_rare_class_as_frequent():
 
 @pytest.mark.parametrize("encoder", ["tiny", "efficientnet_b0"])
 def test_biases_and_norms_are_not_decayed(encoder):
-    model = build_model({"a": (32, 32, 3)}, 5, ModelSpec(encoder=encoder), seed=0)
+    spec = ModelSpec(encoder={"image": {"name": encoder}})
+    model = build_model({"a": Modality("image", (32, 32, 3))}, 5, spec, seed=0)
     decayed, free = parameter_groups(model, 0.1)
     names = {id(p): n for n, p in model.named_parameters()}
     norms = {

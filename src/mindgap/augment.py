@@ -14,41 +14,76 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mindgap.data.modality import Modality
 from mindgap.errors import MindGapError
+from mindgap.resized_crop import draw_resized_crop, resized_crop
 
 # Axes: B batch, H height, W width, C channels (1 or 3), P = H·W pixels, R = B·C planes, V = 256 values,
 # K operations in a row.
 STRONGEST = 9  # levels are 1..9: m=10 is excluded by the original's randint(1, m)
 OPERATIONS_IN_A_ROW = 2
 GREY = 127
+LARGE = 128  # px
 
 
 class AugmentationError(MindGapError):
     """No augmentation has that name."""
 
 
-def augmentation(name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+def augmentation(name: str) -> Callable[..., Tensor]:
     """The augmentation of that name; an unknown one is an error that lists the known ones."""
     if name not in AUGMENTATIONS:
         raise AugmentationError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTATIONS)}")
     return AUGMENTATIONS[name]
 
 
-def none(x_BHWC: Tensor, rng: torch.Generator) -> Tensor:
+def augment_sample(name: str, x_B: Tensor, modality: Modality, rng: torch.Generator) -> Tensor:
+    """A batch of one modality after the augmentation of that name, which changes images only (paper, A.3)."""
+    if modality.kind != "image":
+        return x_B
+    return augmentation(name)(x_B, rng, mirrors=modality.mirrors)
+
+
+def none(x_BHWC: Tensor, rng: torch.Generator, mirrors: bool = True) -> Tensor:
     return x_BHWC
 
 
-def basic(x_BHWC: Tensor, rng: torch.Generator) -> Tensor:
-    """Flipped or not, shifted by up to an eighth of the size over black."""
-    return flip_crop(x_BHWC, *draw_flip_crop(x_BHWC.shape, rng), pad=pad_black)
+def basic(x_BHWC: Tensor, rng: torch.Generator, mirrors: bool = True) -> Tensor:
+    """Flipped or not, shifted by up to an eighth of the size over black; large images cropped and resized."""
+    if is_large(x_BHWC.shape):
+        return flip_resized_crop(x_BHWC, rng, mirrors)
+    return flip_crop(x_BHWC, *draw_flip_crop(x_BHWC.shape, rng, mirrors), pad=pad_black)
 
 
-def randaugmc(x_BHWC: Tensor, rng: torch.Generator) -> Tensor:
-    """Flipped or not, shifted over reflected borders, two operations, and a grey patch."""
-    x_BHWC = flip_crop(x_BHWC, *draw_flip_crop(x_BHWC.shape, rng), pad=pad_reflected)
+def randaugmc(x_BHWC: Tensor, rng: torch.Generator, mirrors: bool = True) -> Tensor:
+    """Flipped or not, shifted over reflected borders, two operations, and a grey patch.
+
+    Large images are cropped and resized instead of shifted, and have no patch.
+    """
+    if is_large(x_BHWC.shape):
+        return operate(flip_resized_crop(x_BHWC, rng, mirrors), rng)
+    x_BHWC = flip_crop(x_BHWC, *draw_flip_crop(x_BHWC.shape, rng, mirrors), pad=pad_reflected)
+    return cutout(operate(x_BHWC, rng), *draw_cutout(x_BHWC.shape, rng))
+
+
+def operate(x_BHWC: Tensor, rng: torch.Generator) -> Tensor:
+    """Two operations in a row, each sample its own."""
     for op_B, level_B in zip(*draw_operations(len(x_BHWC), rng), strict=True):
         x_BHWC = apply_operations(x_BHWC, op_B, level_B)
-    return cutout(x_BHWC, *draw_cutout(x_BHWC.shape, rng))
+    return x_BHWC
+
+
+def is_large(shape: torch.Size) -> bool:
+    """Whether realistic-al's recipes for ImageNet's images apply, not those for CIFAR's."""
+    return min(shape[1:3]) >= LARGE
+
+
+def flip_resized_crop(x_BHWC: Tensor, rng: torch.Generator, mirrors: bool) -> Tensor:
+    """Mirrored or not, and a random part of the image at its full size."""
+    flip_B = torch.randint(2, (len(x_BHWC),), generator=rng, device=rng.device) * mirrors
+    flipped = flip_B.bool()[:, None, None, None].to(x_BHWC.device)
+    x_BHWC = torch.where(flipped, x_BHWC.flip(2), x_BHWC)
+    return resized_crop(x_BHWC, *draw_resized_crop(x_BHWC.shape, rng))
 
 
 # -- flip and crop
@@ -58,11 +93,16 @@ def padding(size: int) -> int:
     return size // 8
 
 
-def draw_flip_crop(shape: torch.Size, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """flip_B (0 or 1), top_B and left_B: where the crop begins in the padded image."""
+def draw_flip_crop(
+    shape: torch.Size, rng: torch.Generator, mirrors: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """flip_B (0 or 1; only 0 without `mirrors`), top_B and left_B: where the crop begins in the padded image.
+
+    A flip is drawn either way, so that what follows does not depend on whether it is used.
+    """
     count, height, width, _ = shape
     draw = partial(torch.randint, size=(count,), generator=rng, device=rng.device)
-    return draw(2), draw(2 * padding(height) + 1), draw(2 * padding(width) + 1)
+    return draw(2) * mirrors, draw(2 * padding(height) + 1), draw(2 * padding(width) + 1)
 
 
 def flip_crop(
@@ -358,8 +398,9 @@ def cutout(x_BHWC: Tensor, top_B: Tensor, left_B: Tensor) -> Tensor:
     return (((row_BHX ^ GREY) & ~patch_BHX) ^ GREY).view_as(x_BHWC)  # bits: far faster than masked_fill
 
 
-# Contract: (uint8 B x H x W x C, generator) -> the same shape augmented, each sample by its own draw.
-AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+# Contract: (uint8 B x H x W x C, generator, mirrors) -> the same shape augmented, each sample by its own
+# draw. Without `mirrors` no image is mirrored.
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "none": none,
     "basic": basic,
     "randaugmc": randaugmc,

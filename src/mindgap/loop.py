@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mindgap.data.dataset import Dataset
+from mindgap.errors import MindGapError
 from mindgap.evaluation import encode, evaluate
 from mindgap.mitigations import MITIGATIONS
 from mindgap.models.network import ModelSpec, MultimodalNet, build_model
@@ -70,15 +71,28 @@ class Round:
     seconds: dict[str, float]
 
 
-def start_and_validation_ids(run: Run, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint ids of start and validation set, the same for every query method and mitigation."""
+def start_and_validation_ids(run: Run, dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Disjoint ids of start and validation set, the same for every query method and mitigation; last the ids
+    that can never be labelled: the validation set, and samples of the groups that it has samples of.
+    """
     y_N = dataset.train.y_N.cpu().numpy()
     budget, stratified = run.setting.budget, run.setting.start == "stratified"
     validation = draw_ids(
         y_N, np.arange(len(y_N)), budget.validation, True, numpy_rng(*run.key(0, "validation"))
     )
-    rest = np.setdiff1d(np.arange(len(y_N)), validation)
-    return draw_ids(y_N, rest, budget.initial, stratified, numpy_rng(*run.key(0, "start"))), validation
+    set_aside = validation
+    if dataset.train.group_N is not None:
+        group_N = dataset.train.group_N.cpu().numpy()
+        set_aside = np.flatnonzero(np.isin(group_N, group_N[validation]))
+    rest = np.setdiff1d(np.arange(len(y_N)), set_aside)
+    if len(rest) < budget.needed - budget.validation:
+        raise MindGapError(
+            f"{run.cell}: of {len(y_N)} training samples {len(rest)} are left beside the validation set and "
+            f"its groups, fewer than the {budget.needed - budget.validation} to be labelled: lower the "
+            f"budget of {run.cell.dataset} in params.yaml"
+        )
+    start = draw_ids(y_N, rest, budget.initial, stratified, numpy_rng(*run.key(0, "start")))
+    return start, validation, set_aside
 
 
 def draw_ids(
@@ -98,13 +112,22 @@ def draw_ids(
     return np.sort(ids[order[:n]])
 
 
+def model_spec(setting: Setting) -> ModelSpec:
+    """The model of a setting; dropout in the projections is the dataset's (A.2: MIMIC only)."""
+    return ModelSpec(**setting.model.model_dump(), projection_dropout=setting.recipe.projection_dropout)
+
+
 def train_round(run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarray, round: int) -> Round:
     """A model from scratch on the labelled samples, and how well it does on every subset of modalities."""
     setting, seconds, where = run.setting, {}, f"{run.cell}, round {round}"
-    recipe = Recipe(**setting.recipe.model_dump(), **setting.training.model_dump())
-    spec = ModelSpec(**setting.model.model_dump())
+    recipe = Recipe(
+        **setting.recipe.model_dump(exclude={"projection_dropout"}), **setting.training.model_dump()
+    )
+    spec = model_spec(setting)
     mitigation = MITIGATIONS[run.cell.mitigation](**run.mitigation_settings)
-    model = build_model(dataset.shapes, dataset.num_classes, spec, stream_seed(*run.key(round, "weights")))
+    model = build_model(
+        dataset.modalities, dataset.num_classes, spec, stream_seed(*run.key(round, "weights"))
+    )
     model.to(dataset.device)
     with timed(seconds, "fit", dataset.device):
         result: Fit = fit(
@@ -124,8 +147,8 @@ def train_round(run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarr
 
 def initial_record(run: Run, dataset: Dataset) -> tuple[dict[str, Any], MultimodalNet]:
     """The training on the start set, which all query methods share, and its model."""
-    start_ids, validation_ids = start_and_validation_ids(run, dataset)
-    pool = Pool(len(dataset.train), start_ids, validation_ids)
+    start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
+    pool = Pool(len(dataset.train), start_ids, set_aside_ids)
     result = train_round(run, dataset, pool, validation_ids, 0)
     return record_of(run, 0, pool, result, {"start_ids": start_ids.tolist()}), result.model
 
@@ -140,8 +163,8 @@ def run_cell(
 ) -> None:
     """Run a cell from its last finished round to its end. `initial` and `weights` are its round 0."""
     budget = run.setting.budget
-    start_ids, validation_ids = start_and_validation_ids(run, dataset)
-    pool = Pool(len(dataset.train), start_ids, validation_ids)
+    start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
+    pool = Pool(len(dataset.train), start_ids, set_aside_ids)
     memory: dict[str, Any] = {}
     for record in store.read():
         pool.label(record["acquired_ids"])
@@ -163,8 +186,8 @@ def run_cell(
 
 def initial_round(run: Run, dataset: Dataset, initial, weights) -> Round:
     """The shared round 0, its model loaded instead of trained."""
-    spec = ModelSpec(**run.setting.model.model_dump())
-    model = build_model(dataset.shapes, dataset.num_classes, spec, 0)
+    spec = model_spec(run.setting)
+    model = build_model(dataset.modalities, dataset.num_classes, spec, 0)
     model.load_state_dict(weights)
     return Round(model.to(dataset.device), initial["metrics"], initial["fit"], dict(initial["seconds"]))
 

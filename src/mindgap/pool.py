@@ -17,9 +17,9 @@ from mindgap.models.network import MultimodalNet
 class Pool:
     """The unlabelled and the labelled ids of a training split of which some ids are set aside."""
 
-    def __init__(self, size: int, initial_ids: np.ndarray, validation_ids: np.ndarray):
+    def __init__(self, size: int, initial_ids: np.ndarray, set_aside_ids: np.ndarray):
         self._free = np.ones(size, dtype=bool)
-        self._free[validation_ids] = False
+        self._free[set_aside_ids] = False
         self.labelled_ids = np.zeros(0, dtype=np.int64)
         self.label(initial_ids)
 

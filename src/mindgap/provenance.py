@@ -11,17 +11,18 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent
 
-# The modules that every run's numbers pass through. A method's or a mitigation's own file is added by the run
-# that uses it, so a new one invalidates nothing; reading, writing, commands and figures are not in it.
+# The modules that every run's numbers pass through. A method's, a mitigation's or an encoder's own file is
+# added by the run that uses it, so a new one invalidates nothing; reading, writing, commands and figures are
+# not in it.
 NUMERICS = (
     "augment.py",
     "evaluation.py",
     "loop.py",
     "mitigations/base.py",
-    "models/encoders.py",
     "models/fusion.py",
     "models/network.py",
     "pool.py",
+    "resized_crop.py",
     "rng.py",
     "training.py",
 )

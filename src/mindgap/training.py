@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mindgap.augment import augmentation
+from mindgap.augment import augment_sample
 from mindgap.data.dataset import Split
 from mindgap.errors import DivergenceError
 from mindgap.evaluation import autocast, balanced_accuracy, check_finite, encode, predict
@@ -57,7 +57,6 @@ def fit(
     """
     device = train.y_N.device
     labelled_ids, validation_ids = labelled_ids.to(device), validation_ids.to(device)
-    augment = augmentation(recipe.augmentation)
     groups = parameter_groups(model, recipe.weight_decay)
     optimiser = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
     per_epoch = math.ceil(max(len(labelled_ids), recipe.min_samples_per_epoch) / recipe.batch_size)
@@ -72,7 +71,10 @@ def fit(
             for rows in epoch_batches(labelled_ids, train.y_N, recipe, rng):
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate((step + 0.5) / per_epoch, recipe)
-                x = {name: augment(images[rows], rng) for name, images in train.x.items()}
+                x = {
+                    name: augment_sample(recipe.augmentation, train.x[name][rows], modality, rng)
+                    for name, modality in model.modalities.items()
+                }
                 present_NM = mitigation.drop(train.present_NM[rows], rng)
                 with autocast(device):
                     loss = mitigation.loss(model(x, present_NM), train.y_N[rows])

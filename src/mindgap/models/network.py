@@ -6,20 +6,28 @@ and masks nothing, as many implementations do; the paper does not say which it d
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mindgap.data.modality import DTYPES, Modality
 from mindgap.models import ENCODERS, FUSIONS
+
+STORED = {kind: torch.from_numpy(np.empty(0, dtype)).dtype for kind, dtype in DTYPES.items()}
+DEFAULT_ENCODERS = {kind: {"name": next(iter(table))} for kind, table in ENCODERS.items()}
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that shapes the network besides the data it is for."""
+    """Everything that shapes the network besides the data it is for.
 
-    encoder: str = "tiny"
+    `encoder` has for each kind of modality the name of its encoder and the encoder's settings.
+    """
+
+    encoder: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: DEFAULT_ENCODERS)
     fusion: str = "transformer"
     width: int = 64
     fusion_layers: int = 1
@@ -39,17 +47,17 @@ class MultimodalNet(nn.Module):
     subset, coalition value and dropout pass is one more cheap `fuse` of the same tokens.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], num_classes: int, spec: ModelSpec):
+    def __init__(self, modalities: Mapping[str, Modality], num_classes: int, spec: ModelSpec):
         super().__init__()
-        self.shapes, self.spec = dict(shapes), spec
+        self.modalities, self.spec = dict(modalities), spec
         self.encoders = nn.ModuleDict(
-            {name: ENCODERS[spec.encoder](in_channels=shape[-1]) for name, shape in shapes.items()}
+            {name: build_encoder(modality, spec.encoder) for name, modality in modalities.items()}
         )
         self.projections = nn.ModuleDict(
             {name: projection(enc.out_features, spec) for name, enc in self.encoders.items()}
         )
         self.fusion = FUSIONS[spec.fusion](
-            len(shapes),
+            len(modalities),
             spec.width,
             spec.fusion_layers,
             spec.fusion_heads,
@@ -61,7 +69,7 @@ class MultimodalNet(nn.Module):
 
     def encode(self, x: Mapping[str, Tensor], present_NM: Tensor) -> Tensor:
         """Projected tokens N x M x D; 0 where a modality is absent, unless absence is fed as zeros."""
-        columns = [self._tokens_of(name, x[name], present_NM[:, m]) for m, name in enumerate(self.shapes)]
+        columns = [self._tokens_of(name, x[name], present_NM[:, m]) for m, name in enumerate(self.modalities)]
         return torch.stack(columns, dim=1)
 
     def _tokens_of(self, name: str, x: Tensor, present_N: Tensor) -> Tensor:
@@ -90,9 +98,13 @@ class MultimodalNet(nn.Module):
 
     def _zero_input_tokens(self) -> Tensor:
         """What each encoder makes of an absent (zero) input, M x D."""
-        device = self.head.weight.device
-        blank = {n: torch.zeros((1, *s), dtype=torch.uint8, device=device) for n, s in self.shapes.items()}
-        return torch.cat([self._project(n, self.encoders[n].prepare(x) * 0.0) for n, x in blank.items()])
+        blank = {
+            name: torch.zeros(
+                (1, *modality.shape), dtype=STORED[modality.kind], device=self.head.weight.device
+            )
+            for name, modality in self.modalities.items()
+        }
+        return torch.cat([self._project(n, self.encoders[n].prepare(x) * 0) for n, x in blank.items()])
 
     def classify(self, fused_NH: Tensor) -> Tensor:
         """Class logits N x C; dropout before the linear layer in training only."""
@@ -116,8 +128,16 @@ def projection(in_features: int, spec: ModelSpec) -> nn.Module:
     )
 
 
-def build_model(shapes, num_classes: int, spec: ModelSpec, seed: int) -> MultimodalNet:
+def build_encoder(modality: Modality, encoder: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """The encoder of a modality's kind, with its settings."""
+    settings = dict(encoder[modality.kind])
+    return ENCODERS[modality.kind][settings.pop("name")](modality.shape, **settings)
+
+
+def build_model(
+    modalities: Mapping[str, Modality], num_classes: int, spec: ModelSpec, seed: int
+) -> MultimodalNet:
     """A freshly initialised network on the CPU; the same seed gives the same weights whatever the device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MultimodalNet(shapes, num_classes, spec)
+        return MultimodalNet(modalities, num_classes, spec)

@@ -1,8 +1,11 @@
-"""Encoders: a module with `prepare` (data as stored -> its input), `forward` and `out_features`.
+"""Image encoders. An encoder is a module made from the shape of one stored sample and its own settings, with
+`prepare` (a batch as stored -> its input), `forward` and `out_features`.
 
 torchvision is imported only when EfficientNet is asked for: its import costs five seconds, which every worker
 of a sweep would pay.
 """
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -22,10 +25,10 @@ class TinyEncoder(ImageEncoder):
     Three stages stay near chance on shapes whatever the number of steps: they never see a whole one.
     """
 
-    def __init__(self, in_channels: int, widths: tuple[int, ...] = (16, 32, 64, 96)):
+    def __init__(self, shape: tuple[int, ...], widths: Sequence[int] = (16, 32, 64, 96)):
         super().__init__()
         self.out_features = widths[-1]
-        layers, width_in = [], in_channels
+        layers, width_in = [], shape[-1]
         for width in widths:
             conv = nn.Conv2d(width_in, width, 3, stride=2, padding=1, bias=False)
             layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -37,12 +40,13 @@ class TinyEncoder(ImageEncoder):
 
 
 class EfficientNetB0(ImageEncoder):
-    """torchvision's EfficientNet-B0 from random weights, its stem adapted to `in_channels` (paper, A.2)."""
+    """torchvision's EfficientNet-B0 from random weights, its stem adapted to the channels (paper, A.2)."""
 
-    def __init__(self, in_channels: int):
+    def __init__(self, shape: tuple[int, ...]):
         super().__init__()
         from torchvision.models import efficientnet_b0
 
+        in_channels = shape[-1]
         backbone = efficientnet_b0(weights=None)
         self.out_features = backbone.classifier[1].in_features
         backbone.classifier = nn.Identity()
