@@ -1,0 +1,219 @@
+"""Reading the tables of MIMIC-IV and the record list of MIMIC-IV-ECG: their files, releases, ids and times.
+
+Every table is read whole or refused: a truncated or altered .gz, another number of rows than the release has,
+a column that is missing, an id twice. Messages give line numbers of the unpacked file.
+"""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mindgap.data.errors import DataError, SourceMissing
+
+# Rows of each table. 2.2 and 3.1 are the counts of mimic-code's validation queries, of which "3.0" is known
+# only to be named: its labevents were replaced by 3.1's. The demo's were counted.
+RELEASES = {
+    "2.2": {
+        "patients": 299_712,
+        "admissions": 431_231,
+        "labevents": 118_171_367,
+        "d_labitems": 1_622,
+        "record_list": 800_035,
+    },
+    "3.1": {
+        "patients": 364_627,
+        "admissions": 546_028,
+        "labevents": 158_374_764,
+        "d_labitems": 1_650,
+        "record_list": 800_035,
+    },
+    "demo": {"patients": 100, "admissions": 275, "labevents": 107_727, "d_labitems": 1_622},
+}
+REFUSED = {"3.0": {"labevents": 158_478_383}}
+
+TABLES = {
+    "patients": "hosp",
+    "admissions": "hosp",
+    "labevents": "hosp",
+    "d_labitems": "hosp",
+    "record_list": "ecg",
+}
+TIME = "%Y-%m-%d %H:%M:%S"
+DATE = "%Y-%m-%d"
+
+
+@dataclass
+class Checks:
+    """What was found in the raw tables, and how much of it may be: raw_checks.csv, whose suite compares."""
+
+    rows: list[dict] = field(default_factory=list)
+
+    def add(self, table: str, check: str, found: float, allowed: float) -> None:
+        self.rows.append({"table": table, "check": check, "found": float(found), "allowed": float(allowed)})
+
+    def share(self, table: str, check: str, wrong: int, count: int, allowed: float) -> None:
+        self.add(table, f"{check} (share)", wrong / max(count, 1), allowed)
+
+
+def find_files(raw: Path) -> dict[str, Path]:
+    """The file of every table, packed or not."""
+    files, absent = {}, []
+    for table, folder in TABLES.items():
+        places = [raw / folder / f"{table}.csv.gz", raw / folder / f"{table}.csv"]
+        found = [path for path in places if path.is_file()]
+        if found:
+            files[table] = found[0]
+        else:
+            absent.append(f"{folder}/{table}.csv.gz")
+    if not (raw / "ecg" / "files").is_dir():
+        absent.append("ecg/files/")
+    if absent:
+        raise SourceMissing(
+            f"{raw} lacks {', '.join(absent)}: put or link MIMIC-IV's hosp folder to {raw / 'hosp'} and "
+            f"MIMIC-IV-ECG 1.0 to {raw / 'ecg'}, both from physionet.org; MIMIC-IV 2.2 or 3.1 asks for "
+            "credentialed access (training and a signed data use agreement), MIMIC-IV-ECG and the MIMIC-IV "
+            "demo are open (ODbL)."
+        )
+    return files
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Errors of a damaged file name it. polars, too, verifies length and checksum of a .gz (2.1)."""
+    parsing = (pl.exceptions.ComputeError, pl.exceptions.NoDataError)
+    try:
+        yield
+    except (EOFError, OSError, zlib.error, UnicodeDecodeError, *parsing) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # no permission, no space: says enough
+            raise
+        what = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise DataError(f"{path} is truncated or damaged ({what}): download it again") from error
+
+
+def read_header(path: Path) -> list[str]:
+    """The column names of a table."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with damage_named(path), opened(path, "rt", encoding="utf-8-sig") as file:
+        return next(csv.reader([file.readline()]), [])
+
+
+def check_columns(path: Path, found: Sequence[str], needed: Iterable[str]) -> None:
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(found) or 'none'}")
+
+
+def check_rows(path: Path, table: str, rows: int, release: str) -> None:
+    """Whether a table has the rows of its release; `demo` has no ECG list of its own."""
+    expected = RELEASES[release].get(table, rows)
+    if rows == expected:
+        return
+    known = {**RELEASES, **REFUSED}
+    others = [name for name, counts in known.items() if counts.get(table) == rows]
+    if not others:
+        hint = "it is incomplete or of another release: download it again"
+    elif others[0] in REFUSED:
+        hint = f"it is of release {others[0]}, which 3.1 replaced: download 3.1"
+    else:
+        hint = f"it is of release {' or '.join(others)}: set mimic's release, or exchange the files"
+    raise DataError(f"{path} has {rows:,} rows, in release {release} it has {expected:,}: {hint}")
+
+
+def read_table(path: Path, kinds: Mapping[str, Any], optional: Sequence[str] = ()) -> pl.DataFrame:
+    """These columns of a small table, and `line`. A kind is a dtype or, for times, their format.
+
+    What cannot be read, or is empty without being `optional`, raises DataError with its line.
+    """
+    check_columns(path, read_header(path), kinds)
+    opened = gzip.open if path.suffix == ".gz" else open
+    with damage_named(path), opened(path, "rb") as file:
+        text = pl.read_csv(file.read(), infer_schema=False).select(list(kinds))
+    frame = text.select(_parsed(name, kind) for name, kind in kinds.items())
+    for name in kinds:
+        wrong = frame[name].is_null() & (True if name not in optional else text[name].is_not_null())
+        refuse_first(path, frame.with_row_index("line", 2).filter(wrong), text[name].filter(wrong), name)
+    return frame.with_row_index("line", 2)
+
+
+def _parsed(name: str, kind: Any) -> pl.Expr:
+    if isinstance(kind, str):
+        to = pl.Date if kind == DATE else pl.Datetime("us")
+        return pl.col(name).str.strptime(to, kind, strict=False)
+    return pl.col(name).cast(kind, strict=False)
+
+
+def refuse_first(path: Path, wrong: pl.DataFrame, values: pl.Series, what: str) -> None:
+    """Stop at the first of these rows, if there is one; `what` is what its value should be."""
+    if len(wrong):
+        raise DataError(f"{path}, line {wrong['line'][0]}: {what} is {values[0]!r} ({len(wrong):,} in all)")
+
+
+def refuse_repeated(path: Path, frame: pl.DataFrame, name: str) -> None:
+    repeated = frame.filter(pl.col(name).is_first_distinct().not_())
+    refuse_first(path, repeated, repeated[name], f"not the first row whose {name}")
+
+
+def read_patients(path: Path, release: str) -> pl.DataFrame:
+    """subject_id and dod (null: alive a year after the last discharge, as far as hospital and state know)."""
+    kinds = {"subject_id": pl.Int32, "gender": pl.String, "anchor_age": pl.Int32, "dod": DATE}
+    patients = read_table(path, kinds, optional=("dod",))
+    check_rows(path, "patients", len(patients), release)
+    refuse_repeated(path, patients, "subject_id")
+    strange = patients.filter(~pl.col("gender").is_in(["F", "M"]))
+    refuse_first(path, strange, strange["gender"], "gender, F or M,")
+    strange = patients.filter(~pl.col("anchor_age").is_between(18, 91))
+    refuse_first(path, strange, strange["anchor_age"], "anchor_age, 18 to 91,")
+    return patients.select("subject_id", "dod")
+
+
+def read_admissions(path: Path, release: str, patients: pl.DataFrame) -> pl.DataFrame:
+    """Every admission with its patient's dod; each hadm_id once, each subject_id known."""
+    kinds = {"subject_id": pl.Int32, "hadm_id": pl.Int32, "admittime": TIME, "dischtime": TIME}
+    kinds |= {"deathtime": TIME, "hospital_expire_flag": pl.Int32}
+    admissions = read_table(path, kinds, optional=("deathtime",))
+    check_rows(path, "admissions", len(admissions), release)
+    refuse_repeated(path, admissions, "hadm_id")
+    unknown = admissions.join(patients, on="subject_id", how="anti").sort("line")
+    refuse_first(path, unknown, unknown["subject_id"], "subject_id, one of patients,")
+    return admissions.join(patients, on="subject_id", how="left", maintain_order="left")
+
+
+def read_records(path: Path, release: str) -> pl.DataFrame:
+    """subject_id, study_id, ecg_time and path of every ECG; the path is the one that the ids demand."""
+    kinds = {"subject_id": pl.Int32, "study_id": pl.Int32, "ecg_time": TIME, "path": pl.String}
+    records = read_table(path, kinds)
+    check_rows(path, "record_list", len(records), release)
+    refuse_repeated(path, records, "study_id")
+    subject, study = pl.col("subject_id").cast(pl.String), pl.col("study_id").cast(pl.String)
+    demanded = pl.format("files/p{}/p{}/s{}/{}", subject.str.slice(0, 4), subject, study, study)
+    other = records.filter(pl.col("path") != demanded)
+    refuse_first(path, other, other["path"], "path, which subject_id and study_id give,")
+    return records
+
+
+def check_items(path: Path, release: str, labs: Sequence) -> None:
+    """Whether each of the labs has its pinned label, fluid and category in d_labitems."""
+    kinds = {"itemid": pl.Int32, "label": pl.String, "fluid": pl.String, "category": pl.String}
+    items = read_table(path, kinds, optional=("label", "fluid", "category"))
+    check_rows(path, "d_labitems", len(items), release)
+    refuse_repeated(path, items, "itemid")
+    for lab in labs:
+        found = items.filter(pl.col("itemid") == lab.itemid)
+        if not len(found):
+            raise DataError(f"{path} has no item {lab.itemid} ({lab.label})")
+        described = {name: found[name][0] for name in ("label", "fluid", "category")}
+        pinned = {"label": lab.label, "fluid": "Blood", "category": lab.category}
+        for name in pinned:
+            if described[name] != pinned[name]:
+                line = found["line"][0]
+                raise DataError(
+                    f"{path}, line {line}: {name} of item {lab.itemid} is {described[name]!r}, "
+                    f"labs.py pins {pinned[name]!r}: the item is another measurement in this release"
+                )
