@@ -11,10 +11,10 @@ from mindgap.report.names import CONTROLS
 
 # A module may import what stands before its own layer, and its own.
 LAYERS = [
-    ["errors", "rng", "progress"],
+    ["errors", "rng", "progress", "minilm"],
     ["data", "machine"],
     ["params"],
-    ["augment", "models"],
+    ["augment", "models", "resized_crop"],
     ["mitigations"],
     ["evaluation"],
     ["training"],

@@ -16,7 +16,7 @@ def run(monkeypatch, *arguments: str) -> int:
 def test_a_mendable_error_is_one_message_and_no_traceback(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINDGAP_WORKERS", "1")
-    for command in (["check-params"], ["render", "missing"], ["train", "missing", "low"], ["report"]):
+    for command in (["check-params"], ["prepare", "missing"], ["train", "missing", "low"], ["report"]):
         assert run(monkeypatch, *command) == 1
         error = capsys.readouterr().err
         assert error.startswith("mindgap: params.yaml is not here")
@@ -27,7 +27,7 @@ def test_a_mendable_error_is_one_message_and_no_traceback(monkeypatch, capsys, t
 def test_help_names_every_step(monkeypatch, capsys):
     assert run(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
-    assert all(step in shown for step in ("check-params", "render", "train", "acquire", "report"))
+    assert all(step in shown for step in ("check-params", "prepare", "train", "acquire", "report", "publish"))
 
 
 def test_checked_parameters_leave_a_mark(monkeypatch, tmp_path):

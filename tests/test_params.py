@@ -62,12 +62,18 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
         ({"query_settings.bald": {"passes": "3"}}, r"query_settings\.bald\.passes"),
         ({"mitigation_settings.moddrop": {"rate": 1.5}}, r"mitigation_settings\.moddrop\.rate"),
         ({"mitigation_settings.moddrop": {"rte": 0.5}}, r"rte"),
-        ({"scales.tiny.model.encoder": "tinny"}, r"tiny\.model\.encoder: unknown 'tinny'; known .*tiny"),
+        ({"scales.tiny.model.encoder.image.name": "tinny"}, r"image\.name: unknown 'tinny'; known .*tiny"),
         ({"scales.tiny.model.fusion_heads": 5}, r"fusion_heads \(5\) must divide width"),
         ({"scales.tiny.model.head_dropout": 0.0}, r"'bald' needs dropout .*head_dropout"),
         ({"scales.tiny.recipe.missing.all.augmentation": "basik"}, r"recipe\.missing: unknown 'basik'"),
         ({"scales.tiny.render.color_jitter": 0.2}, r"color_jitter"),
-        ({"absence": {"missing": {"scarce": 0.9}}}, r"absence.*scarce"),
+        ({"scales.tiny.model.encoder.tokens": {"name": "bag", "widht": 3}}, r"encoder\.tokens: .*widht"),
+        ({"scales.tiny.model.encoder.scent": {"name": "nose"}}, r"encoder: unknown 'scent'; known .*signal"),
+        ({"scales.tiny.prepare.share.canonical": "yes"}, r"prepare\.share: canonical"),
+        ({"scales.tiny.prepare.mimic.release": "3.0"}, r"prepare\.mimic: release is '3\.0'; known: "),
+        ({"dataset": ["mimic"]}, r"'mimic' is credentialed .*`dvc repro` in data/mimic"),
+        ({"published": ["share"]}, r"published: 'share' is open"),
+        ({"scales.tiny.prepare.missing.absence": {"scarce": 0.9}}, r"prepare\.missing: absence.*scarce"),
         (
             {"scales.tiny.render.train_size": 200},
             r"scales\.tiny\.budget\.\w+\.low needs \d+ training samples .*render\.train_size is 200",
@@ -116,7 +122,7 @@ def test_paper_scale_is_tables_5_and_6():
         "share": (200, 1024, 0.1, 5e-3, "randaugmc"),
         "unique": (60, 128, 0.1, 5e-4, "basic"),
         "synergy": (60, 128, 0.1, 5e-4, "basic"),
-        "food101": (60, 128, 0.1, 5e-4, "randaugmc"),
+        "food101": (60, 128, 0.01, 5e-4, "randaugmc"),  # T5: 0.1, at which MiniLM diverges
     }
     for dataset, row in table_5.items():
         r = paper.recipe[dataset]["all"]

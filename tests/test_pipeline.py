@@ -6,82 +6,14 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from test_sweep import small
+from clone import ROOT, Clone
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
-
-
-class Clone:
-    """A checkout with small parameters and a store of its own."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        listed = self._git("ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
-        made = ("dvc.lock", "reports/curves/", "reports/tables/", "reports/figures/", "reports/plots/")
-        for name in listed:
-            if (ROOT / name).is_file() and not name.startswith(made):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes((ROOT / name).read_bytes())
-        self.set()
-        self._git("init", "-q")
-        self.commit("Start")
-
-    def _git(self, *arguments: str, cwd: Path | None = None) -> str:
-        name = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
-        command = ["git", *name, *arguments]
-        return subprocess.run(
-            command, cwd=cwd or self.folder, check=True, capture_output=True, text=True
-        ).stdout
-
-    def commit(self, message: str) -> None:
-        self._git("add", "-A")
-        self._git("commit", "-qm", message)
-
-    def set(self, **changes) -> None:
-        raw = small(**changes)
-        # Rounds long enough for a kill to fall into one.
-        raw["scales"]["tiny"]["recipe"]["missing"]["all"]["epochs"] = 12
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-
-    @property
-    def environment(self) -> dict[str, str]:
-        # As a user has it: bytecode is written too, which must not count as a change of code.
-        left_out = ("DVC_", "MINDGAP_", "COV_", "PYTHON")
-        ours = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
-        path = f"{Path(os.sys.executable).parent}{os.pathsep}{ours['PATH']}"
-        git = {"GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org"}
-        git |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org"}
-        return {**ours, **git, "PATH": path, "DVC_NO_ANALYTICS": "1"}
-
-    def start(self, *command: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *command: str, expect: int = 0) -> str:
-        process = self.start(*command)
-        output, _ = process.communicate(timeout=400)
-        assert (process.returncode != 0) == (expect != 0), output
-        return output
-
-    def tables(self) -> dict[str, bytes]:
-        folder = self.folder / "reports"
-        files = [*(folder / "tables").iterdir(), *(folder / "curves").iterdir(), folder / "metrics.json"]
-        return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +36,7 @@ def test_repro_makes_the_report_and_a_second_one_has_nothing_to_do(clone):
     output = clone.run("dvc", "repro")
     assert output.count("didn't change, skipping") == 5
     assert "up to date" in output
-    assert clone._git("status", "--porcelain") == ""
+    assert clone.git("status", "--porcelain") == ""
 
 
 def test_the_readmes_method_is_one_file_and_one_line_and_runs_only_what_is_missing(clone):
@@ -124,8 +56,8 @@ def test_the_readmes_method_is_one_file_and_one_line_and_runs_only_what_is_missi
     assert "acquire missing-low: 6 runs, 4 finished before" in output
     assert "Running stage 'train" not in output
     assert name in (clone.folder / "reports/tables/aulc.csv").read_text()
-    clone._git("checkout", "-q", ".")
-    clone._git("clean", "-fdq", "src")
+    clone.git("checkout", "-q", ".")
+    clone.git("clean", "-fdq", "src")
 
 
 def test_experiments_change_the_grid_and_are_compared_by_a_few_aulc_columns(clone):
@@ -143,8 +75,8 @@ def test_experiments_change_the_grid_and_are_compared_by_a_few_aulc_columns(clon
     assert "qery" in typo
     clone.run("dvc", "plots", "show", "-o", "plots")
     assert "learning curves" in (clone.folder / "plots/index.html").read_text()
-    clone._git("checkout", "-q", ".")
-    clone._git("clean", "-fdq", "-e", "data", ".")
+    clone.git("checkout", "-q", ".")
+    clone.git("clean", "-fdq", "-e", "data", ".")
     clone.run("dvc", "checkout")
 
 
@@ -178,7 +110,7 @@ def test_a_typo_stops_before_any_compute_and_leaves_what_is_there(clone):
     assert "mindgap: query: unknown 'entropi'; known" in output
     assert "Running stage 'acquire" not in output
     assert clone.tables() == before
-    clone._git("checkout", "-q", ".")
+    clone.git("checkout", "-q", ".")
 
 
 def test_a_failing_expectation_fails_the_stage_and_leaves_its_page(clone):
@@ -198,4 +130,4 @@ def test_a_failing_expectation_fails_the_stage_and_leaves_its_page(clone):
     assert re.search(r"table AULC: 1 of \d+ expectations fail", output)
     assert "aulc_mean" in output
     assert "no AULC is that high" in page.read_text()
-    clone._git("checkout", "-q", ".")
+    clone.git("checkout", "-q", ".")

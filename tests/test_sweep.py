@@ -15,20 +15,28 @@ import pytest
 import yaml
 
 from mindgap import sweep
-from mindgap.data.errors import DataError
+from mindgap.data.errors import DataError, SourceMissing
 from mindgap.errors import MindGapError
 from mindgap.machine import Machine
 from mindgap.params import load_params
 from mindgap.query import METHODS
 from mindgap.query.contract import Method
 from mindgap.records import RecordError
-from mindgap.stages.paths import CURVES, MODELS, PREPARED, RUNS
-from mindgap.stages.render import render_stage
+from mindgap.stages.paths import CURVES, places
+from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import report_stage
 from mindgap.stages.runs import acquire_stage, train_stage
 
 ROOT = Path(__file__).parents[1]
+MISSING = places("missing")
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+# The datasets from outside as the tests' small raw folders have them.
+SMALL_SOURCES = {
+    "share": {"train_size": 200, "test_size": 60, "canonical": False},
+    "food101": {"train_size": 202, "test_size": 101, "image_size": 16},
+    "mimic": {"release": "demo", "test_subjects": 0, "test_fraction": 0.3, "ecg_samples": 500},
+}
 
 
 def small(**changes) -> dict:
@@ -37,9 +45,12 @@ def small(**changes) -> dict:
     tiny = raw["scales"]["tiny"]
     tiny["render"] |= {"train_size": 200, "test_size": 60, "image_size": 16, "texture_period": 0.25}
     tiny["model"] |= {"width": 16, "fusion_feedforward": 16}
-    tiny["recipe"]["missing"]["all"] |= {"epochs": 2, "batch_size": 16}
+    for name, settings in SMALL_SOURCES.items():
+        tiny["prepare"][name] |= settings
+    for name in ("missing", *SMALL_SOURCES):
+        tiny["recipe"][name]["all"] |= {"epochs": 2, "batch_size": 16}
+        tiny["budget"][name]["low"] = {"initial": 20, "validation": 20, "acquisition": 10, "rounds": 3}
     tiny["training"] |= {"min_samples_per_epoch": 32, "warmup_epochs": 0.5}
-    tiny["budget"]["missing"]["low"] = {"initial": 20, "validation": 20, "acquisition": 10, "rounds": 3}
     return raw | {"dataset": ["missing"], "query": ["random", "badge"], "seeds": [0, 1]} | changes
 
 
@@ -58,7 +69,7 @@ def prepared(tmp_path_factory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        render_stage(params_in(folder), "missing")
+        prepare_stage(params_in(folder), "missing")
     finally:
         os.chdir(before)
     return folder
@@ -83,13 +94,14 @@ def run_all(params) -> bytes:
 
 
 def records() -> list[dict]:
-    return [json.loads(line) for line in (RUNS / "missing-low" / "records.jsonl").read_text().splitlines()]
+    lines = (MISSING.runs / "missing-low" / "records.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def test_the_stages_write_models_records_curves_and_a_report(project):
     params = params_in(project)
     run_all(params)
-    assert sorted(p.name for p in (MODELS / "missing-low").iterdir()) == [
+    assert sorted(p.name for p in (MISSING.models / "missing-low").iterdir()) == [
         f"moddrop-{seed}.{end}" for seed in (0, 1) for end in ("json", "safetensors")
     ]
     found = records()
@@ -173,10 +185,10 @@ def test_an_unexpected_error_in_a_run_comes_with_its_traceback(project, monkeypa
 
 @pytest.mark.parametrize(("damage", "message"), [("truncated", "truncated"), ("altered", "was altered")])
 def test_a_damaged_data_file_stops_with_its_name(project, damage, message):
-    path = PREPARED / "missing" / "train.rare.npy"
+    path = MISSING.prepared / "train.rare.npy"
     data = path.read_bytes()
     path.write_bytes(data[:-1000] if damage == "truncated" else data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(DataError, match=rf"train\.rare\.npy .*{message}.*dvc repro render@missing"):
+    with pytest.raises(DataError, match=rf"train\.rare\.npy .*{message}.*dvc repro -f prepare@missing"):
         train_stage(params_in(project), "missing", "low")
 
 
@@ -267,3 +279,46 @@ def test_the_machine_is_what_the_environment_says(monkeypatch):
     monkeypatch.setenv("MINDGAP_WORKERS", "3")
     monkeypatch.setenv("MINDGAP_DEVICES", "cpu")
     assert Machine.from_environment() == Machine(3, ("cpu",))
+
+
+def test_a_dataset_without_its_files_passes_its_line_on_to_every_stage(project, monkeypatch, capsys):
+    monkeypatch.setenv("MINDGAP_OFFLINE", "1")
+    params = params_in(project, dataset=["missing", "share"], query=["random"], seeds=[0])
+    prepare_stage(params, "share")
+    assert "share is skipped: " in capsys.readouterr().out
+    for name in ("missing", "share"):
+        train_stage(params, name, "low")
+        acquire_stage(params, name, "low")
+    share = places("share")
+    lines = {
+        (folder / "skipped.txt").read_text()
+        for folder in (share.prepared, share.models / "share-low", share.runs / "share-low")
+    }
+    assert len(lines) == 1
+    assert (CURVES / "share-low.csv").read_text().count("\n") == 1
+    capsys.readouterr()
+    report_stage(params)
+    assert "share is skipped: " in capsys.readouterr().out
+    assert 'id="share"' not in (project / "reports/index.html").read_text()
+    with pytest.raises(MindGapError, match="nothing to report: share were skipped"):
+        report_stage(params_in(project, dataset=["share"], query=["random"], seeds=[0]))
+
+
+def test_what_was_prepared_before_its_files_went_is_left_as_it_is(project, monkeypatch):
+    monkeypatch.setenv("MINDGAP_OFFLINE", "1")
+    kept = places("share").prepared / "meta.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    with pytest.raises(SourceMissing, match="was prepared before is left as it is"):
+        prepare_stage(params_in(project, dataset=["share"]), "share")
+    assert kept.read_text() == "{}"
+
+
+def test_a_credentialed_dataset_keeps_everything_in_its_own_project(monkeypatch):
+    monkeypatch.setenv("MINDGAP_STORE", "/shared/store")
+    mimic = places("mimic")
+    home = Path("data/mimic")
+    assert all(home in path.parents for path in vars(mimic).values() if isinstance(path, Path))
+    assert mimic.stage == "extract_mimic"
+    monkeypatch.setenv("MINDGAP_STORE_MIMIC", "/private/store")
+    assert places("mimic").store == Path("/private/store")

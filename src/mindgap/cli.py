@@ -29,11 +29,11 @@ def check() -> None:
 
 
 @app.command()
-def render(dataset: Dataset) -> None:
-    """Render a dataset to data/prepared and check it against its expectations."""
-    from mindgap.stages.render import render_stage
+def prepare(dataset: Dataset) -> None:
+    """Render a dataset, or make it from its files in data/raw, and check it against its expectations."""
+    from mindgap.stages.prepare import prepare_stage
 
-    render_stage(load_params(), dataset)
+    prepare_stage(load_params(), dataset)
 
 
 @app.command()
@@ -60,6 +60,14 @@ def report() -> None:
     from mindgap.stages.report import report_stage
 
     report_stage(load_params())
+
+
+@app.command()
+def publish(dataset: Dataset) -> None:
+    """Copy the aggregated curves of a credentialed dataset to reports/, where they are shared."""
+    from mindgap.stages.publish import publish_stage
+
+    publish_stage(load_params(), dataset)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 Unknown keys, wrong types and impossible combinations are `ParamsError`s that name the key and the mend.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class DatasetRecipe(Block):
     weight_decay: float = Field(ge=0)
     augmentation: str
     class_balanced: bool = False
+    projection_dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class Training(Block):
@@ -56,14 +58,15 @@ class Training(Block):
 
 
 class Model(Block):
-    encoder: str
+    """`encoder`: for each kind of modality the name of its encoder, with the encoder's settings beside it."""
+
+    encoder: dict[str, dict[str, Any]]
     fusion: str
     width: int = Field(ge=1)
     fusion_layers: int = Field(ge=1)
     fusion_heads: int = Field(ge=1)
     fusion_feedforward: int = Field(ge=1)
     fusion_dropout: float = Field(ge=0, lt=1)
-    projection_dropout: float = Field(ge=0, lt=1)
     head_dropout: float = Field(ge=0, lt=1)
     absent: Literal["skip", "zeros"]
     min_present: int = Field(ge=2)
@@ -101,7 +104,10 @@ class Render(Block):
 
 
 class Scale(Block):
+    """`prepare`: what each dataset's data stage is told; rendered ones share `render`."""
+
     render: Render
+    prepare: dict[str, dict[str, Any]]
     model: Model
     training: Training
     recipe: dict[str, dict[str, DatasetRecipe]]
@@ -128,6 +134,7 @@ class Setting:
 
 class Params(Block):
     dataset: list[str] = Field(min_length=1)
+    published: list[str]
     regime: list[str] = Field(min_length=1)
     query: list[str] = Field(min_length=1)
     mitigation: list[str] = Field(min_length=1)
@@ -136,7 +143,6 @@ class Params(Block):
     loop: Loop
     query_settings: dict[str, dict[str, Any]]
     mitigation_settings: dict[str, dict[str, Any]]
-    absence: dict[str, dict[str, float]]
     scales: dict[str, Scale]
 
     @property
@@ -191,16 +197,44 @@ def check_params(params: Params) -> None:
 
 
 def _check_data(params: Params) -> None:
-    from mindgap.data import DATASETS
-    from mindgap.data.presence import absence_rates
+    from mindgap.data import DATASETS, RENDERED, SOURCES
     from mindgap.data.quintfeatures import Style
 
     for name in params.dataset:
         pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
-    for name, rates in params.absence.items():
-        modalities = pick(DATASETS, name, "absence", "mindgap.data.DATASETS").modalities
-        _as_params_error(absence_rates, modalities, rates)
-    _as_params_error(Style, **params.at_scale.render.style)
+        if name in SOURCES and SOURCES[name].credentialed:
+            raise ParamsError(
+                f"dataset: {name!r} is credentialed and has a DVC project of its own, which shares nothing: "
+                f"take it out of the list and run `dvc repro` in data/{name} (docs/data.md)"
+            )
+    for name in params.published:
+        source = pick(SOURCES, name, "published", "mindgap.data.SOURCES")
+        if not source.credentialed:
+            raise ParamsError(f"published: {name!r} is open: name it in `dataset` instead")
+    for name, settings in params.at_scale.prepare.items():
+        pick(DATASETS, name, f"scales.{params.scale}.prepare", "mindgap.data.DATASETS")
+        where = f"scales.{params.scale}.prepare.{name}"
+        if name in RENDERED:
+            _as_params_error(where, _rendered_settings, RENDERED[name].modalities, **settings)
+        else:
+            source_settings(params, name)
+    _as_params_error("Style", Style, **params.at_scale.render.style)
+
+
+def source_settings(params: Params, dataset: str) -> Any:
+    """The settings of a dataset from outside, as its module wants them."""
+    from mindgap.data import SOURCES
+
+    where = f"scales.{params.scale}.prepare"
+    settings = pick(params.at_scale.prepare, dataset, "dataset", where)
+    return _as_params_error(f"{where}.{dataset}", SOURCES[dataset].module.Settings, **settings)
+
+
+def _rendered_settings(modalities: tuple[str, ...], absence: Mapping[str, float] | None = None) -> None:
+    """What may stand under `prepare` for a rendered dataset."""
+    from mindgap.data.presence import absence_rates
+
+    absence_rates(modalities, absence or {})
 
 
 def _check_plug_ins(params: Params) -> None:
@@ -213,14 +247,20 @@ def _check_plug_ins(params: Params) -> None:
         pick(METHODS, name, "query", "mindgap.query.METHODS")
     for name, settings in params.query_settings.items():
         pick(METHODS, name, "query_settings", "mindgap.query.METHODS")
-        _as_params_error(check_settings, name, settings)
+        _as_params_error("query_settings", check_settings, name, settings)
     for name in params.mitigation:
         pick(MITIGATIONS, name, "mitigation", "mindgap.mitigations.MITIGATIONS")
     for name, settings in params.mitigation_settings.items():
         mitigation = pick(MITIGATIONS, name, "mitigation_settings", "mindgap.mitigations.MITIGATIONS")
-        _as_params_error(mitigation, **settings)
+        _as_params_error(name, mitigation, **settings)
     model, where = params.at_scale.model, f"scales.{params.scale}.model"
-    pick(ENCODERS, model.encoder, f"{where}.encoder", "mindgap.models.ENCODERS")
+    for kind in ENCODERS:
+        settings = pick(model.encoder, kind, f"{where}.encoder", f"{where}.encoder")
+        name = pick(settings, "name", f"{where}.encoder.{kind}", f"{where}.encoder.{kind}")
+        pick(ENCODERS[kind], name, f"{where}.encoder.{kind}.name", f"mindgap.models.ENCODERS[{kind!r}]")
+        _as_params_error(f"{where}.encoder.{kind}", _bind_encoder, ENCODERS[kind][name], settings)
+    for kind in model.encoder:
+        pick(ENCODERS, kind, f"{where}.encoder", "mindgap.models.ENCODERS")
     pick(FUSIONS, model.fusion, f"{where}.fusion", "mindgap.models.FUSIONS")
     if "bald" in params.query and model.head_dropout == 0:
         raise ParamsError(
@@ -229,16 +269,23 @@ def _check_plug_ins(params: Params) -> None:
         )
 
 
+def _bind_encoder(cls: type, settings: Mapping[str, Any]) -> None:
+    inspect.signature(cls).bind((), **{key: value for key, value in settings.items() if key != "name"})
+
+
 def _check_setting(params: Params, setting: Setting) -> None:
     from mindgap.augment import AUGMENTATIONS
+    from mindgap.data import RENDERED
 
     where = f"scales.{setting.scale}"
     recipe = f"{where}.recipe.{setting.dataset}"
     pick(AUGMENTATIONS, setting.recipe.augmentation, recipe, "mindgap.augment.AUGMENTATIONS")
-    size = params.at_scale.render.train_size
-    if setting.budget.needed > size:
+    pick(params.at_scale.prepare, setting.dataset, "dataset", f"{where}.prepare")
+    # How many samples a dataset from outside has is known when it is prepared.
+    size, needed = params.at_scale.render.train_size, setting.budget.needed
+    if setting.dataset in RENDERED and needed > size:
         raise ParamsError(
-            f"{where}.budget.{setting.dataset}.{setting.regime} needs {setting.budget.needed} training "
+            f"{where}.budget.{setting.dataset}.{setting.regime} needs {needed} training "
             f"samples (initial + validation + (rounds - 1) x acquisition), but {where}."
             f"render.train_size is {size}: raise it, or ask for fewer"
         )
@@ -251,11 +298,11 @@ def _unique(key: str, values: Iterable) -> None:
         raise ParamsError(f"{key}: {', '.join(twice)} is listed twice: name each once")
 
 
-def _as_params_error(check, *args, **kwargs) -> None:
+def _as_params_error(where: str, check, *args, **kwargs) -> Any:
     try:
-        check(*args, **kwargs)
+        return check(*args, **kwargs)
     except (ValueError, TypeError) as error:
-        raise ParamsError(f"{getattr(check, '__name__', check)}: {error}") from error
+        raise ParamsError(f"{where}: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mindgap.errors import MindGapError
 from mindgap.records import CURVE_COLUMNS
+from mindgap.report.flow import Flow, ReportError
 
 KEYS = ["mitigation", "query", "seed"]
 NUMBERS = ["balanced_accuracy", "accuracy", "ece", "chance", "ceiling"]
@@ -18,13 +18,13 @@ COUNTS = ["seed", "rounds", "round", "labelled"]
 COLUMNS = list(CURVE_COLUMNS)
 
 
-class ReportError(MindGapError):
-    """The curves are not complete or not consistent; the message names file, run and mend."""
-
-
 @dataclass(frozen=True)
 class Selection:
-    """What a report is about: all combinations of these. `weak`: each dataset's weak modality, if any."""
+    """What a report is about: all combinations of these.
+
+    `weak`: each dataset's weak modality, if any; `flows`: what its data stage dropped; `skipped`: datasets
+    that could not be made for want of their files, and the line that says which.
+    """
 
     scale: str
     datasets: Sequence[str]
@@ -33,6 +33,8 @@ class Selection:
     mitigations: Sequence[str]
     seeds: Sequence[int]
     weak: Mapping[str, str] = field(default_factory=dict)
+    flows: Mapping[str, Flow] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_curves(curves_dir: Path, selection: Selection) -> pd.DataFrame:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import jinja2
 import pandas as pd
 
-from mindgap.data import DATASETS
+from mindgap.data import RENDERED, SOURCES
 from mindgap.report.curves import Selection
+from mindgap.report.flow import flow_parts
 from mindgap.report.names import (
     CONTROLS,
     dataset_name,
@@ -65,6 +66,9 @@ def render_page(
         datasets=[
             _dataset(name, curves, table, named, order[name], selection) for name in selection.datasets
         ],
+        flows=[(dataset_name(name), flow_parts(flow)) for name, flow in selection.flows.items()],
+        rounded=[dataset_name(name) for name, source in SOURCES.items() if source.credentialed],
+        skipped=[(dataset_name(name), line) for name, line in selection.skipped.items()],
         runs=runs,
         checks=_checks(selection),
     )
@@ -145,7 +149,9 @@ def _checks(selection: Selection) -> list[tuple[str, list[tuple[str, str]]]]:
     """What was checked, and the pages (title, name) that say so."""
     lines = []
     for dataset in selection.datasets:
-        pages = [(part, f"rendered_{part}-{dataset}") for part in RENDERED_CHECKS if dataset in DATASETS]
+        pages = [(part, f"rendered_{part}-{dataset}") for part in RENDERED_CHECKS if dataset in RENDERED]
+        if dataset in SOURCES and not SOURCES[dataset].credentialed:
+            pages += [(part, f"{part}-{dataset}") for part in SOURCES[dataset].checks]
         pages += [(f"curves {regime}", f"curves-{dataset}-{regime}") for regime in selection.regimes]
         lines.append((dataset_name(dataset), pages))
     return [*lines, ("AULC", [("table", "aulc")])]

@@ -1,12 +1,51 @@
 """Where the stages read and write, relative to the project's top folder (or an experiment's copy of it)."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
-PREPARED = Path("data/prepared")
-MODELS = Path("data/models")
-RUNS = Path("data/runs")
+from mindgap.data import SOURCES
+from mindgap.records import store_root
+
 PAPER = Path("data/paper")
 REPORTS = Path("reports")
 CURVES = REPORTS / "curves"
+FLOW = REPORTS / "flow"
 EXPECTATIONS = REPORTS / "expectations"
 VALIDATION = REPORTS / "validation"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where one dataset lies, and all that is derived from it."""
+
+    prepared: Path
+    models: Path
+    runs: Path
+    curves: Path
+    flow: Path
+    validation: Path
+    store: Path
+    stage: str  # the DVC stage that prepares it
+
+
+def places(dataset: str) -> Places:
+    """The places of a dataset; a credentialed one keeps everything inside its own DVC project."""
+    if dataset in SOURCES and SOURCES[dataset].credentialed:
+        home = Path("data", dataset)
+        store = os.environ.get(f"MINDGAP_STORE_{dataset.upper()}") or home / ".mindgap/store"
+        return _places(dataset, home, home / "reports", Path(store), f"extract_{dataset}")
+    return _places(dataset, Path("data"), REPORTS, store_root(), f"prepare@{dataset}")
+
+
+def _places(dataset: str, home: Path, reports: Path, store: Path, stage: str) -> Places:
+    return Places(
+        home / "prepared" / dataset,
+        home / "models",
+        home / "runs",
+        reports / "curves",
+        reports / "flow",
+        reports / "validation",
+        store,
+        stage,
+    )

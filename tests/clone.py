@@ -1,0 +1,81 @@
+"""A checkout of the project in a folder of its own, cut down to seconds, with commands run as a user does."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from test_sweep import small
+
+ROOT = Path(__file__).parents[1]
+# What a run makes: a clone makes its own.
+MADE = (
+    "dvc.lock",
+    "data/mimic/dvc.lock",
+    *(f"reports/{name}/" for name in ("curves", "flow", "tables", "figures", "plots")),
+)
+
+
+class Clone:
+    """A checkout with small parameters and a store of its own."""
+
+    def __init__(self, folder: Path, **changes):
+        self.folder = folder
+        for name in self.git("ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines():
+            if (ROOT / name).is_file() and not name.startswith(MADE):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes((ROOT / name).read_bytes())
+        self.set(**changes)
+        self.git("init", "-q")
+        self.commit("Start")
+
+    def git(self, *arguments: str, cwd: Path | None = None) -> str:
+        name = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
+        command = ["git", *name, *arguments]
+        return subprocess.run(
+            command, cwd=cwd or self.folder, check=True, capture_output=True, text=True
+        ).stdout
+
+    def commit(self, message: str) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-qm", message)
+
+    def set(self, **changes) -> None:
+        raw = small(**changes)
+        # Rounds long enough for a kill to fall into one.
+        raw["scales"]["tiny"]["recipe"]["missing"]["all"]["epochs"] = 12
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # As a user has it: bytecode is written too, which must not count as a change of code.
+        left_out = ("DVC_", "MINDGAP_", "COV_", "PYTHON")
+        ours = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
+        path = f"{Path(os.sys.executable).parent}{os.pathsep}{ours['PATH']}"
+        git = {"GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org"}
+        git |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org"}
+        return {**ours, **git, "PATH": path, "DVC_NO_ANALYTICS": "1", "MINDGAP_OFFLINE": "1"}
+
+    def start(self, *command: str, inside: str = ".") -> subprocess.Popen:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder / inside,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, expect: int | None = 0, inside: str = ".") -> str:
+        """What a command printed, run in a folder of the clone; an expected exit status is checked."""
+        process = self.start(*command, inside=inside)
+        output, _ = process.communicate(timeout=400)
+        assert expect is None or (process.returncode != 0) == (expect != 0), output
+        return output
+
+    def tables(self) -> dict[str, bytes]:
+        folder = self.folder / "reports"
+        files = [*(folder / "tables").iterdir(), *(folder / "curves").iterdir(), folder / "metrics.json"]
+        return {path.name: path.read_bytes() for path in files}
