@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from mindgap.data.modality import Modality
+from mindgap.loop import model_spec
 from mindgap.models import ENCODERS, FUSIONS
 from mindgap.models.network import ModelSpec, build_model
+from mindgap.params import load_params
 
+ROOT = Path(__file__).parents[1]
 MODALITIES = {
     "one": Modality("image", (32, 32, 3)),
     "two": Modality("image", (32, 32, 1)),
@@ -144,12 +149,7 @@ def samples_of_every_kind(n: int) -> tuple[dict[str, Modality], dict[str, torch.
         "ecg": Modality("signal", (12, 500)),
     }
     rng = torch.Generator().manual_seed(1)
-    x = {
-        "photo": torch.randint(0, 256, (n, 32, 32, 3), generator=rng).byte(),
-        "text": torch.randint(1, 30522, (n, 12), generator=rng).int(),
-        "labs": torch.rand((n, 50), generator=rng),
-        "ecg": (torch.rand((n, 12, 500), generator=rng) * 2 - 1).half(),
-    }
+    x = {name: stored(modality, n, rng) for name, modality in modalities.items()}
     return modalities, x
 
 
@@ -178,3 +178,34 @@ def test_the_encoder_of_a_kind_gets_its_own_settings():
     spec = ModelSpec(encoder={"image": {"name": "tiny", "widths": (4, 8)}}, width=16)
     model = build_model({"photo": Modality("image", (32, 32, 3))}, 3, spec, seed=0)
     assert model.encoders["photo"].out_features == 8
+
+
+PAPER_SHAPES = {
+    "share": {"cifar10": Modality("image", (32, 32, 3)), "mnist": Modality("image", (32, 32, 1))},
+    "food101": {"image": Modality("image", (224, 224, 3)), "text": Modality("tokens", (128,))},
+    "mimic": {"ecg": Modality("signal", (12, 1000)), "bloodlabs": Modality("table", (50,))},
+}
+
+
+@pytest.mark.parametrize("dataset", PAPER_SHAPES)
+def test_the_papers_models_train_a_step_on_what_the_real_datasets_hold(dataset):
+    params = load_params(ROOT / "params.yaml").model_copy(update={"scale": "paper"})
+    setting = params.setting(dataset, "low")
+    modalities, rng = PAPER_SHAPES[dataset], torch.Generator().manual_seed(0)
+    x = {name: stored(modality, 8, rng) for name, modality in modalities.items()}
+    model = build_model(modalities, 2, model_spec(setting), seed=0).train()
+    assert model.projections[next(iter(modalities))][2].p == (0.1 if dataset == "mimic" else 0.0)
+    loss = torch.nn.functional.cross_entropy(model(x, torch.ones(8, 2).bool()), torch.arange(8) % 2)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def stored(modality: Modality, n: int, rng: torch.Generator) -> torch.Tensor:
+    """Random samples in the form in which a dataset holds them."""
+    shape = (n, *modality.shape)
+    if modality.kind in ("image", "tokens"):
+        high, dtype = (256, torch.uint8) if modality.kind == "image" else (30522, torch.int32)
+        return torch.randint(1, high, shape, generator=rng).to(dtype)
+    values = torch.rand(shape, generator=rng)
+    return values if modality.kind == "table" else (2 * values - 1).half()

@@ -1,0 +1,27 @@
+"""On real images the tiny model shows the pitfall of Share: digits are read, photographs are not."""
+
+import pytest
+
+from mindgap.data import share
+from mindgap.data.dataset import load_dataset
+from mindgap.loop import Cell, initial_record
+from mindgap.params import load_params
+from mindgap.stages.runs import run_of
+from share_raw import share_raw
+from test_sweep import ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mitigation", ["none", "moddrop"])
+def test_digits_are_far_easier_than_photographs_and_both_is_as_good_as_digits(tmp_path, mitigation):
+    settings = share.Settings(seed=0, train_size=2500, test_size=1000, canonical=False)
+    raw = share_raw(tmp_path / "raw", per_class=250)
+    share.prepare(raw, tmp_path / "share", settings, workers=1, progress=False)
+    dataset = load_dataset(tmp_path / "share")
+    run = run_of(load_params(ROOT / "params.yaml"), Cell("share", "high", mitigation, 0), dataset)
+    record, _ = initial_record(run, dataset)
+    assert record["labelled"] == 400
+    accuracy = {name: metrics["balanced_accuracy"] for name, metrics in record["metrics"].items()}
+    assert accuracy["mnist"] > accuracy["cifar10"] + 0.3
+    assert accuracy["cifar10+mnist"] > accuracy["mnist"] - 0.1
+    assert 0.1 < accuracy["cifar10"] < 0.45
