@@ -10,6 +10,7 @@ from mindgap.data.dataset import Dataset, data_digest, load_dataset, subsets
 from mindgap.data.errors import DataError
 from mindgap.data.quintfeatures import Style
 from mindgap.data.render import render_dataset
+from mindgap.data.storage import read_array, read_meta
 
 STYLE = Style(image_size=16, texture_period=0.25)
 SIZES = {"train_size": 40, "test_size": 20}
@@ -125,3 +126,12 @@ def test_a_broken_meta_is_named(breakable):
     (breakable / "meta.json").write_text("{")
     with pytest.raises(DataError, match=r"meta\.json is not JSON"):
         load_dataset(breakable)
+
+
+def test_arrays_stay_on_disk_and_what_is_written_to_them_in_memory(rendered):
+    file, meta = "train.frequent.npy", read_meta(rendered / "missing")
+    assert isinstance(read_array(rendered / "missing", file, meta, mmap=True), np.memmap)
+    before = (rendered / "missing" / file).read_bytes()
+    load_dataset(rendered / "missing").train.x["frequent"].fill_(7)
+    assert (rendered / "missing" / file).read_bytes() == before
+    assert not (load_dataset(rendered / "missing").train.x["frequent"] == 7).all()

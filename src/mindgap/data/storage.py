@@ -71,13 +71,16 @@ def modalities_of(meta: dict) -> dict[str, Modality]:
 def read_array(
     path: Path | str, file_name: str, meta: dict, *, verify: bool = True, mmap: bool = False
 ) -> np.ndarray:
-    """One array of a prepared dataset; its shape and dtype are always checked, its hash if `verify`."""
+    """One array of a prepared dataset; its shape and dtype are always checked, its hash if `verify`.
+
+    With `mmap` it stays on disk until it is read; what is written to it changes no file.
+    """
     path = Path(path)
     file = path / file_name
     if file_name not in meta["sha256"]:
         raise DataError(f"{path / 'meta.json'} has no sha256 for {file_name}: {mend(path)}")
     try:
-        array = np.load(file, mmap_mode="r" if mmap else None, allow_pickle=False)
+        array = np.load(file, mmap_mode="c" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{file} is missing: {mend(path)}") from None
     except (ValueError, EOFError, OSError) as error:
