@@ -1,9 +1,9 @@
-"""Augmented images a second on one thread: batches beside one image at a time, at 32 and 64 px.
+"""Augmented images a second on one thread: batches beside one image at a time, at 32, 64 and 224 px.
 
 "pillow" is what a dataset's transform does for each image: array to Pillow, the recipe, and back; flip and
-crop are torchvision's. "torchvision_v2" is its own RandAugment with flip and crop on one tensor after the
-other: a like amount of work, not the same recipe. Sides take turns; figures are medians. What a data loader
-adds around the transform is left out, in the opponents' favour.
+crop are torchvision's, at 224 px a random resized crop. "torchvision_v2" is its own RandAugment with flip and
+crop on one tensor after the other: a like amount of work, not the same recipe. Sides take turns; figures are
+medians. What a data loader adds around the transform is left out, in the opponents' favour.
 
     python benchmarks/augmentation.py            # writes results/augmentation.json
     python benchmarks/augmentation.py --quick    # few images; asserts no times, writes nothing
@@ -25,10 +25,10 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from machine import machine
-from mindgap.augment import basic, randaugmc
+from mindgap.augment import LARGE, basic, randaugmc
 
 RESULT = Path(__file__).parent / "results" / "augmentation.json"
-SIZES = (32, 64)
+SIZES = (32, 64, 224)
 BATCH = 128
 FULL = {"images": 2048, "repeats": 7}
 QUICK = {"images": 128, "repeats": 1}
@@ -70,6 +70,8 @@ def pillow_randaugmentmc(image: Image.Image) -> Image.Image:
     """Two operations and a grey patch."""
     for name in random.choices(NAMES, k=2):
         image = pillow_operation(image, name, random.randrange(1, 10), random.choice((-1, 1)))
+    if image.width >= LARGE:
+        return image
     image, side = image.copy(), image.width // 2
     left, top = (max(0, random.uniform(0, length) - side / 2) for length in image.size)
     patch = (int(left), int(top), min(image.width, int(left) + side), min(image.height, int(top) + side))
@@ -78,6 +80,8 @@ def pillow_randaugmentmc(image: Image.Image) -> Image.Image:
 
 
 def flip_and_crop(size: int, **padding) -> list:
+    if size >= LARGE:
+        return [transforms.RandomHorizontalFlip(), transforms.RandomResizedCrop(size)]
     return [transforms.RandomHorizontalFlip(), transforms.RandomCrop(size, padding=size // 8, **padding)]
 
 
@@ -102,7 +106,9 @@ def contestants(size: int) -> dict[str, dict[str, Callable[[Tensor], Tensor]]]:
     torchvision_randaugment = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
-            v2.RandomCrop(size, size // 8, padding_mode="reflect"),
+            v2.RandomResizedCrop(size)
+            if size >= LARGE
+            else v2.RandomCrop(size, size // 8, padding_mode="reflect"),
             v2.RandAugment(2, 9),
         ]
     )
@@ -128,6 +134,7 @@ def images_per_second(augment: Callable[[Tensor], Tensor], x_NHWC: Tensor) -> fl
 
 def measure(size: int, images: int, repeats: int) -> list[dict]:
     """A row for each recipe: images a second of each side, and how many times faster ours is."""
+    images = images // 8 if size >= LARGE else images
     noise = torch.randint(256, (images, 3, size // 8, size // 8), generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(noise.float(), size=size, mode="bilinear")
     x_NHWC = smooth.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

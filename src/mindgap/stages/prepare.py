@@ -57,9 +57,12 @@ def _from_source(params: Params, dataset: str, where: Places) -> None:
     validate_source(where.prepared, EXPECTATIONS / "prepared", where.validation)
 
 
-def _skip(dataset: str, where: Places, line: str) -> None:
+def _skip(dataset: str, where: Places, missing: str) -> None:
+    line = missing.rstrip(".")
     if (where.prepared / "meta.json").exists():
-        raise SourceMissing(f"{line} The dataset that was prepared before is left as it is")
+        raise SourceMissing(f"{line}. The dataset that was prepared before is left as it is")
+    # DVC does not notice by itself that raw files came.
+    line = f"{line}. Then run `dvc repro -f {where.stage}`, and `dvc repro` for the rest"
     print(f"{dataset} is skipped: {line}", flush=True)
     write_skipped(where.prepared, line)
     flow = Flow()
