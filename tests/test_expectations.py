@@ -76,7 +76,8 @@ def test_importing_it_is_cheap():
 def test_good_renders_pass(rendered, name, tmp_path):
     validate_rendered(rendered[name], PREPARED, tmp_path)
     pages = sorted(path.name for path in tmp_path.iterdir())
-    assert pages == [f"rendered_{part}-{name}.html" for part in ("attributes", "checks", "images", "sample")]
+    parts = ("attributes", "checks", "images", "sample")
+    assert pages == [f"flow-{name}.html", *(f"rendered_{part}-{name}.html" for part in parts)]
     text = (tmp_path / f"rendered_checks-{name}.html").read_text()
     assert "passed" in text
     assert "http" not in text.split("</style>")[1]  # opens without a network

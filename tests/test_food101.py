@@ -646,7 +646,8 @@ def test_settings_that_cannot_be_are_named(settings, message):
 def test_the_suites_pass(food_dir, tmp_path):
     validate_source(food_dir, SUITES, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"{part}-food101.html" for part in ("flow", "images", "tokens", "classes", "checks")
+        "flow-food101.html",
+        *(f"food101_{part}-food101.html" for part in ("images", "tokens", "classes", "checks")),
     }
 
 

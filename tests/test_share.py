@@ -678,7 +678,7 @@ def first_is(name: str, value) -> object:
 def test_good_data_passes_every_suite(share, tmp_path):
     validate_source(share, SUITES, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"{part}-share.html" for part in ("checks", "flow", "images", "pairs")
+        f"{suite}-share.html" for suite in ("flow", "share_checks", "share_images", "share_pairs")
     ]
 
 

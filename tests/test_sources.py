@@ -53,7 +53,8 @@ def test_it_loads_and_says_what_it_is(made):
 def test_its_expectations_hold_and_the_page_of_a_report_knows_each_of_them(made, tmp_path):
     name, _, folder = made
     validate_source(folder, PREPARED, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {f"{part}-{name}.html" for part in SOURCES[name].checks}
+    pages = {f"flow-{name}.html", *(f"{name}_{part}-{name}.html" for part in SOURCES[name].checks)}
+    assert {p.name for p in tmp_path.iterdir()} == pages
 
 
 def test_it_does_not_depend_on_the_number_of_workers(made, tmp_path):

@@ -201,7 +201,7 @@ def _render(table_name: str, frame: pd.DataFrame, suite_path: Path, outcomes: li
 def validate_rendered(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
     """Check a rendered dataset: its attributes, its images, a re-rendered sample, statistics of all of it.
 
-    All four pages are written before a failing one raises; a broken file raises DataError.
+    All pages are written before a failing one raises; a broken file raises DataError.
     """
     meta = read_meta(dataset_dir)
     low, high = meta["style"]["erase"]
@@ -213,17 +213,8 @@ def validate_rendered(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> No
         "erase_low": low,
         "erase_high": high,
     }
-    failures = []
-    for part, frame in rendered_tables(dataset_dir).items():
-        name, suite = f"{meta['dataset']}: {part}", Path(suites_dir) / f"rendered_{part}.json"
-        try:
-            validate(
-                name, frame, suite, Path(html_dir) / f"rendered_{part}-{meta['dataset']}.html", parameters
-            )
-        except ExpectationFailed as failure:
-            failures.append(str(failure))
-    if failures:
-        raise ExpectationFailed("\n".join(failures))
+    tables = {f"rendered_{part}": frame for part, frame in rendered_tables(dataset_dir).items()}
+    _validate_dataset(meta, dataset_dir, tables, parameters, suites_dir, html_dir)
 
 
 def validate_source(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
@@ -235,14 +226,26 @@ def validate_source(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None
     for name in expected_arrays(meta):
         read_array(dataset_dir, name, meta, mmap=True)
     name, module = meta["dataset"], SOURCES[meta["dataset"]].module
-    tables = {"flow": _flow_table(dataset_dir)}
-    tables |= {part: pd.DataFrame(columns) for part, columns in module.tables(Path(dataset_dir)).items()}
-    failures = []
-    for part, frame in tables.items():
-        suite = "flow" if part == "flow" else f"{name}_{part}"
-        page, parameters = Path(html_dir) / f"{part}-{name}.html", module.parameters(meta)
+    columns = module.tables(Path(dataset_dir))
+    tables = {f"{name}_{part}": pd.DataFrame(table) for part, table in columns.items()}
+    _validate_dataset(meta, dataset_dir, tables, module.parameters(meta), suites_dir, html_dir)
+
+
+def _validate_dataset(
+    meta: Mapping[str, Any],
+    dataset_dir: Path,
+    tables: Mapping[str, pd.DataFrame],
+    parameters: Mapping[str, Any],
+    suites_dir: Path,
+    html_dir: Path,
+) -> None:
+    """Check a dataset's flow and its tables, named like their suites; their pages are <suite>-<dataset>."""
+    name, failures = meta["dataset"], []
+    for suite, frame in {"flow": _flow_table(dataset_dir), **tables}.items():
+        title = f"{name}: {suite.split('_', 1)[-1]}"
+        page = Path(html_dir) / f"{suite}-{name}.html"
         try:
-            validate(f"{name}: {part}", frame, Path(suites_dir) / f"{suite}.json", page, parameters)
+            validate(title, frame, Path(suites_dir) / f"{suite}.json", page, parameters)
         except ExpectationFailed as failure:
             failures.append(str(failure))
     if failures:

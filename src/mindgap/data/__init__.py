@@ -14,17 +14,15 @@ RENDERED = {
 }
 
 SOURCES = {
-    "share": Source(
-        "share", ("cifar10", "mnist"), weak="cifar10", checks=("flow", "pairs", "images", "checks")
-    ),
+    "share": Source("share", ("cifar10", "mnist"), weak="cifar10", checks=("pairs", "images", "checks")),
     "food101": Source(
-        "food101", ("image", "text"), weak=None, checks=("flow", "images", "tokens", "classes", "checks")
+        "food101", ("image", "text"), weak=None, checks=("images", "tokens", "classes", "checks")
     ),
     "mimic": Source(
         "mimic",
         ("ecg", "bloodlabs"),
         weak=None,
-        checks=("flow", "cohort", "splits", "labs", "values", "scaler", "ecg", "leads", "raw"),
+        checks=("cohort", "splits", "labs", "values", "scaler", "ecg", "leads", "raw"),
         credentialed=True,
     ),
 }

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import jinja2
 import pandas as pd
 
-from mindgap.data import RENDERED, SOURCES
+from mindgap.data import SOURCES
 from mindgap.report.curves import Selection
 from mindgap.report.flow import flow_parts
 from mindgap.report.names import (
@@ -149,9 +149,12 @@ def _checks(selection: Selection) -> list[tuple[str, list[tuple[str, str]]]]:
     """What was checked, and the pages (title, name) that say so."""
     lines = []
     for dataset in selection.datasets:
-        pages = [(part, f"rendered_{part}-{dataset}") for part in RENDERED_CHECKS if dataset in RENDERED]
-        if dataset in SOURCES and not SOURCES[dataset].credentialed:
-            pages += [(part, f"{part}-{dataset}") for part in SOURCES[dataset].checks]
+        kind, parts = ("rendered", RENDERED_CHECKS)
+        if dataset in SOURCES:
+            kind, parts = dataset, SOURCES[dataset].checks
+        pages = [("flow", f"flow-{dataset}"), *((part, f"{kind}_{part}-{dataset}") for part in parts)]
+        if dataset in SOURCES and SOURCES[dataset].credentialed:
+            pages = []  # they stay in its own project
         pages += [(f"curves {regime}", f"curves-{dataset}-{regime}") for regime in selection.regimes]
         lines.append((dataset_name(dataset), pages))
     return [*lines, ("AULC", [("table", "aulc")])]
