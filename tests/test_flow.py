@@ -8,6 +8,7 @@ import pytest
 from mindgap.data.flow import Flow
 from mindgap.expectations import ExpectationFailed, validate_source
 from mindgap.report.build import build_report
+from mindgap.report.curves import read_curve_file
 from mindgap.report.flow import ReportError, flow_parts, read_flow, skipped_line
 from share_raw import share_raw
 from test_report import PAPER, SELECTION, write_curves
@@ -47,6 +48,9 @@ def test_it_is_read_as_it_was_written(tmp_path):
         read_flow(tmp_path / "other.csv")
     with pytest.raises(ReportError, match=r"gone\.csv is not there"):
         read_flow(tmp_path / "gone.csv")
+    for read, name in ((read_flow, "mimic.csv"), (read_curve_file, "mimic-low.csv")):
+        with pytest.raises(ReportError, match="run `dvc repro` in data/mimic, then `mindgap publish mimic`"):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize(

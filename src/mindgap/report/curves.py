@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mindgap.records import CURVE_COLUMNS
-from mindgap.report.flow import Flow, ReportError
+from mindgap.report.flow import Flow, ReportError, mend_of
 
 KEYS = ["mitigation", "query", "seed"]
 NUMBERS = ["balanced_accuracy", "accuracy", "ece", "chance", "ceiling"]
@@ -72,7 +72,7 @@ def _float(text: str) -> float:
 
 
 def _mend(path: Path) -> str:
-    return f"write it anew: dvc repro acquire@{path.stem}"
+    return mend_of(path.stem.rsplit("-", 1)[0], f"acquire@{path.stem}")
 
 
 def _read_file(curves_dir: Path, dataset: str, regime: str, selection: Selection) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from mindgap.data import SOURCES
 from mindgap.data.flow import COLUMNS
 from mindgap.errors import MindGapError
 
@@ -15,9 +16,16 @@ Flow = list[dict[str, str]]
 COUNTS = ("rows_in", "excluded", "repaired", "rows_out")
 
 
+def mend_of(dataset: str, stage: str) -> str:
+    """What to do about a missing file of results; those of a credentialed dataset are published by hand."""
+    if dataset in SOURCES and SOURCES[dataset].credentialed:
+        return f"run `dvc repro` in data/{dataset}, then `mindgap publish {dataset}`"
+    return f"write it anew: dvc repro {stage}"
+
+
 def read_flow(path: Path) -> Flow:
     """The lines of a flow; a file that is missing or of another form raises a ReportError with the mend."""
-    mend = f"write it anew: dvc repro -f prepare@{path.stem}"
+    mend = mend_of(path.stem, f"-f prepare@{path.stem}")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
