@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mindgap.query.badge import residuals
@@ -87,6 +87,7 @@ def test_k_means_pp_sees_residuals_whose_products_underflow_in_float32():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 3), st.integers(0, 999), st.integers(0, 3))
+@example(n=11, classes=2, width=2, seed=1, spread=1)  # two samples of one product: r, h and -r, -h
 def test_k_means_pp_on_small_integers(n, classes, width, seed, spread):
     generator = rng(seed)
     r = torch.randint(-spread, spread + 1, (n, classes), generator=generator).float()

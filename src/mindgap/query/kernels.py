@@ -85,11 +85,12 @@ class OuterProducts:
 
     def __init__(self, r_NC: Tensor, h_ND: Tensor):
         self.r_NC, self.h_ND = r_NC, h_ND
-        self.r_norm_N = _row_norms(r_NC)
-        self.h_norm_N = _row_norms(h_ND)
-        self.norm_N = self.r_norm_N * self.h_norm_N
+        # squares, not norms: the square of a root is off by rounding, and r (x) h is (-r) (x) (-h) exactly
+        self.r_square_N = _row_squares(r_NC)
+        self.h_square_N = _row_squares(h_ND)
+        self.norm_N = (self.r_square_N * self.h_square_N).sqrt()
         # residuals of a confident model go down to 1e-30, whose products underflow in float32: unit vectors
-        self.unit_r_NC = (r_NC / self.r_norm_N.clamp(min=1e-300)[:, None]).to(h_ND.dtype)
+        self.unit_r_NC = (r_NC / self.r_square_N.sqrt().clamp(min=1e-300)[:, None]).to(h_ND.dtype)
         # |rounding of a dot product of length d| <= d eps/2 |x||y|; doubled, and some for the sums around it
         exact = torch.get_float32_matmul_precision() == "highest"  # else TF32 or bfloat16 inside
         eps = torch.finfo(h_ND.dtype).eps if exact else 2.0**-7
@@ -111,7 +112,7 @@ class OuterProducts:
             i, j = i_P[pairs], j_P[pairs]
             h_i, r_j = self.h_ND[i].double(), other.r_NC[j].double()
             dr, dh = self.r_NC[i].double() - r_j, h_i - other.h_ND[j]
-            squares = dr.square().sum(1) * self.h_norm_N[i] ** 2 + other.r_norm_N[j] ** 2 * dh.square().sum(1)
+            squares = dr.square().sum(1) * self.h_square_N[i] + other.r_square_N[j] * dh.square().sum(1)
             out_P[pairs] = squares + 2 * (dr * r_j).sum(1) * (h_i * dh).sum(1)
         return out_P.clamp_(min=0)
 
@@ -139,7 +140,7 @@ class OuterProducts:
             i_n = torch.arange(len(h_nD), device=h_nD.device)
         dot_nB = (h_nD[i_n] if few else h_nD) @ centres.h_ND.T
         cos_nB = cos_r_nB[i_n] * (
-            dot_nB.double() / _positive(self.h_norm_N[rows][i_n][:, None] * centres.h_norm_N)
+            dot_nB.double() / _positive((self.h_square_N[rows][i_n][:, None] * centres.h_square_N).sqrt())
         )
         estimate_nB = floor_nB[i_n] - both_nB[i_n] * cos_nB
         self._settle(nearest_N, i_n + rows.start, centres, estimate_nB)
@@ -238,12 +239,10 @@ def pick_balanced(group_N: Tensor, labelled_count_G: Tensor, n: int, rng: Genera
     return torch.tensor(picks, dtype=torch.int64, device=group_N.device)
 
 
-def _row_norms(x_ND: Tensor) -> Tensor:
+def _row_squares(x_ND: Tensor) -> Tensor:
     # in blocks: asking a reduction for float64 makes it copy the whole matrix first
-    norms = [
-        x_ND[rows].double().square().sum(1).sqrt() for rows in _slices(len(x_ND), BLOCK // x_ND.shape[1])
-    ]
-    return torch.cat(norms) if norms else x_ND.new_zeros(0, dtype=torch.float64)
+    squares = [x_ND[rows].double().square().sum(1) for rows in _slices(len(x_ND), BLOCK // x_ND.shape[1])]
+    return torch.cat(squares) if squares else x_ND.new_zeros(0, dtype=torch.float64)
 
 
 def _plain(x_ND: Tensor) -> OuterProducts:
