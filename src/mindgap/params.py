@@ -197,19 +197,19 @@ def check_params(params: Params) -> None:
 
 
 def _check_data(params: Params) -> None:
-    from mindgap.data import DATASETS, RENDERED, SOURCES
+    from mindgap.data import CREDENTIALED, DATASETS, RENDERED, SOURCES
     from mindgap.data.quintfeatures import Style
 
     for name in params.dataset:
         pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
-        if name in SOURCES and SOURCES[name].credentialed:
+        if name in CREDENTIALED:
             raise ParamsError(
                 f"dataset: {name!r} is credentialed and has a DVC project of its own, which shares nothing: "
                 f"take it out of the list and run `dvc repro` in data/{name} (docs/data.md)"
             )
     for name in params.published:
-        source = pick(SOURCES, name, "published", "mindgap.data.SOURCES")
-        if not source.credentialed:
+        pick(SOURCES, name, "published", "mindgap.data.SOURCES")
+        if name not in CREDENTIALED:
             raise ParamsError(f"published: {name!r} is open: name it in `dataset` instead")
     for name, settings in params.at_scale.prepare.items():
         pick(DATASETS, name, f"scales.{params.scale}.prepare", "mindgap.data.DATASETS")

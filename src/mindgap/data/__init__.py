@@ -27,4 +27,6 @@ SOURCES = {
     ),
 }
 
+CREDENTIALED = {name for name, source in SOURCES.items() if source.credentialed}
+
 DATASETS = {**RENDERED, **SOURCES}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgap.data import SOURCES
+from mindgap.data import CREDENTIALED
 from mindgap.data.errors import DataError
 from mindgap.data.modality import Modality
 
@@ -17,7 +17,7 @@ SKIPPED = "skipped.txt"  # instead of a dataset: the line that says what its sou
 
 def mend(folder: Path) -> str:
     """What to do about a broken folder; DVC brings back or makes anew what it knows."""
-    if folder.name in SOURCES and SOURCES[folder.name].credentialed:
+    if folder.name in CREDENTIALED:
         return f"run `dvc repro -f extract_{folder.name}` in {folder.parent.parent} again"
     return f"run `dvc checkout {folder}` or `dvc repro -f prepare@{folder.name}` again"
 

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from mindgap.data import SOURCES
+from mindgap.data import CREDENTIALED
 from mindgap.data.flow import COLUMNS
 from mindgap.errors import MindGapError
 
@@ -18,7 +18,7 @@ COUNTS = ("rows_in", "excluded", "repaired", "rows_out")
 
 def mend_of(dataset: str, stage: str) -> str:
     """What to do about a missing file of results; those of a credentialed dataset are published by hand."""
-    if dataset in SOURCES and SOURCES[dataset].credentialed:
+    if dataset in CREDENTIALED:
         return f"run `dvc repro` in data/{dataset}, then `mindgap publish {dataset}`"
     return f"write it anew: dvc repro {stage}"
 

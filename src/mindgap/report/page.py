@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import jinja2
 import pandas as pd
 
-from mindgap.data import SOURCES
+from mindgap.data import CREDENTIALED, SOURCES
 from mindgap.report.curves import Selection
 from mindgap.report.flow import flow_parts
 from mindgap.report.names import (
@@ -67,7 +67,7 @@ def render_page(
             _dataset(name, curves, table, named, order[name], selection) for name in selection.datasets
         ],
         flows=[(dataset_name(name), flow_parts(flow)) for name, flow in selection.flows.items()],
-        rounded=[dataset_name(name) for name, source in SOURCES.items() if source.credentialed],
+        rounded=[dataset_name(name) for name in CREDENTIALED],
         skipped=[(dataset_name(name), line) for name, line in selection.skipped.items()],
         runs=runs,
         checks=_checks(selection),
@@ -149,12 +149,12 @@ def _checks(selection: Selection) -> list[tuple[str, list[tuple[str, str]]]]:
     """What was checked, and the pages (title, name) that say so."""
     lines = []
     for dataset in selection.datasets:
-        kind, parts = ("rendered", RENDERED_CHECKS)
-        if dataset in SOURCES:
-            kind, parts = dataset, SOURCES[dataset].checks
-        pages = [("flow", f"flow-{dataset}"), *((part, f"{kind}_{part}-{dataset}") for part in parts)]
-        if dataset in SOURCES and SOURCES[dataset].credentialed:
-            pages = []  # they stay in its own project
+        pages = []
+        if dataset not in CREDENTIALED:  # whose pages stay in its own project
+            kind, parts = ("rendered", RENDERED_CHECKS)
+            if dataset in SOURCES:
+                kind, parts = dataset, SOURCES[dataset].checks
+            pages = [("flow", f"flow-{dataset}"), *((part, f"{kind}_{part}-{dataset}") for part in parts)]
         pages += [(f"curves {regime}", f"curves-{dataset}-{regime}") for regime in selection.regimes]
         lines.append((dataset_name(dataset), pages))
     return [*lines, ("AULC", [("table", "aulc")])]

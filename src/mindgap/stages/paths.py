@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindgap.data import SOURCES
+from mindgap.data import CREDENTIALED
 from mindgap.records import store_root
 
 PAPER = Path("data/paper")
@@ -31,7 +31,7 @@ class Places:
 
 def places(dataset: str) -> Places:
     """The places of a dataset; a credentialed one keeps everything inside its own DVC project."""
-    if dataset in SOURCES and SOURCES[dataset].credentialed:
+    if dataset in CREDENTIALED:
         home = Path("data", dataset)
         store = os.environ.get(f"MINDGAP_STORE_{dataset.upper()}") or home / ".mindgap/store"
         return _places(dataset, home, home / "reports", Path(store), f"extract_{dataset}")
