@@ -74,7 +74,7 @@ def test_a_view_answers_as_the_model_in_eval_mode(make_dataset):
 def test_one_product_of_stacked_heads_is_a_loop_of_dropout_passes(make_dataset):
     view, _, _ = view_of(make_dataset())
     log_probs = view.mc_log_probs_NKC(7)
-    for k, mask_H in enumerate(view._masks):
+    for k, mask_H in enumerate(view._masks[7]):
         logits = (view.fused_NH * mask_H) @ view.head_weight_CH.T + view.head_bias_C
         assert torch.allclose(log_probs[:, k], logits.log_softmax(dim=1), atol=1e-5)
     assert log_probs.std(dim=1).max() > 0

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    ValidationError,
+    model_validator,
+)
 
 from mindgap.errors import MindGapError
 
@@ -115,7 +123,22 @@ class Scale(Block):
 
 
 class Loop(Block):
+    """`dropout_for`: whose models have dropout before the linear layer: all, or only those that need it."""
+
     start: Literal["stratified", "random"]
+    dropout_for: Literal["all", "bald_only"]
+
+
+class Search(Block):
+    """The choice of learning rate, weight decay and augmentation before the first round (paper, 5, A.3)."""
+
+    method: Literal["none", "grid", "halving"]
+    learning_rate: list[PositiveFloat] = Field(min_length=1)
+    weight_decay: list[NonNegativeFloat] = Field(min_length=1)
+    augmentation: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    mitigation: str
+    factor: int = Field(ge=2)
 
 
 @dataclass(frozen=True)
@@ -141,6 +164,7 @@ class Params(Block):
     seeds: list[int] = Field(min_length=1)
     scale: str
     loop: Loop
+    search: Search
     query_settings: dict[str, dict[str, Any]]
     mitigation_settings: dict[str, dict[str, Any]]
     scales: dict[str, Scale]
@@ -149,16 +173,18 @@ class Params(Block):
     def at_scale(self) -> Scale:
         return pick(self.scales, self.scale, "scale", "scales")
 
-    def setting(self, dataset: str, regime: str) -> Setting:
-        """The budget and recipe of a dataset and regime; an unknown one is an error that lists the known."""
+    def setting(self, dataset: str, regime: str, dropout: bool = True) -> Setting:
+        """The budget and recipe of a dataset and regime; an unknown one is an error that lists the known.
+
+        `dropout`: whether the model has its dropout before the linear layer.
+        """
         scale, where = self.at_scale, f"scales.{self.scale}"
         budgets = pick(scale.budget, dataset, "dataset", f"{where}.budget")
         recipes = pick(scale.recipe, dataset, "dataset", f"{where}.recipe")
         budget = pick(budgets, regime, "regime", f"{where}.budget.{dataset}")
         recipe = recipes.get(regime) or pick(recipes, "all", "regime", f"{where}.recipe.{dataset}")
-        return Setting(
-            self.scale, dataset, regime, self.loop.start, budget, recipe, scale.training, scale.model
-        )
+        model = scale.model if dropout else scale.model.model_copy(update={"head_dropout": 0.0})
+        return Setting(self.scale, dataset, regime, self.loop.start, budget, recipe, scale.training, model)
 
 
 def pick(table: Mapping[str, Any], name: str, key: str, where: str) -> Any:
@@ -188,6 +214,7 @@ def check_params(params: Params) -> None:
         _unique(key, getattr(params, key))
     _check_data(params)
     _check_plug_ins(params)
+    _check_search(params.search)
     for dataset in params.dataset:
         for regime in params.regime:
             _check_setting(params, params.setting(dataset, regime))
@@ -262,11 +289,23 @@ def _check_plug_ins(params: Params) -> None:
     for kind in model.encoder:
         pick(ENCODERS, kind, f"{where}.encoder", "mindgap.models.ENCODERS")
     pick(FUSIONS, model.fusion, f"{where}.fusion", "mindgap.models.FUSIONS")
-    if "bald" in params.query and model.head_dropout == 0:
+    needing = [name for name in params.query if METHODS[name].dropout]
+    if needing and model.head_dropout == 0:
         raise ParamsError(
-            f"query: 'bald' needs dropout before the linear layer: "
-            f"set {where}.head_dropout above 0, or leave bald out"
+            f"query: {needing[0]!r} needs dropout before the linear layer: "
+            f"set {where}.head_dropout above 0, or leave {needing[0]} out"
         )
+
+
+def _check_search(search: Search) -> None:
+    from mindgap.augment import AUGMENTATIONS
+    from mindgap.mitigations import MITIGATIONS
+
+    for key in ("learning_rate", "weight_decay", "augmentation", "seeds"):
+        _unique(f"search.{key}", getattr(search, key))
+    for name in search.augmentation:
+        pick(AUGMENTATIONS, name, "search.augmentation", "mindgap.augment.AUGMENTATIONS")
+    pick(MITIGATIONS, search.mitigation, "search.mitigation", "mindgap.mitigations.MITIGATIONS")
 
 
 def _bind_encoder(cls: type, settings: Mapping[str, Any]) -> None:

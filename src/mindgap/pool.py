@@ -70,6 +70,7 @@ class PoolView:
         )
         self.rng, self.round, self.rounds, self.memory = rng, round, rounds, memory
         self.oracle_y_N = oracle_y_N
+        self._masks: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.present_NM)
@@ -169,11 +170,11 @@ class PoolView:
         return (logits.unflatten(1, (k, self.num_classes)) + self.head_bias_C).log_softmax(dim=2)
 
     def _masks_KH(self, k: int) -> Tensor:
-        if getattr(self, "_masks", None) is None or len(self._masks) != k:
+        if k not in self._masks:
             keep = 1 - self.head_dropout
             draws = torch.rand((k, self._model.head.in_features), generator=self.rng)
-            self._masks = ((draws < keep).float() / keep).to(self.device)
-        return self._masks
+            self._masks[k] = ((draws < keep).float() / keep).to(self.device)
+        return self._masks[k]
 
     @torch.no_grad()
     def _fuse(self, tokens, present) -> Tensor:

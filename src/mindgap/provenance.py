@@ -57,10 +57,10 @@ def _is_text(node: ast.AST) -> bool:
 
 @functools.cache
 def commit() -> str:
-    """The checkout's commit, "+" behind it when files differ from it; "unknown" outside a checkout."""
+    """The checkout's commit, "+" behind it when code differs from it; "unknown" outside a checkout."""
     try:
         head = _git("rev-parse", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ CURVE_COLUMNS = (
 )  # fmt: skip
 
 
+# Of a record's provenance what has to be one and the same over a table, and what is only told.
+MUST_AGREE = ("data", "numerics")
+DETAILS = ("commit", "device", "versions")
+
+
 class RecordError(MindGapError):
     """A record cannot be read, or is not what it should be."""
 
@@ -32,6 +37,34 @@ def digest_of(value: Any) -> str:
     """SHA-256 of a JSON-able value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def provenance_json(records: Iterable[Mapping[str, Any]]) -> str:
+    """Where the runs of a dataset and regime come from, by the digests of the curves.
+
+    Settings stand once, under their digest. Rounds of a run may have been made at several commits and on
+    several devices; their data, code and settings are one, as the run's digest is of them.
+    """
+    runs: dict[str, dict] = {}
+    settings = {}
+    for record in records:
+        made = record["provenance"]
+        run = runs.setdefault(
+            record["run"][:16],
+            {
+                "settings": digest_of(made["settings"])[:16],
+                "code": made["code"],
+                **{name: made[name] for name in MUST_AGREE},
+                **{name: [] for name in DETAILS},
+                "seconds": 0.0,
+            },
+        )
+        settings[run["settings"]] = made["settings"]
+        for name in DETAILS:
+            if made[name] not in run[name]:
+                run[name].append(made[name])
+        run["seconds"] = round(run["seconds"] + sum(record["seconds"].values()), 4)
+    return json.dumps({"runs": runs, "settings": settings}, indent=1, sort_keys=True) + "\n"
 
 
 def store_root() -> Path:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
 from mindgap.data.dataset import Dataset, load_dataset
-from mindgap.errors import MindGapError
+from mindgap.errors import DivergenceError, MindGapError
 from mindgap.loop import Run, initial_record, run_cell
 from mindgap.machine import Machine
 from mindgap.progress import Progress
@@ -37,12 +37,16 @@ class SweepError(MindGapError):
 
 @dataclass(frozen=True)
 class Job:
-    """One run to execute: an initial model, or a cell that starts from one."""
+    """One run to execute: an initial model, or a cell that starts from one.
+
+    A trial is an initial model of which it is a result, too, that its training diverges.
+    """
 
     run: Run
     data: Path
     store: Path
     initial: Path | None = None
+    trial: bool = False
 
     def __str__(self) -> str:
         return str(self.run.cell)
@@ -60,13 +64,22 @@ class Job:
         """Where an initial model's weights lie in the store."""
         return self.record_store.folder / "weights.safetensors"
 
+    @property
+    def diverged(self) -> Path:
+        """Where it is written down that a trial diverged, and how."""
+        return self.record_store.folder / "diverged.txt"
+
+    @property
+    def finished_rounds(self) -> int:
+        return self.rounds if self.trial and self.diverged.exists() else self.record_store.finished_rounds
+
 
 def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
     """Finish every job that is not; failures are raised together when the rest is done."""
-    missing = [job for job in jobs if job.record_store.finished_rounds < job.rounds]
-    begun = sum(job.record_store.finished_rounds > 0 for job in missing)
+    missing = [job for job in jobs if job.finished_rounds < job.rounds]
+    begun = sum(job.finished_rounds > 0 for job in missing)
     print(f"{title}: {len(jobs)} runs, {len(jobs) - len(missing)} finished before, {begun} begun", flush=True)
-    done = sum(job.record_store.finished_rounds for job in missing)
+    done = sum(job.finished_rounds for job in missing)
     with Progress(title, total=sum(job.rounds for job in missing), done=done, unit="rounds") as progress:
         workers = min(machine.workers, len(missing))
         if workers <= 1:
@@ -113,7 +126,7 @@ def _run_in_pool(
                     elif error is not None:
                         failures.append((job, _explain(error)))
                 # Records say how far runs are: a queue's lock would be lost with a killed worker.
-                progress.reach(sum(job.record_store.finished_rounds for job in jobs))
+                progress.reach(sum(job.finished_rounds for job in jobs))
         # All unfinished jobs are lost with the pool; one that is lost each time may be the killer.
         waiting = []
         for job in lost:
@@ -165,8 +178,13 @@ def run_job(job: Job, device: str, on_round: Callable[[], None] = lambda: None) 
             initial = json.loads(job.initial.with_suffix(".json").read_text())
             weights = load_file(job.initial.with_suffix(".safetensors"))
             run_cell(job.run, dataset, initial, weights, store, lambda round: on_round())
-        elif store.finished_rounds == 0:
-            record, model = initial_record(job.run, dataset)
+        elif job.finished_rounds == 0:
+            try:
+                record, model = initial_record(job.run, dataset)
+            except DivergenceError as error:
+                if not job.trial:
+                    raise
+                return write_atomically(job.diverged, f"{error}\n".encode())
             weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
             write_atomically(job.weights, serialise(weights))
             store.append(record)

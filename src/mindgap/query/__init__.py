@@ -16,7 +16,7 @@ METHODS = {
     "random": Method(random),
     "entropy": Method(entropy),
     "margin": Method(margin),
-    "bald": Method(bald),
+    "bald": Method(bald, dropout=True),
     "kcenter_greedy": Method(kcenter_greedy),
     "badge": Method(badge),
     "bmmal": Method(bmmal),

@@ -19,12 +19,14 @@ class QueryError(MindGapError, ValueError):
 class Method:
     """A query method `fn(view, n, **hyperparameters)` and how it is to be reported.
 
-    A control is a measuring rod, not a competitor; an oracle sees the labels of the pool.
+    A control is a measuring rod, not a competitor; an oracle sees the labels of the pool; `dropout`: it asks
+    for Monte-Carlo passes, so its model has to have dropout before the linear layer.
     """
 
     fn: Callable[..., Tensor]
     kind: Literal["query", "control"] = "query"
     oracle: bool = False
+    dropout: bool = False
 
 
 def clamp(n: int, size: int) -> int:

@@ -24,6 +24,8 @@ class Places:
     runs: Path
     curves: Path
     flow: Path
+    provenance: Path
+    search: Path
     validation: Path
     store: Path
     stage: str  # the DVC stage that prepares it
@@ -45,6 +47,8 @@ def _places(dataset: str, home: Path, reports: Path, store: Path, stage: str) ->
         home / "runs",
         reports / "curves",
         reports / "flow",
+        reports / "provenance",
+        reports / "search",
         reports / "validation",
         store,
         stage,

@@ -6,8 +6,8 @@ import inspect
 import io
 import json
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from mindgap.loop import Cell, Run
 from mindgap.machine import Machine
 from mindgap.mitigations import MITIGATIONS
 from mindgap.models import ENCODERS
-from mindgap.params import Params
+from mindgap.params import DatasetRecipe, Params, Setting
 from mindgap.provenance import SOURCE, code_digest, commit, versions
 from mindgap.query import METHODS
 from mindgap.query.select import hyperparameters
-from mindgap.records import CURVE_COLUMNS, digest_of, write_atomically
+from mindgap.records import CURVE_COLUMNS, digest_of, provenance_json, write_atomically
+from mindgap.search import SEARCH_COLUMNS, choose, rows_of
 from mindgap.stages.paths import places
 from mindgap.stages.prepare import write_skipped
 from mindgap.sweep import Job, execute
@@ -34,23 +35,26 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
     try:
         dataset = _dataset(params, dataset_name, regime)
     except SourceMissing as missing:
+        write_atomically(where.search / f"{dataset_name}-{regime}.csv", search_csv([]).encode())
         return write_skipped(where.models / f"{dataset_name}-{regime}", str(missing))
-    jobs = [
-        Job(
-            run_of(params, Cell(dataset_name, regime, mitigation, seed), dataset),
-            where.prepared,
-            where.store,
-        )
-        for mitigation in params.mitigation
-        for seed in params.seeds
-    ]
-    execute(jobs, Machine.from_environment(), f"train {dataset_name}-{regime}")
+    name = f"{dataset_name}-{regime}"
+    recipe = _search(params, dataset, dataset_name, regime)
+    jobs = {}
+    for mitigation in params.mitigation:
+        for seed in params.seeds:
+            cell = Cell(dataset_name, regime, mitigation, seed)
+            for dropout in dropouts(params):
+                run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
+                jobs[_initial(params, cell, dropout)] = Job(run, where.prepared, where.store)
+    execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
     # DVC empties the folder first only where the output does not persist.
-    shutil.rmtree(where.models / f"{dataset_name}-{regime}", ignore_errors=True)
-    for job in jobs:
-        initial, record = _initial(job.run.cell), job.record_store.read()[0]
+    shutil.rmtree(where.models / name, ignore_errors=True)
+    for initial, job in jobs.items():
         write_atomically(initial.with_suffix(".safetensors"), job.weights.read_bytes())
-        write_atomically(initial.with_suffix(".json"), json.dumps(record, indent=1).encode())
+        record = json.dumps(job.record_store.read()[0], indent=1)
+        write_atomically(initial.with_suffix(".json"), record.encode())
+    if recipe is not None:
+        write_atomically(_recipe_file(dataset_name, regime), recipe.model_dump_json(indent=1).encode())
 
 
 def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
@@ -60,29 +64,50 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
         dataset = _dataset(params, dataset_name, regime)
     except SourceMissing as missing:
         write_skipped(where.runs / name, str(missing))
+        write_atomically(where.provenance / f"{name}.json", provenance_json([]).encode())
         return write_atomically(where.curves / f"{name}.csv", curves_csv([], None).encode())
-    jobs = []
+    recipe, jobs = _chosen(params, dataset_name, regime), []
     for mitigation in params.mitigation:
         for seed in params.seeds:
-            initial = _initial(Cell(dataset_name, regime, mitigation, seed))
-            initial_digest = _initial_digest(initial)
             for query in params.query:
                 cell = Cell(dataset_name, regime, mitigation, seed, query)
-                run = run_of(params, cell, dataset, initial_digest)
+                dropout = params.loop.dropout_for == "all" or METHODS[query].dropout
+                initial = _initial(params, cell, dropout)
+                setting = setting_of(params, cell, recipe, dropout)
+                run = run_of(params, cell, dataset, _initial_digest(initial), setting)
                 jobs.append(Job(run, where.prepared, where.store, initial))
     execute(jobs, Machine.from_environment(), f"acquire {name}")
     records = [record for job in jobs for record in job.record_store.read()]
     lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
     write_atomically(where.runs / name / "records.jsonl", lines.encode())
     write_atomically(where.curves / f"{name}.csv", curves_csv(records, dataset).encode())
+    write_atomically(where.provenance / f"{name}.json", provenance_json(records).encode())
 
 
-def run_of(params: Params, cell: Cell, dataset: Dataset, initial_digest: str | None = None) -> Run:
+def dropouts(params: Params) -> tuple[bool, ...]:
+    """The kinds of initial models: with dropout before the linear layer, and without if not all have it."""
+    return (True,) if params.loop.dropout_for == "all" else (True, False)
+
+
+def setting_of(params: Params, cell: Cell, recipe: DatasetRecipe | None, dropout: bool) -> Setting:
+    """The setting of a cell, with the recipe that a search chose, if one did."""
+    setting = params.setting(cell.dataset, cell.regime, dropout)
+    return setting if recipe is None else replace(setting, recipe=recipe)
+
+
+def run_of(
+    params: Params,
+    cell: Cell,
+    dataset: Dataset,
+    initial_digest: str | None = None,
+    setting: Setting | None = None,
+) -> Run:
     """A cell with its settings resolved and the digest of everything its numbers depend on.
 
-    `initial_digest` is that of the weights it starts from; an initial model has none.
+    `initial_digest` is that of the weights it starts from; an initial model has none. `setting`: the one of
+    params.yaml by default.
     """
-    setting = params.setting(cell.dataset, cell.regime)
+    setting = setting or params.setting(cell.dataset, cell.regime)
     mitigation = MITIGATIONS[cell.mitigation]
     mitigation_settings = {**_defaults(mitigation), **params.mitigation_settings.get(cell.mitigation, {})}
     files, query_settings = [Path(inspect.getfile(mitigation))], {}
@@ -107,6 +132,7 @@ def run_of(params: Params, cell: Cell, dataset: Dataset, initial_digest: str | N
     provenance = {
         "commit": commit(),
         "code": depends_on["code"],
+        "numerics": code_digest(),
         "data": dataset.digest,
         "versions": versions(),
         "settings": {k: depends_on[k] for k in ("setting", "mitigation_settings", "query_settings")},
@@ -118,6 +144,15 @@ def encoder_files(kind: str, name: str) -> list[Path]:
     """The code of an encoder; MiniLM's weights are pinned by hash in a module of its own."""
     files = [Path(inspect.getfile(ENCODERS[kind][name]))]
     return [*files, SOURCE / "minilm.py"] if name == "minilm" else files
+
+
+def search_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The trials of a search; the header alone where there was none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, SEARCH_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) -> str:
@@ -165,9 +200,47 @@ def _initial_digest(initial: Path) -> str:
     return hashlib.sha256(initial.with_suffix(".safetensors").read_bytes()).hexdigest()
 
 
-def _initial(cell: Cell) -> Path:
-    """Where a cell's initial model lies, as .safetensors and .json; the query makes no difference."""
-    return places(cell.dataset).models / f"{cell.dataset}-{cell.regime}" / f"{cell.mitigation}-{cell.seed}"
+def _initial(params: Params, cell: Cell, dropout: bool) -> Path:
+    """Where a cell's initial model lies, as .safetensors and .json; the query itself makes no difference."""
+    kind = "" if dropout else "-no_dropout"
+    folder = places(cell.dataset).models / f"{cell.dataset}-{cell.regime}"
+    return folder / f"{cell.mitigation}-{cell.seed}{kind}"
+
+
+def _recipe_file(dataset_name: str, regime: str) -> Path:
+    """Where a search leaves the recipe it chose."""
+    return places(dataset_name).models / f"{dataset_name}-{regime}" / "recipe.json"
+
+
+def _chosen(params: Params, dataset_name: str, regime: str) -> DatasetRecipe | None:
+    """The recipe that the train stage chose; None where Table 5's is taken as it is."""
+    if params.search.method == "none":
+        return None
+    path = _recipe_file(dataset_name, regime)
+    if not path.exists():
+        raise MindGapError(f"{path} is missing: run `dvc repro train@{dataset_name}-{regime}`")
+    return DatasetRecipe.model_validate_json(path.read_text())
+
+
+def _search(params: Params, dataset: Dataset, dataset_name: str, regime: str) -> DatasetRecipe | None:
+    """The recipe that params.search chooses, None where it is off; its trials as reports/search."""
+    where, search, name = places(dataset_name), params.search, f"{dataset_name}-{regime}"
+    recipe, rows = None, []
+    if search.method != "none":
+        setting = params.setting(dataset_name, regime)
+
+        def job_of(one: Setting, seed: int) -> Job:
+            cell = Cell(dataset_name, regime, search.mitigation, seed)
+            return Job(run_of(params, cell, dataset, setting=one), where.prepared, where.store, trial=True)
+
+        def finish(jobs: Sequence[Job]) -> None:
+            execute(jobs, Machine.from_environment(), f"search {name}")
+
+        has_images = any(modality.kind == "image" for modality in dataset.modalities.values())
+        recipe, trials = choose(search, setting, has_images, job_of, finish)
+        rows = rows_of(search, setting, recipe, trials)
+    write_atomically(where.search / f"{name}.csv", search_csv(rows).encode())
+    return recipe
 
 
 def _defaults(cls: type) -> dict[str, Any]:
