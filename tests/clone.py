@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from test_sweep import small
+from small_project import small
 
 ROOT = Path(__file__).parents[1]
 # What a run makes: a clone makes its own.

@@ -1,13 +1,18 @@
 """Fixtures that several files use."""
 
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mindgap import sweep
 from mindgap.data.dataset import Dataset, Split, subset_name, subsets
 from mindgap.data.modality import Modality
+from mindgap.stages.prepare import prepare_stage
+from small_project import ROOT, params_in
 
 # Neither DVC nor Great Expectations may report to its makers, also when pytest is called by hand.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -50,3 +55,30 @@ def make_dataset():
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A project folder with the rendered dataset in it."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "reports" / "expectations", folder / "reports" / "expectations")
+    shutil.copytree(ROOT / "data" / "paper", folder / "data" / "paper")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        prepare_stage(params_in(folder), "missing")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def project(prepared, tmp_path, monkeypatch) -> Path:
+    """A copy of the prepared project as the working folder, one worker, a store of its own."""
+    folder = tmp_path / "project"
+    shutil.copytree(prepared, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MINDGAP_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("MINDGAP_WORKERS", "1")
+    sweep._dataset.cache_clear()
+    return folder

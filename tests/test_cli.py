@@ -31,7 +31,7 @@ def test_help_names_every_step(monkeypatch, capsys):
 
 
 def test_checked_parameters_leave_a_mark(monkeypatch, tmp_path):
-    from test_sweep import params_in
+    from small_project import params_in
 
     params_in(tmp_path)
     (tmp_path / "data").mkdir()

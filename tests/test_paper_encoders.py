@@ -14,8 +14,8 @@ from mindgap.machine import Machine
 from mindgap.params import Params, load_params
 from mindgap.stages.runs import run_of
 from mindgap.sweep import Job, execute
+from small_project import small
 from test_sources import RAW, prepare
-from test_sweep import small
 
 # Labels of the two rounds, and the kinds of encoder that the dataset's modalities take at paper scale.
 CASES = {

@@ -10,7 +10,7 @@ from mindgap.records import CURVE_COLUMNS
 from mindgap.report.flow import read_flow
 from mindgap.stages.paths import CURVES, FLOW, places
 from mindgap.stages.publish import publish_stage
-from test_sweep import params_in
+from small_project import params_in
 
 CURVE = f"{','.join(CURVE_COLUMNS)}\n" + ",".join(["0.5"] * len(CURVE_COLUMNS)) + "\n"
 

@@ -8,7 +8,7 @@ from mindgap.loop import Cell, initial_record
 from mindgap.params import load_params
 from mindgap.stages.runs import run_of
 from share_raw import share_raw
-from test_sweep import ROOT
+from small_project import ROOT
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.presence import subset_name, subsets
 from mindgap.expectations import validate_source
 from share_raw import share_raw
-from test_sweep import SMALL_SOURCES, small
+from small_project import SMALL_SOURCES, small
 
 PREPARED = Path(__file__).parents[1] / "reports/expectations/prepared"
 RAW = {

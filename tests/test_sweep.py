@@ -1,6 +1,5 @@
 """Stages as functions: a whole small pipeline in one process, its runs here or in worker processes."""
 
-import copy
 import json
 import os
 import shutil
@@ -26,65 +25,9 @@ from mindgap.stages.paths import CURVES, places
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import report_stage
 from mindgap.stages.runs import acquire_stage, train_stage
+from small_project import params_in, small
 
-ROOT = Path(__file__).parents[1]
 MISSING = places("missing")
-RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
-
-# The datasets from outside as the tests' small raw folders have them.
-SMALL_SOURCES = {
-    "share": {"train_size": 200, "test_size": 60, "canonical": False},
-    "food101": {"train_size": 202, "test_size": 101, "image_size": 16},
-    "mimic": {"release": "demo", "test_subjects": 0, "test_fraction": 0.3, "ecg_samples": 500},
-}
-
-
-def small(**changes) -> dict:
-    """The shipped parameters, cut down to seconds."""
-    raw = copy.deepcopy(RAW)
-    tiny = raw["scales"]["tiny"]
-    tiny["render"] |= {"train_size": 200, "test_size": 60, "image_size": 16, "texture_period": 0.25}
-    tiny["model"] |= {"width": 16, "fusion_feedforward": 16}
-    for name, settings in SMALL_SOURCES.items():
-        tiny["prepare"][name] |= settings
-    for name in ("missing", *SMALL_SOURCES):
-        tiny["recipe"][name]["all"] |= {"epochs": 2, "batch_size": 16}
-        tiny["budget"][name]["low"] = {"initial": 20, "validation": 20, "acquisition": 10, "rounds": 3}
-    tiny["training"] |= {"min_samples_per_epoch": 32, "warmup_epochs": 0.5}
-    return raw | {"dataset": ["missing"], "query": ["random", "badge"], "seeds": [0, 1]} | changes
-
-
-def params_in(folder: Path, **changes):
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(small(**changes), sort_keys=False))
-    return load_params(path)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    """A project folder with the rendered dataset in it."""
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "reports" / "expectations", folder / "reports" / "expectations")
-    shutil.copytree(ROOT / "data" / "paper", folder / "data" / "paper")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        prepare_stage(params_in(folder), "missing")
-    finally:
-        os.chdir(before)
-    return folder
-
-
-@pytest.fixture
-def project(prepared, tmp_path, monkeypatch) -> Path:
-    """A copy of the prepared project as the working folder, one worker, a store of its own."""
-    folder = tmp_path / "project"
-    shutil.copytree(prepared, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MINDGAP_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("MINDGAP_WORKERS", "1")
-    sweep._dataset.cache_clear()
-    return folder
 
 
 def run_all(params) -> bytes:

@@ -9,11 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 CELL = ["scale", "dataset", "mitigation", "regime", "query", "subset"]
 AULC_COLUMNS = [
     *(*CELL, "n_seeds", "rounds", "aulc_mean", "aulc_std", "mean_accuracy", "mean_accuracy_std"),
-    *("chance_aulc", "ceiling_aulc", "paper_mean", "paper_std"),
+    *("aulc_ci95", "chance_aulc", "ceiling_aulc", "paper_mean", "paper_std"),
+]
+# What claims, comparisons and statistics look at, of our runs and of the paper's alike: accuracies in [0, 1].
+ACCURACY_COLUMNS = [
+    *("dataset", "mitigation", "regime", "query", "subset", "n_seeds", "mean", "std", "chance", "ceiling"),
 ]
 
 
@@ -45,6 +50,7 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
         mean, std = math.fsum(areas) / len(areas), spread(areas)
         numbers = {"n_seeds": len(areas), "rounds": rounds, "aulc_mean": mean, "aulc_std": std}
         numbers |= {"mean_accuracy": mean / (rounds - 1), "mean_accuracy_std": std / (rounds - 1)}
+        numbers["aulc_ci95"] = half_width(std, len(areas))
         numbers |= {name: cell[name].iloc[0] for name in ("chance_aulc", "ceiling_aulc")}
         rows.append(dict(zip(CELL, key, strict=True)) | numbers)
     return pd.DataFrame(rows).reindex(columns=AULC_COLUMNS).astype({"paper_mean": float, "paper_std": float})
@@ -53,6 +59,25 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
 def spread(values: Sequence[float]) -> float:
     """The sample standard deviation; NaN for one value, whose spread is unknown."""
     return float(np.std(np.sort(values), ddof=1)) if len(values) > 1 else math.nan
+
+
+def half_width(std: float, n: int, confidence: float = 0.95) -> float:
+    """Half of Student's confidence interval of a mean of n values, which assumes them normal; NaN for one.
+
+    With three seeds it is 2.5 standard deviations: wide, and that is what three seeds allow.
+    """
+    return math.nan if n < 2 else float(student.ppf((1 + confidence) / 2, n - 1)) * std / math.sqrt(n)
+
+
+def mean_accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """The tidy table as mean accuracies along the curve, AULC / (N - 1): comparable whatever N."""
+    intervals = table["rounds"] - 1
+    return table.assign(
+        mean=table["mean_accuracy"],
+        std=table["mean_accuracy_std"],
+        chance=table["chance_aulc"] / intervals,
+        ceiling=table["ceiling_aulc"] / intervals,
+    )[ACCURACY_COLUMNS]
 
 
 def tidy(curves: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.DataFrame:

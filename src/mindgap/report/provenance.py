@@ -1,0 +1,139 @@
+"""Where the runs of a report come from (reports/provenance), and that they belong into one table.
+
+A table compares runs on one dataset by one code: two versions of the data, of the numerics or of a setting in
+it are an error that names a run of each. Commits, devices and package versions may differ; the page tells them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mindgap.records import DETAILS, MUST_AGREE
+from mindgap.report.curves import Selection
+from mindgap.report.flow import ReportError, mend_of
+
+CELL = ["dataset", "regime", "mitigation", "query", "seed"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One dataset and regime: what all its runs share, and what is told of them."""
+
+    dataset: str
+    regime: str
+    runs: int
+    data: str
+    numerics: str
+    commits: Sequence[str]
+    devices: Sequence[str]
+    versions: Sequence[str]
+    hours: float
+    setting: Mapping[str, Any]
+
+
+def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> list[Origin]:
+    """The origins of all datasets and regimes, checked to be of one kind. Raises ReportError."""
+    named = curves.drop_duplicates("run").set_index("run")[CELL]
+    files = {key: _read(folder, *key, named) for key in product(selection.datasets, selection.regimes)}
+    runs = [run for _, of_file in files.values() for run in of_file.values()]
+    _check_one(folder, runs, ["numerics"], [], "the code of the numerics")
+    _check_one(folder, runs, ["data"], ["dataset"], "the data")
+    _check_one(folder, runs, ["code"], ["dataset", "mitigation", "query"], "the code")
+    _check_one(folder, runs, ["settings"], ["dataset", "regime", "mitigation", "query"], "the settings")
+    _check_one(folder, runs, ["shared"], ["dataset", "regime"], "the setting")
+    return [_origin(*key, settings, of_file) for key, (settings, of_file) in files.items()]
+
+
+def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple[dict, dict[str, dict]]:
+    """Settings and runs of a file, those of the report only, each with its cell."""
+    path = Path(folder) / f"{dataset}-{regime}.json"
+    mend = mend_of(dataset, f"-f acquire@{path.stem}")
+    try:
+        made = json.loads(path.read_text())
+        settings, runs = made["settings"], made["runs"]
+    except FileNotFoundError as error:
+        raise ReportError(f"{path} is not there; {mend}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReportError(f"{path} is no record of provenance ({error!r}); {mend}") from error
+    wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
+    kept = {}
+    for digest, cell in zip(wanted.index, wanted.to_dict("records"), strict=True):
+        if digest not in runs:
+            raise ReportError(f"{path} does not tell where run {digest} ({_name(cell)}) comes from; {mend}")
+        lacking = [name for name in ("settings", "code", *MUST_AGREE, *DETAILS) if name not in runs[digest]]
+        if lacking or runs[digest]["settings"] not in settings:
+            lack = ", ".join(lacking) or f"the settings {runs[digest]['settings']}"
+            raise ReportError(f"{path}: run {digest} ({_name(cell)}) lacks {lack}; {mend}")
+        setting = settings[runs[digest]["settings"]]["setting"]
+        kept[digest] = {**runs[digest], **cell, "cell": cell, "run": digest, "shared": _shared(setting)}
+    return settings, kept
+
+
+def _shared(setting: Mapping[str, Any]) -> str:
+    """What all runs of a dataset and regime share: dropout may be of some methods only."""
+    model = {key: value for key, value in setting["model"].items() if key != "head_dropout"}
+    return json.dumps({**setting, "model": model}, sort_keys=True)
+
+
+def _check_one(
+    folder: Path, runs: Iterable[Mapping], names: Sequence[str], within: Sequence[str], what: str
+) -> None:
+    """One value of `names` within each group."""
+    first: dict[tuple, Mapping] = {}
+    for run in runs:
+        other = first.setdefault(tuple(run[key] for key in within), run)
+        for name in names:
+            if run[name] != other[name]:
+                raise ReportError(
+                    f"{folder}: {what} of run {run['run']} ({_name(run['cell'])}) is not that of run "
+                    f"{other['run']} ({_name(other['cell'])}): {_differ(run[name], other[name])}. Numbers of "
+                    f"both do not belong into one table: make them anew with one checkout (dvc repro)"
+                )
+
+
+def _differ(one: str, other: str) -> str:
+    """The first difference of two digests or settings, in few words."""
+    if not one.startswith("{"):
+        return f"{one[:12]} and {other[:12]}"
+    ours, theirs = (_flat(json.loads(text)) for text in (one, other))
+    key = min(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+    return f"{key} is {ours.get(key)} and {theirs.get(key)}"
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    parts = [_flat(part, f"{path}.{key}" if path else str(key)) for key, part in value.items()]
+    return {key: one for part in parts for key, one in part.items()}
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    return ", ".join([cell["dataset"], cell["regime"], cell["query"], cell["mitigation"]]) + (
+        f", seed {cell['seed']}"
+    )
+
+
+def _origin(dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Mapping]) -> Origin:
+    one = next(iter(runs.values()))
+    told = {name: {_text(value) for run in runs.values() for value in run[name]} for name in DETAILS}
+    return Origin(
+        dataset,
+        regime,
+        len(runs),
+        one["data"],
+        one["numerics"],
+        sorted(told["commit"]),
+        sorted(told["device"]),
+        sorted(told["versions"]),
+        sum(run["seconds"] for run in runs.values()) / 3600,
+        settings[one["settings"]]["setting"],
+    )
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in sorted(value.items())) if isinstance(value, dict) else str(value)
