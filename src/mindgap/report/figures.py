@@ -1,5 +1,6 @@
 """Learning curves and AULC bars as SVG and PNG, byte for byte the same on every call.
 
+A figure shows a dataset with or without a mitigation in all regimes, as the paper's Figures 2 to 11 do.
 Figures are objects of their own (no pyplot): no global state, nothing left open. A method has one colour,
 marker and line wherever it appears; the colours are told apart by colour-blind readers (Okabe and Ito, Tol).
 """
@@ -7,6 +8,7 @@ marker and line wherever it appears; the colours are told apart by colour-blind 
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -15,8 +17,17 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
-from mindgap.report.names import CONTROLS, dataset_name, method_name, mitigation_name, subset_name
+from mindgap.report.names import (
+    CONTROLS,
+    dataset_name,
+    method_name,
+    mitigation_name,
+    modalities_of,
+    subset_name,
+)
+from mindgap.report.paper_tables import DETAIL
 
 # Colour, marker, line of each method.
 STYLES = {
@@ -41,11 +52,18 @@ RC = {
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
     "axes.titlesize": 10,
+    "axes.titley": 1.0,  # or matplotlib searches for a free place
     "lines.linewidth": 1.5,
     "lines.markersize": 4,
     "hatch.linewidth": 0.6,
 }
 GREY = "#666666"
+# The paper's figure of each dataset and mitigation.
+FIGURES = {cell: table - 5 for cell, table in DETAIL.items()}
+FIGURES_NOTE = (
+    "The paper's list of figures was not at hand: its Figures 2 to 11, as many as its Tables 7 to 16, are "
+    "taken to come in their order."
+)
 
 
 def method_style(query: str) -> tuple[str, str, str]:
@@ -61,36 +79,46 @@ def save(figure: Figure, stem: Path) -> None:
 
 
 def learning_curves(curves: pd.DataFrame, subsets: Sequence[str], weak: str | None, stem: Path) -> None:
-    """A panel per subset, a line per method, a band of one standard deviation over seeds.
+    """Regimes down, a panel per subset, a line per method, a band of one standard deviation over seeds.
 
-    `curves` are the rows of one dataset, regime and mitigation.
+    `curves` are the rows of one dataset and mitigation.
     """
+    regimes = curves["regime"].unique().tolist()
     rows, cols = _grid(len(subsets))
-    stats = curves.groupby(["subset", "query", "labelled"], sort=False)["balanced_accuracy"].agg(
-        ["mean", "std"]
-    )
-    tops = _tops(curves, stats)
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(2.9 * cols + 0.5, 2.45 * rows + 1.15))
-        axes = figure.subplots(rows, cols, squeeze=False, sharex=True).flatten()
-        for ax, subset in zip(axes, subsets, strict=False):
-            _curve_panel(ax, stats.loc[subset], curves[curves["subset"] == subset].iloc[0], tops[subset])
-            _panel_title(ax, subset, subsets, weak)
-        for ax in axes[len(subsets) :]:
-            ax.set_visible(False)
-        for i in range(len(subsets)):
-            axes[i].tick_params(labelbottom=i + cols >= len(subsets))
-            if i + cols >= len(subsets):
-                axes[i].set_xlabel("labelled samples")
-        for ax in axes[::cols]:
-            ax.set_ylabel("balanced accuracy")
-        _finish(figure, axes[0], curves.iloc[0], above=0.62, below=0.55)
+        panel = 2.45 if len(regimes) == 1 else 2.1
+        figure = Figure(figsize=(2.9 * cols + 0.5, panel * rows * len(regimes) + 0.4))
+        axes = figure.subplots(rows * len(regimes), cols, squeeze=False)
+        for i, regime in enumerate(regimes):
+            block = axes[i * rows : (i + 1) * rows]
+            _curve_block(block, curves[curves["regime"] == regime], subsets)
+            for ax, subset in zip(block.flat, subsets, strict=False):
+                if i == 0 or rows > 1:
+                    _panel_title(ax, subset, subsets, weak)
+            for ax in block[:, 0]:
+                _left_label(ax, "balanced accuracy", regime if len(regimes) > 1 else "")
+        for ax in block.flat[max(0, len(subsets) - cols) : len(subsets)]:
+            ax.set_xlabel("labelled samples")
+        _finish(figure, curves, above=0.62, below=0.55, left=0.66 if len(regimes) == 1 else 0.88)
         save(figure, stem)
 
 
 def _grid(panels: int) -> tuple[int, int]:
     cols = panels if panels <= 4 else 4
     return math.ceil(panels / cols), cols
+
+
+def _curve_block(axes: np.ndarray, curves: pd.DataFrame, subsets: Sequence[str]) -> None:
+    """The panels of one regime; numbers of labels stand below the lowest of each column."""
+    stats = curves.groupby(["subset", "query", "labelled"], sort=False)["balanced_accuracy"].agg(
+        ["mean", "std"]
+    )
+    tops, cols = _tops(curves, stats), axes.shape[1]
+    for i, (ax, subset) in enumerate(zip(axes.flat, subsets, strict=False)):
+        _curve_panel(ax, stats.loc[subset], curves[curves["subset"] == subset].iloc[0], tops[subset])
+        ax.tick_params(labelbottom=i + cols >= len(subsets))
+    for ax in axes.flat[len(subsets) :]:
+        ax.set_visible(False)
 
 
 def _tops(curves: pd.DataFrame, stats: pd.DataFrame) -> dict[str, float]:
@@ -110,57 +138,72 @@ def _curve_panel(ax, stats: pd.DataFrame, row: pd.Series, top: float) -> None:
         part = stats.loc[query].sort_index()
         x, mean, std = part.index.to_numpy(), part["mean"].to_numpy(), part["std"].fillna(0).to_numpy()
         ax.plot(x, mean, line, color=color, marker=marker, markeredgewidth=0.8, label=method_name(query))
-        ax.fill_between(x, mean - std, mean + std, color=color, alpha=0.10, linewidth=0)
+        # One patch: half the time of fill_between.
+        ax.fill([*x, *x[::-1]], [*(mean + std), *(mean - std)[::-1]], color=color, alpha=0.10, linewidth=0)
     ax.set_ylim(0, top)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.set_xticks(x[:: math.ceil(len(x) / 6)])
-    _level(ax, row["chance"], "chance", top)
-    _level(ax, row["ceiling"], "ceiling", top)
+    _level(ax, row["chance"], "chance", top, "right")
+    _level(ax, row["ceiling"], "ceiling", top, "left")
 
 
-def _level(ax, value: float, name: str, top: float) -> None:
-    """A dotted line at the level, or a word where it lies above the axis."""
+def _level(ax, value: float, name: str, top: float, side: str) -> None:
+    """A dotted line at the level, named at one end, or a word where it lies above the axis."""
+    text = {"color": GREY, "fontsize": 7, "ha": side}
+    x = 1.0 if side == "right" else 0.01
     if value <= top:
         ax.axhline(value, color=GREY, linestyle=":", linewidth=1.1)
         place, va = (value, "bottom") if value < 0.93 * top else (value - 0.012 * top, "top")
-        ax.text(
-            1.0, place, name, color=GREY, fontsize=7, ha="right", va=va, transform=ax.get_yaxis_transform()
-        )
+        ax.text(x, place, name, va=va, transform=ax.get_yaxis_transform(), **text)
     else:
-        text = f"{name} {value:g} ↑"
-        ax.text(1.0, 1.0, text, color=GREY, fontsize=7, ha="right", va="top", transform=ax.transAxes)
+        ax.text(x, 1.0, f"{name} {value:g} ↑", va="top", transform=ax.transAxes, **text)
 
 
 def _panel_title(ax, subset: str, subsets: Sequence[str], weak: str | None) -> None:
-    name = subset_name(subset, _modalities(subsets))
+    name = subset_name(subset, modalities_of(list(subsets)))
     ax.set_title(f"{name} (weak)" if subset == weak else name, style="italic" if subset == weak else "normal")
 
 
-def _modalities(subsets: Sequence[str]) -> tuple[str, ...]:
-    return tuple(max(subsets, key=lambda subset: subset.count("+")).split("+"))
+def _left_label(ax, label: str, regime: str) -> None:
+    """What the axis measures, and before it in bold the regime, if it is to be told from others."""
+    ax.set_ylabel(label)
+    if regime:
+        place = offset_copy(ax.transAxes, ax.figure, x=-0.68)
+        ax.text(0, 0.5, regime, weight="bold", size=10, rotation=90, ha="right", va="center", transform=place)
 
 
-def _finish(figure: Figure, ax, row: pd.Series, above: float, below: float) -> None:
-    """Title above, legend below, margins in inches: a layout engine would take most of the time."""
+def _finish(
+    figure: Figure, frame: pd.DataFrame, above: float, below: float, left: float = 0.66, gap: float = 0.55
+) -> None:
+    """Title above, legend below, all places in inches: a layout engine would take most of the time.
+
+    The figure comes without its lower margin and the legend's lines; `gap` is between rows of panels.
+    """
+    row, regimes = frame.iloc[0], frame["regime"].unique()
     width, height = figure.get_size_inches()
-    handles, labels = ax.get_legend_handles_labels()
-    columns = min(len(labels), 5 if width > 7 else 4)
-    lines = math.ceil(len(labels) / columns)
-    below += 0.2 * lines
-    height += below - 0.75
+    labels = [ax.get_legend_handles_labels() for ax in figure.axes]
+    handles = {name: handle for handles, names in labels for handle, name in zip(handles, names, strict=True)}
+    columns = min(len(handles), 5 if width > 7 else 4)
+    below += 0.2 * math.ceil(len(handles) / columns)
+    height += below
     figure.set_size_inches(width, height)
+    rows = figure.axes[0].get_gridspec().nrows
+    panel = (height - above - below - gap * (rows - 1)) / rows
     figure.subplots_adjust(
-        left=0.66 / width,
+        left=left / width,
         right=1 - 0.12 / width,
         top=1 - above / height,
         bottom=below / height,
         wspace=0.24,
-        hspace=0.3,
+        hspace=gap / panel,
     )
+    for ax in figure.axes:
+        ax.xaxis.set_label_coords(0.5, 0, transform=offset_copy(ax.transAxes, figure, y=-0.26))
+        ax.yaxis.set_label_coords(0, 0.5, transform=offset_copy(ax.transAxes, figure, x=-0.4))
     figure.legend(
+        handles.values(),
         handles,
-        labels,
         loc="lower center",
         ncols=columns,
         frameon=False,
@@ -169,44 +212,89 @@ def _finish(figure: Figure, ax, row: pd.Series, above: float, below: float) -> N
         handlelength=2.4,
         columnspacing=1.4,
     )
-    scale = "" if row["scale"] == "paper" else f" · {row['scale']} scale"
-    title = f"{dataset_name(row['dataset'])} · {row['regime']} · {mitigation_name(row['mitigation'])}{scale}"
+    names = [dataset_name(row["dataset"]), mitigation_name(row["mitigation"])]
+    names[1:1] = regimes if len(regimes) == 1 else []
+    names += [f"{row['scale']} scale"] * (row["scale"] != "paper")
     figure.suptitle(
-        title, x=0.66 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=11, weight="bold"
+        " · ".join(names), x=left / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=11, weight="bold"
     )
 
 
 def aulc_bars(tidy: pd.DataFrame, subsets: Sequence[str], weak: str | None, stem: Path) -> None:
-    """Bars of AULC in groups of subsets, with the spread over seeds; subsets of a low ceiling are scaled.
+    """A panel per regime, bars of AULC in groups of subsets, with the spread over seeds.
 
-    `tidy` are the rows of one dataset, regime and mitigation. Published values are diamonds.
+    `tidy` are the rows of one dataset and mitigation. Subsets of a low ceiling are scaled; diamonds are the
+    published values.
     """
-    queries = tidy["query"].unique().tolist()
-    cells = tidy.set_index(["query", "subset"])
-    intervals = int(tidy["rounds"].iloc[0]) - 1
+    regimes, queries = tidy["regime"].unique().tolist(), tidy["query"].unique().tolist()
+    panels = [_heights(tidy[tidy["regime"] == regime], queries, subsets) for regime in regimes]
+    beside = len(regimes) > 1 and len(subsets) <= 3
+    shape = (1, len(regimes)) if beside else (len(regimes), 1)
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(max(6.2, min(12.1, 0.8 + len(subsets) * (0.17 * len(queries) + 0.35))), 3.4))
-        ax = figure.subplots()
-        factors = np.array([intervals / cells.at[(queries[0], s), "ceiling_aulc"] for s in subsets])
-        means, spreads = (
-            _bar_heights(cells, queries, subsets, factors, n) for n in ("aulc_mean", "aulc_std")
-        )
-        _draw_bars(ax, queries, means, spreads)
-        theirs = _bar_heights(cells, queries, subsets, factors, "paper_mean")
-        if np.isfinite(theirs).any():
-            ax.plot(*_marks(theirs), "D", color="white", mec="black", ms=3.5, mew=0.9, label="published")
-        chances = factors * [cells.at[(queries[0], s), "chance_aulc"] for s in subsets]
-        highest = np.nanmax(
-            [(means + np.nan_to_num(spreads)).max(), np.nan_to_num(theirs).max(), chances.max()]
-        )
-        _bar_axes(ax, subsets, weak, factors, chances, intervals, highest)
-        _finish(figure, ax, tidy.iloc[0], above=0.42, below=0.5 if len(subsets) > 3 else 0.35)
+        figure = Figure(figsize=_bar_size(len(queries), len(subsets), shape))
+        axes = figure.subplots(*shape, squeeze=False).flat
+        for ax, regime, heights in zip(axes, regimes, panels, strict=True):
+            if heights is panels[0] or not beside or heights.intervals != panels[0].intervals:
+                ax.set_ylabel(f"AULC (0 to {heights.intervals})")
+            # Panels side by side have one scale, where their curves have as many points.
+            peers = [p for p in panels if p.intervals == heights.intervals] if beside else [heights]
+            _bar_panel(ax, heights, subsets, weak, max(peer.highest for peer in peers))
+            ax.set_xlim(-0.55, len(subsets) - (0.05 if beside else 0.2))  # room for the word "chance"
+            if len(regimes) > 1:
+                ax.set_title(regime, weight="bold")
+        twice = any("\n" in label.get_text() for label in figure.axes[0].get_xticklabels())
+        above, below = 0.42 if len(regimes) == 1 else 0.62, 0.5 if twice else 0.35
+        _finish(figure, tidy, above, below, gap=0.75)
         save(figure, stem)
 
 
-def _bar_heights(cells: pd.DataFrame, queries, subsets, factors: np.ndarray, name: str) -> np.ndarray:
-    """Methods x subsets, scaled."""
-    return np.array([[cells.at[(q, s), name] for s in subsets] for q in queries]) * factors
+def _bar_size(methods: int, subsets: int, shape: tuple[int, int]) -> tuple[float, float]:
+    """Inches without the margins; bars are narrower where panels stand side by side."""
+    rows, cols = shape
+    if cols > 1:
+        return min(12.1, 0.8 + cols * (0.5 + subsets * (0.09 * methods + 0.2))), 2.65
+    width = max(6.2, min(12.1, 0.8 + subsets * (0.17 * methods + 0.35)))
+    return width, 2.65 if rows == 1 else 0.3 + 2.4 * rows
+
+
+@dataclass(frozen=True)
+class _Heights:
+    """What the bars of one regime show, scaled (Q methods x S subsets); NaN where there is no run."""
+
+    queries: Sequence[str]
+    intervals: int
+    factors_S: np.ndarray
+    means_QS: np.ndarray
+    spreads_QS: np.ndarray
+    published_QS: np.ndarray
+    chances_S: np.ndarray
+
+    @property
+    def highest(self) -> float:
+        bars = self.means_QS + np.nan_to_num(self.spreads_QS)
+        return max(np.nanmax(part, initial=0.0) for part in (bars, self.published_QS, self.chances_S))
+
+
+def _heights(tidy: pd.DataFrame, queries: Sequence[str], subsets: Sequence[str]) -> _Heights:
+    levels = tidy.groupby("subset")[["rounds", "chance_aulc", "ceiling_aulc"]].first().loc[list(subsets)]
+    intervals = int(levels["rounds"].iloc[0]) - 1
+    factors_S = intervals / levels["ceiling_aulc"].to_numpy()
+    cells = tidy.set_index(["query", "subset"])
+    values = {
+        name: cells[name].unstack().reindex(index=queries, columns=subsets).to_numpy() * factors_S
+        for name in ("aulc_mean", "aulc_std", "paper_mean")
+    }
+    return _Heights(
+        queries, intervals, factors_S, *values.values(), levels["chance_aulc"].to_numpy() * factors_S
+    )
+
+
+def _bar_panel(ax, heights: _Heights, subsets: Sequence[str], weak: str | None, highest: float) -> None:
+    _draw_bars(ax, heights.queries, heights.means_QS, heights.spreads_QS)
+    if np.isfinite(heights.published_QS).any():
+        marks = _marks(heights.published_QS)
+        ax.plot(*marks, "D", color="white", mec="black", ms=3.5, mew=0.9, label="published")
+    _bar_axes(ax, subsets, weak, heights, highest)
 
 
 def _places(methods: int, groups: int) -> np.ndarray:
@@ -239,23 +327,24 @@ def _draw_bars(ax, queries: Sequence[str], means: np.ndarray, spreads: np.ndarra
         )
 
 
-def _bar_axes(ax, subsets, weak, factors, chances, intervals: int, highest: float) -> None:
+def _bar_axes(ax, subsets: Sequence[str], weak: str | None, heights: _Heights, highest: float) -> None:
+    intervals = heights.intervals
     top = max(intervals, highest) * 1.05 if highest > 0.5 * intervals else highest * 1.25
-    modalities = _modalities(subsets)
+    modalities = modalities_of(list(subsets))
     names = [subset_name(subset, modalities).replace(" + ", "\n+ ") for subset in subsets]
-    names = [
-        f"{n} ×{f:g}" if round(f, 6) != 1 else n for n, f in zip(names, np.round(factors, 6), strict=True)
-    ]
+    factors = np.round(heights.factors_S, 6)
+    gaps = [" " if "\n" in name else "\n" for name in names]
+    names = [f"{n}{gap}×{f:g}" if f != 1 else n for n, gap, f in zip(names, gaps, factors, strict=True)]
     ax.set_xticks(range(len(subsets)), names)
     for label, subset in zip(ax.get_xticklabels(), subsets, strict=True):
         label.set_style("italic" if subset == weak else "normal")
     ax.tick_params(axis="x", length=0)
-    ax.set_xlim(-0.55, len(subsets) - 0.2)
     ax.set_ylim(0, top)
-    ax.set_ylabel(f"AULC (0 to {intervals})")
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
-    for place, chance in enumerate(chances):
+    for place, chance in enumerate(heights.chances_S):
         ax.plot([place - 0.47, place + 0.47], [chance, chance], ":", color=GREY, linewidth=1.2)
-    ax.text(len(subsets) - 0.5, chances[-1], "chance", color=GREY, fontsize=7, ha="left", va="center")
-    _level(ax, intervals, "ceiling", top)
+    ax.text(
+        len(subsets) - 0.5, heights.chances_S[-1], "chance", color=GREY, fontsize=7, ha="left", va="center"
+    )
+    _level(ax, intervals, "ceiling", top, "right")

@@ -1,22 +1,28 @@
 """Tables in the paper's layout, as CSV, Markdown and LaTeX: methods down, regimes and subsets across.
 
 Subsets that can reach only a share of the labels (a ceiling under 1) are scaled to fill the same range, as
-the paper multiplies its 10 % modalities by ten.
+the paper multiplies its 10 % modalities by ten. A cell without a run is a visible hole, never left out.
 """
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NamedTuple
 
 import pandas as pd
 
-from mindgap.report.aulc import rank_sums
+from mindgap.report.aulc import half_width, rank_sums
 from mindgap.report.curves import Selection
 from mindgap.report.names import CONTROLS, dataset_name, method_name, mitigation_name, subset_name
 
-CONTROLS_NOTE = "Controls stand below the rule and are no query methods: they are never the best of a column."
+HOLE = "·"
+CHANCE = "chance"  # stands for a query method in the keys of cells that show the chance level
+BEST_OF_COLUMN = "Best method of a column in bold (by unrounded means)."
+CONTROLS_NOTE = "Controls stand apart and are no query methods: they are never the best."
 ONE_SEED = "“–” after ± : one seed, so the spread is unknown."
 
 
@@ -32,85 +38,222 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, its spread (NaN: unknown; None: it has none), and whether it is the best of its column."""
+    """A number, its spread (NaN: unknown; None: it has none), and whether it is the best of its rivals.
+
+    `ci` is half the 95 % interval of the mean, None where there can be none. A hole has the mean NaN.
+    """
 
     mean: float
     std: float | None
     best: bool = False
     digits: int = 2
+    ci: float | None = None
 
     @property
     def text(self) -> str:
         if math.isnan(self.mean):
-            return ""
+            return HOLE
         mean = f"{self.mean:.{self.digits}f}"
         if self.std is None:
             return mean.removesuffix(".0")
         return f"{mean} ± {'–' if math.isnan(self.std) else f'{self.std:.{self.digits}f}'}"
 
+    @property
+    def tip(self) -> str:
+        """The interval in words, for a tooltip; empty without one."""
+        if self.ci is None or math.isnan(self.ci):
+            return ""
+        return f"95 % interval of the mean: {self.mean:.{self.digits}f} ± {self.ci:.{self.digits}f}"
+
 
 @dataclass(frozen=True)
 class Row:
-    """A row; `kind` is method, control or paper (the published numbers of the method above)."""
+    """A row; `kind` is method, control, level (of chance) or paper (the published numbers of the row above).
+
+    `rule`: a line is drawn above it.
+    """
 
     title: str
     kind: str
-    cells: tuple[Cell | None, ...]
+    cells: tuple[Cell, ...]
+    weak: bool = False
+    rule: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """What all renderings of a table share."""
+    """What all renderings of a table share; `corner` heads the column of row titles."""
 
     name: str
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
+    corner: str = "Method"
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """The column groups with their widths."""
-        names = list(dict.fromkeys(column.group for column in self.columns))
-        return [(name, sum(column.group == name for column in self.columns)) for name in names]
+        """The column groups with their widths; "" groups nothing."""
+        return [(name, len(list(part))) for name, part in groupby(column.group for column in self.columns)]
+
+    @property
+    def empty(self) -> bool:
+        """Whether no run stands behind any cell."""
+        runs = [row for row in self.rows if row.kind in ("method", "control")]
+        return all(math.isnan(cell.mean) for row in runs for cell in row.cells)
 
     def first_control(self, row: Row) -> bool:
-        """Whether the rule is drawn above this row."""
+        """Whether the controls start with this row, below a rule."""
         controls = [r for r in self.rows if r.kind == "control"]
         return bool(controls) and row is controls[0] and row is not self.rows[0]
 
 
+class Key(NamedTuple):
+    """What a cell shows."""
+
+    dataset: str
+    mitigation: str
+    regime: str
+    query: str
+    subset: str
+
+    @property
+    def rivals(self) -> tuple[str, str, str]:
+        """Cells of a table with this in common are compared: methods, or the same one with ModDrop or not."""
+        return self.dataset, self.regime, self.subset
+
+
+class Line(NamedTuple):
+    """A row to be filled; `published` is the title of the paper's numbers below it."""
+
+    title: str
+    kind: str
+    keys: Sequence[Key]
+    published: str
+    weak: bool = False
+    rule: bool = False
+
+
+class Numbers:
+    """The tidy table by keys, as cells; what has no run is a hole.
+
+    `factors` by dataset and subset are for those without any run.
+    """
+
+    def __init__(self, tidy: pd.DataFrame, factors: Mapping[tuple[str, str], float] | None = None):
+        self.rows, self.factors = {}, dict(factors or {})
+        for row in tidy.itertuples(index=False):
+            key = Key(row.dataset, row.mitigation, row.regime, row.query, row.subset)
+            self.rows[key] = row
+            # 1 / ceiling: what fills the range 0..N-1.
+            self.factors[row.dataset, row.subset] = float(round((row.rounds - 1) / row.ceiling_aulc, 6))
+
+    def factor(self, dataset: str, subset: str) -> float:
+        return self.factors.get((dataset, subset), 1.0)
+
+    def best(self, keys: Iterable[Key]) -> dict[tuple, float]:
+        """The highest mean among rivals, controls aside; alone, nobody is the best."""
+        means = defaultdict(list)
+        for key in keys:
+            if key in self.rows and key.query not in CONTROLS:
+                means[key.rivals].append(self.rows[key].aulc_mean)
+        return {rivals: max(found) for rivals, found in means.items() if len(found) > 1}
+
+    def ours(self, key: Key, best: Mapping[tuple, float]) -> Cell:
+        factor = self.factor(key.dataset, key.subset)
+        if key not in self.rows:
+            return Cell(math.nan, math.nan, ci=math.nan)
+        row = self.rows[key]
+        top = key.query not in CONTROLS and row.aulc_mean == best.get(key.rivals)
+        return Cell(row.aulc_mean * factor, row.aulc_std * factor, top, ci=row.aulc_ci95 * factor)
+
+    def published(self, key: Key) -> Cell:
+        factor, row = self.factor(key.dataset, key.subset), self.rows.get(key)
+        mean, std = (row.paper_mean, row.paper_std) if row else (math.nan, math.nan)
+        return Cell(mean * factor, std * factor)
+
+    def fill(self, lines: Sequence[Line]) -> list[Row]:
+        """The lines' rows, each with the published numbers below where there are any."""
+        best, rows = self.best(key for line in lines for key in line.keys), []
+        levels = self._levels(lines)
+        for line in lines:
+            cells = tuple(levels.get(key) or self.ours(key, best) for key in line.keys)
+            rows.append(Row(line.title, line.kind, cells, line.weak, line.rule))
+            theirs = tuple(levels.get(key) or self.published(key) for key in line.keys)
+            if any(cell.std is not None and not math.isnan(cell.mean) for cell in theirs):
+                rows.append(Row(line.published, "paper", theirs, line.weak))
+        return rows
+
+    def _levels(self, lines: Sequence[Line]) -> dict[Key, Cell]:
+        """The cells of the chance level: where nothing has been run, the number of points is not known."""
+        areas = {(row.dataset, row.regime, row.subset): row.chance_aulc for row in self.shown(lines)}
+        keys = (key for line in lines for key in line.keys if key.query == CHANCE)
+        return {
+            key: Cell(areas.get(key.rivals, math.nan) * self.factor(key.dataset, key.subset), None)
+            for key in keys
+        }
+
+    def shown(self, lines: Sequence[Line]) -> list[tuple]:
+        """The rows of the tidy table behind these lines."""
+        return [self.rows[key] for line in lines for key in line.keys if key in self.rows]
+
+
+def published_name(query: str) -> str:
+    """Whose published numbers stand beside a method's."""
+    return "GRACE, paper" if query == "grace_r" else f"{method_name(query)}, paper"
+
+
+def method_lines(queries: Sequence[str], settings: Sequence[Key]) -> list[Line]:
+    """A line per method over the settings (keys of any query), controls last and below a rule."""
+    controls = [query for query in queries if query in CONTROLS]
+    lines = []
+    for query in [*(q for q in queries if q not in controls), *controls]:
+        keys = [setting._replace(query=query) for setting in settings]
+        kind = "control" if query in controls else "method"
+        rule = query in controls[:1] and bool(lines)
+        lines.append(Line(method_name(query), kind, keys, published_name(query), rule=rule))
+    return lines
+
+
+def setting_columns(settings: Sequence[Key], weak: Mapping[str, str], numbers: Numbers) -> list[Column]:
+    """A column per setting in groups of regimes; `settings` are of one dataset."""
+    modalities = tuple(max((s.subset for s in settings), key=lambda s: s.count("+")).split("+"))
+    return [
+        Column(
+            setting.regime,
+            subset_name(setting.subset, modalities),
+            setting.subset == weak.get(setting.dataset),
+            numbers.factor(setting.dataset, setting.subset),
+        )
+        for setting in settings
+    ]
+
+
 def dataset_table(tidy: pd.DataFrame, dataset: str, mitigation: str, selection: Selection) -> Table:
-    """One of the paper's Tables 7 to 16: a dataset with or without a mitigation."""
+    """A dataset with or without a mitigation, in the regimes of the selection."""
     frame = tidy[(tidy["dataset"] == dataset) & (tidy["mitigation"] == mitigation)]
-    subsets = frame["subset"].unique().tolist()
-    modalities = tuple(max(subsets, key=lambda subset: subset.count("+")).split("+"))
-    weak = selection.weak.get(dataset)
-    keys, columns = [], []
-    for regime in selection.regimes:
-        for subset in subsets:
-            factor = _factor(frame[(frame["regime"] == regime) & (frame["subset"] == subset)])
-            keys.append((dataset, regime, subset))
-            columns.append(Column(regime, subset_name(subset, modalities), subset == weak, factor))
+    subsets = tidy.loc[tidy["dataset"] == dataset, "subset"].unique().tolist()
+    settings = [Key(dataset, mitigation, r, "", s) for r in selection.regimes for s in subsets]
+    numbers = Numbers(frame)
+    columns = setting_columns(settings, selection.weak, numbers)
     title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: AULC on every subset of modalities"
-    return _aulc_table(f"{dataset}-{mitigation}", title, frame, keys, columns, selection)
+    return _aulc_table(f"{dataset}-{mitigation}", title, numbers, settings, columns, selection)
 
 
 def weak_table(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> Table | None:
     """The weak modality of every dataset that has one (of the paper's Table 2); None without any."""
     frame = weak_rows(tidy, mitigation, selection)
-    keys, columns = [], []
+    numbers, settings, columns = Numbers(frame), [], []
     for regime in selection.regimes:
         for dataset in frame["dataset"].unique():
             subset = selection.weak[dataset]
-            factor = _factor(frame[(frame["regime"] == regime) & (frame["dataset"] == dataset)])
-            keys.append((dataset, regime, subset))
+            settings.append(Key(dataset, mitigation, regime, "", subset))
             title = f"{dataset_name(dataset)}: {subset_name(subset, (subset,))}"
-            columns.append(Column(regime, title, True, factor))
-    if not keys:
+            columns.append(Column(regime, title, True, numbers.factor(dataset, subset)))
+    if not settings:
         return None
     title = f"The weak modality of each dataset, {mitigation_name(mitigation)}: AULC"
-    return _aulc_table(f"weak-{mitigation}", title, frame, keys, columns, selection)
+    return _aulc_table(f"weak-{mitigation}", title, numbers, settings, columns, selection)
 
 
 def rank_table(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> Table | None:
@@ -119,15 +262,9 @@ def rank_table(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> Tab
     frame = frame[~frame["query"].isin(CONTROLS)]
     if frame.empty:
         return None
-    sums = rank_sums(frame).pivot(index="query", columns="regime", values="rank_sum")
-    best = sums.min()
-    rows = []
-    for query in frame["query"].unique():
-        cells = [
-            Cell(sums.at[query, r], None, sums.at[query, r] == best[r], digits=1) for r in selection.regimes
-        ]
-        rows.append(Row(method_name(query), "method", tuple(cells)))
-    names = ", ".join(f"{dataset_name(d)}/{selection.weak[d]}" for d in frame["dataset"].unique())
+    datasets, queries = frame["dataset"].unique().tolist(), frame["query"].unique().tolist()
+    rows = rank_rows(complete_rank_sums(frame, datasets), queries, selection.regimes)
+    names = ", ".join(f"{dataset_name(d)}/{selection.weak[d]}" for d in datasets)
     columns = tuple(Column("rank sum", regime) for regime in selection.regimes)
     notes = (
         f"Ranks by the unrounded mean AULC on the weak modality (rank 1 = highest), added over {names}: the "
@@ -138,6 +275,30 @@ def rank_table(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> Tab
     return Table(f"rank_sums-{mitigation}", title, columns, tuple(rows), notes)
 
 
+def complete_rank_sums(weak: pd.DataFrame, datasets: Sequence[str]) -> dict[tuple[str, str], float]:
+    """Rank sums by regime and query of the methods that have a run of every dataset in the regime.
+
+    The others are not ranked at all: a sum over fewer datasets would look better than it is.
+    """
+    counts = weak.groupby(["regime", "query"])["dataset"].transform("nunique")
+    sums = rank_sums(weak[counts == len(datasets)])
+    return {(row.regime, row.query): row.rank_sum for row in sums.itertuples(index=False)}
+
+
+def rank_rows(
+    sums: Mapping[tuple[str, str], float], queries: Sequence[str], regimes: Sequence[str]
+) -> list[Row]:
+    """A row of rank sums per method, the lowest of a regime in bold."""
+    ranked = {r: [total for (regime, _), total in sums.items() if regime == r] for r in regimes}
+    best = {regime: min(totals) for regime, totals in ranked.items() if len(totals) > 1}
+    rows = []
+    for query in queries:
+        totals = [sums.get((regime, query), math.nan) for regime in regimes]
+        cells = [Cell(t, None, t == best.get(r), digits=1) for t, r in zip(totals, regimes, strict=True)]
+        rows.append(Row(method_name(query), "method", tuple(cells)))
+    return rows
+
+
 def weak_rows(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> pd.DataFrame:
     """The rows of `tidy` on each dataset's weak modality."""
     return tidy[
@@ -145,59 +306,42 @@ def weak_rows(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> pd.D
     ]
 
 
-def _factor(frame: pd.DataFrame) -> float:
-    """1 / ceiling: what fills the range 0..N-1."""
-    row = frame.iloc[0]
-    return float(round((row["rounds"] - 1) / row["ceiling_aulc"], 6))
-
-
 def _aulc_table(
     name: str,
     title: str,
-    frame: pd.DataFrame,
-    keys: Sequence[tuple[str, str, str]],
+    numbers: Numbers,
+    settings: Sequence[Key],
     columns: Sequence[Column],
     selection: Selection,
 ) -> Table:
-    cells = frame.set_index(["query", "dataset", "regime", "subset"])
-    methods = [query for query in selection.queries if query not in CONTROLS]
-    best = {key: max((cells.at[(q, *key), "aulc_mean"] for q in methods), default=None) for key in keys}
-    rows = []
-    for query in [*methods, *(q for q in selection.queries if q in CONTROLS)]:
-        kind = "method" if query in methods else "control"
-        ours, theirs = [], []
-        for key, column in zip(keys, columns, strict=True):
-            row = cells.loc[(query, *key)]
-            top = kind == "method" and row["aulc_mean"] == best[key]
-            ours.append(Cell(row["aulc_mean"] * column.factor, row["aulc_std"] * column.factor, top))
-            theirs.append(Cell(row["paper_mean"] * column.factor, row["paper_std"] * column.factor))
-        rows.append(Row(method_name(query), kind, tuple(ours)))
-        if not all(math.isnan(cell.mean) for cell in theirs):
-            label = "GRACE, paper" if query == "grace_r" else f"{method_name(query)}, paper"
-            rows.append(Row(label, "paper", tuple(theirs)))
-    return Table(name, title, tuple(columns), tuple(rows), tuple(_notes(frame, columns, rows, selection)))
+    lines = method_lines(selection.queries, settings)
+    rows = numbers.fill(lines)
+    notes = notes_of(numbers.shown(lines), columns, rows)
+    return Table(name, title, tuple(columns), tuple(rows), tuple(notes))
 
 
-def _notes(
-    frame: pd.DataFrame, columns: Sequence[Column], rows: Sequence[Row], selection: Selection
+def notes_of(
+    shown: Sequence[tuple], columns: Sequence[Column], rows: Sequence[Row], best: str = BEST_OF_COLUMN
 ) -> list[str]:
-    levels = sorted({int(n) for n in frame["rounds"]})
+    """What a reader needs to read a table of AULCs; `shown` are the rows of the tidy table behind it."""
+    levels = sorted({int(row.rounds) for row in shown})
     top = ", ".join(str(n - 1) for n in levels)
     notes = [
-        f"Mean ± standard deviation over {len(selection.seeds)} seed{'s' * (len(selection.seeds) > 1)}; "
-        f"the curves have N = {', '.join(map(str, levels))} points, so AULC lies in 0..{top}. "
-        f"Best method of a column in bold (by unrounded means)."
+        f"Mean ± standard deviation over {_seeds(shown)}; "
+        f"the curves have N = {', '.join(map(str, levels))} points, so AULC lies in 0..{top}. {best}"
     ]
-    if len(selection.seeds) == 1:
+    counts = sorted({int(row.n_seeds) for row in shown})
+    if 1 in counts:
         notes.append(ONE_SEED)
-    if any(column.weak for column in columns):
+    notes += _interval_note([n for n in counts if n > 1])
+    if any(part.weak for part in [*columns, *rows]):
         notes.append("Weak modality in italics.")
     if any(column.factor != 1 for column in columns):
         factors = ", ".join(f"×{f:g}" for f in sorted({c.factor for c in columns if c.factor != 1}))
         notes.append(
             f"Columns marked {factors} cannot reach more than a part of the labels and are scaled by it."
         )
-    if any(row.kind == "control" for row in rows):
+    if any(row.query in CONTROLS for row in shown):
         notes.append(CONTROLS_NOTE)
     if any(row.kind == "paper" for row in rows):
         notes.append(
@@ -206,22 +350,55 @@ def _notes(
     return notes
 
 
+def _seeds(shown: Sequence[tuple]) -> str:
+    """ "3 seeds", or where there are how many: "2 seeds (Share low), 3 seeds (Missing low)"."""
+    places = defaultdict(set)
+    for row in shown:
+        places[f"{dataset_name(row.dataset)} {row.regime}"].add(int(row.n_seeds))
+    where = defaultdict(list)
+    for place, counts in places.items():
+        where[tuple(sorted(counts))].append(place)
+    names = {
+        counts: f"{' or '.join(map(str, counts))} seed{'s' * (counts != (1,))}" for counts in sorted(where)
+    }
+    if len(where) == 1:
+        return next(iter(names.values()))
+    return ", ".join(f"{name} ({', '.join(where[counts])})" for counts, name in names.items())
+
+
+def _interval_note(counts: Sequence[int]) -> list[str]:
+    if not counts:
+        return []
+    widths = ", ".join(f"± {half_width(1.0, n):.2f} standard deviations with {n} seeds" for n in counts)
+    return [
+        f"95 % confidence interval of a mean (Student's t, for normal values): {widths}; half its width is "
+        "ci95 in the CSV file."
+    ]
+
+
 def to_csv(table: Table) -> str:
-    """Numbers to six digits, scaled as the header says: two columns (mean, std) where there is a spread."""
-    spread = any(cell.std is not None for row in table.rows for cell in row.cells)
+    """Numbers to six digits, scaled as the header says; a mean is followed by its std and ci95, if any."""
+    cells = [[row.cells[place] for row in table.rows] for place in range(len(table.columns))]
+    parts = [_csv_parts(column) for column in cells]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    header = ["method", "kind"]
-    for column in table.columns:
-        name = " ".join([column.group, column.title, *([_times(column)] if column.factor != 1 else [])])
-        header += [f"{name} mean", f"{name} std"] if spread else [name]
+    header = [table.corner.lower(), "kind"]
+    for column, names in zip(table.columns, parts, strict=True):
+        header += [f"{_header(column)} {name}".strip() for name in names]
     writer.writerow(header)
     for row in table.rows:
         line = [row.title, row.kind]
-        for cell in row.cells:
-            line += [_number(cell.mean), _number(cell.std)] if spread else [_number(cell.mean)]
+        for cell, names in zip(row.cells, parts, strict=True):
+            line += [_number(value) for value in (cell.mean, cell.std, cell.ci)[: len(names)]]
         writer.writerow(line)
     return file.getvalue()
+
+
+def _csv_parts(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """The names of a column's parts: a bare number has one, without a name."""
+    if all(cell.std is None for cell in cells):
+        return ("",)
+    return ("mean", "std") if all(cell.ci is None for cell in cells) else ("mean", "std", "ci95")
 
 
 def _number(value: float | None) -> str:
@@ -229,7 +406,11 @@ def _number(value: float | None) -> str:
 
 
 def _times(column: Column) -> str:
-    return f"×{column.factor:g}"
+    return f"×{column.factor:g}" if column.factor != 1 else ""
+
+
+def _header(column: Column) -> str:
+    return " ".join(filter(None, [column.group, column.title, _times(column)]))
 
 
 def to_markdown(table: Table) -> str:
@@ -237,14 +418,12 @@ def to_markdown(table: Table) -> str:
     header = [""]
     for column in table.columns:
         title = f"*{column.title}*" if column.weak else column.title
-        header.append(
-            " ".join([f"{column.group}:", title, *([_times(column)] if column.factor != 1 else [])])
-        )
+        header.append(" ".join(filter(None, [column.group and f"{column.group}:", title, _times(column)])))
     lines = [f"**{table.title}**", "", _pipe(header), _pipe(["---", *["---:"] * len(table.columns)])]
     for row in table.rows:
         if table.first_control(row):
             lines.append(_pipe(["*controls*", *[""] * len(table.columns)]))
-        title = f"*{row.title}*" if row.kind == "paper" else row.title
+        title = f"*{row.title}*" if row.weak or row.kind == "paper" else row.title
         lines.append(_pipe([title, *(f"**{cell.text}**" if cell.best else cell.text for cell in row.cells)]))
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]) + "\n"
 
@@ -258,12 +437,8 @@ def to_latex(table: Table) -> str:
     spans, rules, first = [], [], 2
     for group, width in table.groups:
         spans.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(group)}}}")
-        rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
+        rules += [rf"\cmidrule(lr){{{first}-{first + width - 1}}}"] * bool(group)
         first += width
-    titles = []
-    for column in table.columns:
-        title = rf"\textit{{{_tex(column.title)}}}" if column.weak else _tex(column.title)
-        titles.append(rf"{title} $\times${column.factor:g}" if column.factor != 1 else title)
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
@@ -272,27 +447,25 @@ def to_latex(table: Table) -> str:
         rf"\label{{tab:{table.name.replace('_', '-')}}}",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
-        _amp(["", *spans]),
-        " ".join(rules),
-        _amp(["", *titles]),
+        *([_amp(["", *spans]), " ".join(rules)] if rules else []),
+        _amp(["", *map(_tex_title, table.columns)]),
         r"\midrule",
     ]
     for row in table.rows:
-        if table.first_control(row):
-            lines.append(r"\midrule")
-        title = rf"\quad\textit{{{_tex(row.title)}}}" if row.kind == "paper" else _tex(row.title)
-        lines.append(
-            _amp(
-                [
-                    title,
-                    *(
-                        rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
-                        for cell in row.cells
-                    ),
-                ]
-            )
-        )
+        lines += [r"\midrule"] * row.rule
+        lines.append(_tex_row(row))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _tex_title(column: Column) -> str:
+    title = rf"\textit{{{_tex(column.title)}}}" if column.weak else _tex(column.title)
+    return rf"{title} {_tex(_times(column))}".rstrip()
+
+
+def _tex_row(row: Row) -> str:
+    title = rf"\textit{{{_tex(row.title)}}}" if row.weak or row.kind == "paper" else _tex(row.title)
+    cells = (rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text) for cell in row.cells)
+    return _amp([r"\quad" * (row.kind == "paper") + title, *cells])
 
 
 def _amp(cells: Sequence[str]) -> str:
@@ -302,7 +475,7 @@ def _amp(cells: Sequence[str]) -> str:
 TEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"±": r"$\pm$", "×": r"$\times$", "–": "--", "“": "``", "”": "''"},
+    **{"±": r"$\pm$", "−": "$-$", "×": r"$\times$", HOLE: r"$\cdot$", "–": "--", "“": "``", "”": "''"},
 }
 
 
