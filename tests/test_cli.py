@@ -27,10 +27,21 @@ def test_a_mendable_error_is_one_message_and_no_traceback(monkeypatch, capsys, t
 def test_help_names_every_step(monkeypatch, capsys):
     assert run(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
-    assert all(step in shown for step in ("check-params", "prepare", "train", "acquire", "report", "publish"))
+    steps = (
+        "check-params",
+        "plan",
+        "prepare",
+        "train",
+        "acquire",
+        "report",
+        "keep",
+        "publish",
+        "sensitivity",
+    )
+    assert all(step in shown for step in steps)
 
 
-def test_checked_parameters_leave_a_mark(monkeypatch, tmp_path):
+def test_checked_parameters_leave_a_mark_and_say_what_is_to_be_done(monkeypatch, capsys, tmp_path):
     from small_project import params_in
 
     params_in(tmp_path)
@@ -38,6 +49,7 @@ def test_checked_parameters_leave_a_mark(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "check-params") == 0
     assert (tmp_path / "data" / "params.ok").read_text() == "ok\n"
+    assert capsys.readouterr().out.startswith("4 runs at scale tiny: ")
 
 
 def test_progress_is_a_bar_in_a_terminal_and_lines_elsewhere(monkeypatch, capsys):

@@ -7,11 +7,10 @@ import pytest
 
 from mindgap.data.flow import Flow
 from mindgap.expectations import ExpectationFailed, validate_source
-from mindgap.report.build import build_report
 from mindgap.report.curves import read_curve_file
 from mindgap.report.flow import ReportError, flow_parts, read_flow, skipped_line
 from share_raw import share_raw
-from test_report import PAPER, SELECTION, write_curves
+from test_report import SELECTION, report_of
 from test_sources import PREPARED, prepare
 
 
@@ -74,7 +73,7 @@ def test_the_page_shows_flows_and_what_was_skipped(tmp_path):
         flows={"missing": read_flow(tmp_path / "flow.csv")},
         skipped={"food101": "data/raw/food101 lacks images: put them there <research>"},
     )
-    build_report(write_curves(tmp_path / "curves", selection), tmp_path / "reports", PAPER, selection)
+    report_of(tmp_path / "reports", selection)
     page = (tmp_path / "reports/index.html").read_text()
     assert "images 100 → 97, texts 90 → 90" in page
     assert '<td class="text">no image</td><td>100</td><td>3</td><td>0</td><td>97</td>' in page

@@ -6,9 +6,9 @@ import pytest
 
 from mindgap.data.flow import Flow
 from mindgap.errors import MindGapError
-from mindgap.records import CURVE_COLUMNS
+from mindgap.records import CURVE_COLUMNS, provenance_json
 from mindgap.report.flow import read_flow
-from mindgap.stages.paths import CURVES, FLOW, places
+from mindgap.stages.paths import CURVES, FLOW, PROVENANCE, places
 from mindgap.stages.publish import publish_stage
 from small_project import params_in
 
@@ -28,15 +28,18 @@ def project(tmp_path, monkeypatch):
     flow.step("admissions", "labs", {"too few labs": 4, "none at all": 6})
     flow.write(where.flow / "mimic.csv")
     (where.curves / "mimic-low.csv").write_text(CURVE)
+    where.provenance.mkdir()
+    (where.provenance / "mimic-low.json").write_text(provenance_json([]))
     return tmp_path
 
 
 def test_curves_leave_as_they_are_and_counts_rounded_to_tens(project, capsys):
     publish_stage(params_in(project), "mimic")
     assert (CURVES / "mimic-low.csv").read_text() == CURVE
+    assert (PROVENANCE / "mimic-low.json").read_text() == provenance_json([])
     counts = [(row["rows_in"], row["excluded"], row["rows_out"]) for row in read_flow(FLOW / "mimic.csv")]
     assert counts == [("280", "0", "280"), ("280", "0", "270"), ("270", "10", "260")]
-    assert capsys.readouterr().out.count("look at it, then commit it") == 2
+    assert capsys.readouterr().out.count("look at it, then commit it") == 3
 
 
 def test_what_could_tell_of_single_patients_stays(project):

@@ -15,6 +15,7 @@ import pytest
 from mindgap.report import figures, tables
 from mindgap.report.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
 from mindgap.report.build import build_report, metrics, plot_points
+from mindgap.report.content import Inputs
 from mindgap.report.curves import COLUMNS, ReportError, Selection, read_curves
 from mindgap.report.names import subset_name, subset_order
 from mindgap.report.paper import (
@@ -72,11 +73,18 @@ def make_curves(
 
 
 def write_curves(folder: Path, selection: Selection = SELECTION, **kwargs) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     for dataset, regime in itertools.product(selection.datasets, selection.regimes):
         make_curves(dataset, selection, regime, **kwargs).to_csv(
             folder / f"{dataset}-{regime}.csv", index=False
         )
+    return folder
+
+
+def report_of(folder: Path, selection: Selection, **kwargs) -> Path:
+    """A whole report in `folder`, beside the curves it is made of."""
+    inputs = Inputs(read_curves(write_curves(folder / "curves", selection, **kwargs), selection))
+    build_report(inputs, folder, PAPER, selection)
     return folder
 
 
@@ -92,8 +100,7 @@ def report(tmp_path_factory) -> Path:
     selection = replace(
         SELECTION, datasets=("missing", "trio"), weak={"missing": "rare"}, mitigations=("moddrop",)
     )
-    build_report(write_curves(folder / "curves", selection), folder / "reports", PAPER, selection)
-    return folder / "reports"
+    return report_of(folder / "reports", selection)
 
 
 def order_of(curves: pd.DataFrame) -> dict[str, list[str]]:
@@ -280,8 +287,10 @@ def test_a_refused_report_writes_nothing(curves_dir, tmp_path):
     out = tmp_path / "reports"
     (out / "tables").mkdir(parents=True)
     (out / "tables" / "kept.csv").write_text("old")
-    with pytest.raises(ReportError):
-        build_report(curves_dir, out, PAPER, replace(SELECTION, seeds=(0, 7)))
+    mixed = read_curves(curves_dir, SELECTION)
+    mixed.loc[mixed["dataset"] == "unique", "scale"] = "paper"
+    with pytest.raises(ReportError, match="mixes the scales paper, tiny"):
+        build_report(Inputs(mixed), out, PAPER, SELECTION)
     assert [p.name for p in out.rglob("*") if p.is_file()] == ["kept.csv"]
 
 
@@ -349,8 +358,8 @@ def test_a_control_is_never_best(curves_dir):
 
 def test_csv(curves_dir):
     lines = tables.to_csv(made_table(curves_dir)).splitlines()
-    assert lines[0].startswith("method,kind,low Full mean,low Full std,low Both mean")
-    assert lines[0].endswith("low Partial ×10 mean,low Partial ×10 std")
+    assert lines[0].startswith("method,kind,low Full mean,low Full std,low Full ci95,low Both mean")
+    assert lines[0].endswith("low Partial ×10 mean,low Partial ×10 std,low Partial ×10 ci95")
     assert len(lines) == 4
     assert len({line.count(",") for line in lines}) == 1
 
@@ -409,13 +418,18 @@ def test_every_method_has_its_own_fixed_look():
 
 def test_report_holds_every_file(report):
     names = {str(path.relative_to(report)) for path in report.rglob("*") if path.is_file()}
-    stems = [
-        f"{kind}-{dataset}-low-moddrop" for kind in ("curves", "bars") for dataset in ("missing", "trio")
-    ]
+    stems = [f"{kind}-{dataset}-moddrop" for kind in ("curves", "bars") for dataset in ("missing", "trio")]
     wanted = {f"figures/{stem}.{ending}" for stem in stems for ending in ("svg", "png")}
     made = ["missing-moddrop", "trio-moddrop", "weak-moddrop", "rank_sums-moddrop"]
     wanted |= {f"tables/{name}.{ending}" for name in made for ending in ("csv", "md", "tex")}
-    assert names == wanted | {"tables/aulc.csv", "plots/curves.csv", "metrics.json", "index.html"}
+    numbers = (1, 2, 3, 4, *range(7, 17))
+    wanted |= {f"tables/paper-table-{n:02}.{ending}" for n in numbers for ending in ("csv", "md", "tex")}
+    parts = ("ranks", "friedman", "pairwise", "bootstrap", "wins", "refusals")
+    wanted |= {f"tables/statistics_{part}.csv" for part in parts}
+    wanted |= {f"tables/comparison{end}.csv" for end in ("", "_summary", "_ranks")}
+    wanted |= {"figures/comparison.svg", "figures/comparison.png", "tables/claims.csv", "tables/aulc.csv"}
+    wanted |= {"curves/missing-low.csv", "curves/trio-low.csv", "plots/curves.csv"}
+    assert names == wanted | {"metrics.json", "index.html", "comparison.html"}
     assert all((report / name).stat().st_size for name in names)
 
 
@@ -425,7 +439,7 @@ def test_report_is_deterministic_and_forgets_older_selections(report, tmp_path):
     )
     (tmp_path / "reports" / "tables").mkdir(parents=True)
     (tmp_path / "reports" / "tables" / "gone.csv").write_text("old")
-    build_report(write_curves(tmp_path / "curves", selection), tmp_path / "reports", PAPER, selection)
+    report_of(tmp_path / "reports", selection)
     for path in sorted(path for path in report.rglob("*") if path.is_file()):
         assert path.read_bytes() == (tmp_path / "reports" / path.relative_to(report)).read_bytes(), path.name
     assert not (tmp_path / "reports" / "tables" / "gone.csv").exists()
@@ -481,10 +495,12 @@ def test_page_opens_from_the_file_system(report):
     assert page.open == []
     assert not re.search(r"(?:src|href)=.(?:https?:)?//", text)
     assert all(image["alt"] and (report / image["src"]).exists() for image in page.images)
-    assert len(page.images) == 4
-    files = [link for link in page.links if not link.startswith(("#", "validation/"))]
+    assert len(page.images) == 5
+    files = [link for link in page.links if not link.startswith(("#", "validation/", "provenance/"))]
     assert all((report / link).exists() for link in files)
-    assert {link[1:] for link in page.links if link.startswith("#")} <= set(re.findall(r'id="(\w+)"', text))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(
+        re.findall(r'id="([\w-]+)"', text)
+    )
     assert {"validation/aulc.html", "validation/curves-trio-low.html"} <= set(page.links)
 
 
@@ -497,9 +513,7 @@ def test_page_is_honest_about_its_scale(report):
 
 def test_paper_scale_report_shows_the_published_numbers(tmp_path):
     selection = replace(SELECTION, scale="paper", datasets=("unique",), mitigations=("none",))
-    curves = write_curves(tmp_path / "curves", selection, rounds=10)
-    build_report(curves, tmp_path / "reports", PAPER, selection)
-    text = (tmp_path / "reports" / "index.html").read_text()
+    text = (report_of(tmp_path / "reports", selection, rounds=10) / "index.html").read_text()
     assert "Scale: paper" in text
     assert 'class="paper"' in text
     assert "BADGE, paper" in (tmp_path / "reports" / "tables" / "unique-none.md").read_text()

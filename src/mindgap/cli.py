@@ -24,8 +24,29 @@ Regime = Annotated[str, typer.Argument(help="low, mid or high")]
 @app.command("check-params")
 def check() -> None:
     """Check params.yaml and write data/params.ok: a typo stops here, before any compute."""
-    check_params(load_params())
+    from mindgap.plan import summary_line
+
+    params = load_params()
+    check_params(params)
+    print(summary_line(params), flush=True)
     Path("data/params.ok").write_text("ok\n")
+
+
+@app.command()
+def plan(
+    datasets: Annotated[
+        list[str] | None, typer.Argument(help="instead of those of params.yaml; mimic too")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set-param", "-S", help="key=value, as `dvc exp run -S` takes it")
+    ] = None,
+    measure: Annotated[bool, typer.Option(help="time a step and a pass of each model, some seconds")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the exact numbers here")] = None,
+) -> None:
+    """Count what would be computed, and estimate time and disk; nothing is started."""
+    from mindgap.stages.plan import overridden, plan_stage
+
+    plan_stage(overridden(changes or []), datasets or [], measure=measure, json_file=json_file)
 
 
 @app.command()
@@ -55,11 +76,27 @@ def acquire(dataset: Dataset, regime: Regime) -> None:
 
 
 @app.command()
-def report() -> None:
+def report(
+    folder: Annotated[Path | None, typer.Argument(help="kept records, such as reports/reference")] = None,
+) -> None:
     """Check the runs against their expectations; write tables, figures, metrics and reports/index.html."""
-    from mindgap.stages.report import report_stage
+    from mindgap.stages.report import kept_report_stage, report_stage
 
-    report_stage(load_params())
+    if folder is None:
+        report_stage(load_params())
+    else:
+        kept_report_stage(folder)
+
+
+@app.command()
+def keep(
+    folder: Annotated[Path, typer.Argument(help="where to, such as reports/reference")],
+    about: Annotated[str, typer.Option(help="what the runs are, in a sentence or two, for the page")],
+) -> None:
+    """Copy the records behind the report of params.yaml, to be committed; `report FOLDER` reads them."""
+    from mindgap.stages.keep import keep_stage
+
+    keep_stage(load_params(), folder, about)
 
 
 @app.command()
@@ -68,6 +105,31 @@ def publish(dataset: Dataset) -> None:
     from mindgap.stages.publish import publish_stage
 
     publish_stage(load_params(), dataset)
+
+
+sensitivity = typer.Typer(help="How far results depend on what the paper leaves open.", no_args_is_help=True)
+app.add_typer(sensitivity, name="sensitivity")
+
+
+@sensitivity.command("queue")
+def queue_sensitivity(
+    variants: Annotated[
+        list[str] | None, typer.Argument(help="keys of variants.yaml; all by default")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="remove experiments of these names")] = False,
+) -> None:
+    """Queue an experiment for each variant of reports/sensitivity/variants.yaml, after checking them all."""
+    from mindgap.stages.sensitivity import queue_stage
+
+    queue_stage(variants or [], force)
+
+
+@sensitivity.command("collect")
+def collect_sensitivity() -> None:
+    """Copy what the experiments found to reports/sensitivity, where the report reads it."""
+    from mindgap.stages.sensitivity import collect_stage
+
+    collect_stage()
 
 
 def main() -> None:

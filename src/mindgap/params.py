@@ -155,7 +155,9 @@ class Setting:
     model: Model
 
 
-class Params(Block):
+class Selected(Block):
+    """What to run, and what a report is about: every combination of these lists."""
+
     dataset: list[str] = Field(min_length=1)
     published: list[str]
     regime: list[str] = Field(min_length=1)
@@ -163,6 +165,15 @@ class Params(Block):
     mitigation: list[str] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     scale: str
+
+
+class Kept(Selected):
+    """The selection of a kept report (`mindgap keep`), with a paragraph about it for its page."""
+
+    about: str = Field(min_length=1)
+
+
+class Params(Selected):
     loop: Loop
     search: Search
     query_settings: dict[str, dict[str, Any]]
@@ -196,6 +207,15 @@ def pick(table: Mapping[str, Any], name: str, key: str, where: str) -> Any:
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """The parameters of a file, checked for form; `check_params` checks what they ask for."""
+    return _load(path, Params)
+
+
+def load_kept(path: Path) -> Kept:
+    """The selection of a kept report."""
+    return _load(path, Kept)
+
+
+def _load(path: Path, block: type[Block]) -> Any:
     try:
         raw = yaml.load(path.read_text(), Loader=_Loader)
     except FileNotFoundError as error:
@@ -203,7 +223,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from error
     try:
-        return Params.model_validate(_tuples(raw))
+        return block.model_validate(_tuples(raw))
     except ValidationError as error:
         raise ParamsError("\n".join(f"{path}: {line}" for line in _explain(error))) from error
 

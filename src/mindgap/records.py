@@ -24,6 +24,11 @@ CURVE_COLUMNS = (
 )  # fmt: skip
 
 
+# The trials of a search for a recipe: train writes it; an empty `validation` is one that diverged.
+SEARCH_COLUMNS = (
+    "scale", "dataset", "regime", "method", "rung", "epochs", "learning_rate", "weight_decay", "augmentation",
+    "seeds", "validation", "steps", "chosen",
+)  # fmt: skip
 # Of a record's provenance what has to be one and the same over a table, and what is only told.
 MUST_AGREE = ("data", "numerics")
 DETAILS = ("commit", "device", "versions")

@@ -15,10 +15,6 @@ from mindgap.errors import MindGapError
 from mindgap.params import DatasetRecipe, Search, Setting
 from mindgap.sweep import Job
 
-SEARCH_COLUMNS = (
-    "scale", "dataset", "regime", "method", "rung", "epochs", "learning_rate", "weight_decay", "augmentation",
-    "seeds", "validation", "steps", "chosen",
-)  # fmt: skip
 DIVERGED = -math.inf
 
 

@@ -95,7 +95,7 @@ def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
 
 def _run_here(jobs: Iterable[Job], machine: Machine, progress: Progress) -> list[tuple[Job, str]]:
     failures = []
-    _set_up(machine.devices[0])
+    set_up(machine.devices[0])
     for job in jobs:
         try:
             run_job(job, machine.devices[0], on_round=progress.advance)
@@ -144,7 +144,7 @@ _worker: dict = {}
 
 def _start_worker(slots) -> None:
     _worker["device"] = slots.get()
-    _set_up(_worker["device"])
+    set_up(_worker["device"])
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
@@ -154,7 +154,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _set_up(device: str) -> None:
+def set_up(device: str) -> None:
     # One thread a run: two one-thread processes do 1.7 times the steps of one with two threads, and sums do
     # not depend on how many threads shared them.
     torch.set_num_threads(1)

@@ -1,74 +1,72 @@
-"""The whole report from the curves: everything is read and checked before the first file is written."""
+"""The whole report from the curves: everything is computed and checked before the first file is written."""
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from mindgap.report import figures, tables
-from mindgap.report.aulc import tidy
-from mindgap.report.curves import Selection, read_curves
-from mindgap.report.names import CONTROLS, modalities_of, subset_order
-from mindgap.report.page import render_page
-from mindgap.report.paper import with_paper
+from mindgap.report import comparison_figures, figures, statistics_figures, tables
+from mindgap.report.content import Content, Inputs, content_of
+from mindgap.report.curves import Selection
+from mindgap.report.names import CONTROLS, modalities_of
+from mindgap.report.page import render_comparison, render_index
+from mindgap.report.statistics import as_tables
+
+FOLDERS = ("tables", "figures", "plots")
 
 
-def build_report(curves_dir: Path, out_dir: Path, paper_dir: Path, selection: Selection) -> None:
-    """Write tables/, figures/, plots/, metrics.json and index.html under `out_dir`.
+def build_report(inputs: Inputs, out_dir: Path, paper_dir: Path, selection: Selection) -> None:
+    """Write tables/, figures/, plots/, metrics.json, index.html and comparison.html under `out_dir`.
 
     The three folders are emptied first, so that nothing of an older selection is left. Raises ReportError.
     """
-    curves = read_curves(curves_dir, selection)
-    order = {
-        d: subset_order(list(part["subset"].unique())) for d, part in curves.groupby("dataset", sort=False)
-    }
-    table = with_paper(tidy(curves, order), paper_dir)
-    made = all_tables(table, selection)
+    content = content_of(inputs, paper_dir, selection)
     out_dir = Path(out_dir)
-    for name in ("tables", "figures", "plots"):
+    for name in FOLDERS:
         shutil.rmtree(out_dir / name, ignore_errors=True)
         (out_dir / name).mkdir(parents=True)
-    for one, (ending, render) in product(made, tables.RENDERERS.items()):
-        _write(out_dir / "tables" / f"{one.name}.{ending}", render(one))
-    _write(out_dir / "tables" / "aulc.csv", table.to_csv(index=False, lineterminator="\n"))
-    _write(
-        out_dir / "plots" / "curves.csv",
-        plot_points(curves, selection).to_csv(index=False, lineterminator="\n"),
-    )
-    _write(out_dir / "metrics.json", json.dumps(metrics(table, curves, selection), indent=2) + "\n")
-    all_figures(curves, table, order, selection, out_dir / "figures")
-    _write(out_dir / "index.html", render_page(curves, table, made, order, selection))
+    for name, text in table_files(content):
+        _write(out_dir / "tables" / name, text)
+    _write(out_dir / "plots" / "curves.csv", _csv(plot_points(inputs.curves, selection)))
+    metrics_text = json.dumps(metrics(content.table, inputs.curves, selection), indent=2)
+    _write(out_dir / "metrics.json", metrics_text + "\n")
+    drawn = all_figures(content, out_dir / "figures")
+    _write(out_dir / "index.html", render_index(content, drawn))
+    _write(out_dir / "comparison.html", render_comparison(content))
 
 
-def all_tables(table: pd.DataFrame, selection: Selection) -> list[tables.Table]:
-    """Weak modality and ranks first, then each dataset with each mitigation."""
-    made = []
-    for mitigation in selection.mitigations:
-        made += [
-            tables.weak_table(table, mitigation, selection),
-            tables.rank_table(table, mitigation, selection),
-        ]
-    for dataset, mitigation in product(selection.datasets, selection.mitigations):
-        made.append(tables.dataset_table(table, dataset, mitigation, selection))
-    return [one for one in made if one is not None]
+def table_files(content: Content) -> Iterator[tuple[str, str]]:
+    """Names and texts of all files in tables/."""
+    for one, (ending, render) in product([*content.tables, *content.paper_tables], tables.RENDERERS.items()):
+        yield f"{one.name}.{ending}", render(one)
+    yield "aulc.csv", _csv(content.table)
+    yield "comparison.csv", _csv(content.comparison)
+    yield "comparison_summary.csv", _csv(content.summary)
+    yield "comparison_ranks.csv", _csv(content.ranks)
+    yield "claims.csv", _csv(content.claims)
+    for name, frame in as_tables(content.statistics).items():
+        yield f"statistics_{name}.csv", _csv(frame)
+    if len(content.inputs.searches):
+        yield "search.csv", _csv(content.inputs.searches)
+    if content.sensitivity:
+        yield "sensitivity.csv", _csv(content.sensitivity.queries)
+        yield "sensitivity_over_methods.csv", _csv(content.sensitivity.methods)
+        yield "sensitivity_bald.csv", _csv(content.sensitivity.lead)
 
 
-def all_figures(
-    curves: pd.DataFrame,
-    table: pd.DataFrame,
-    order: Mapping[str, Sequence[str]],
-    selection: Selection,
-    folder: Path,
-) -> None:
-    keys = ["dataset", "regime", "mitigation"]
-    areas = dict(iter(table.groupby(keys, sort=False)))
-    for key, part in curves.groupby(keys, sort=False):
-        subsets, weak = order[key[0]], selection.weak.get(key[0])
+def all_figures(content: Content, folder: Path) -> Mapping[tuple[str, str], list[str]]:
+    """Draw everything; the names of the statistics' figures by mitigation and target."""
+    keys, selection = ["dataset", "mitigation"], content.selection
+    areas = dict(iter(content.table.groupby(keys, sort=False)))
+    for key, part in content.inputs.curves.groupby(keys, sort=False):
+        subsets, weak = content.order[key[0]], selection.weak.get(key[0])
         figures.learning_curves(part, subsets, weak, folder / f"curves-{'-'.join(key)}")
         figures.aulc_bars(areas[key], subsets, weak, folder / f"bars-{'-'.join(key)}")
+    comparison_figures.scatter(content.comparison, folder / "comparison", page="../comparison.html")
+    return {(r.mitigation, r.target): statistics_figures.draw(r, folder) for r in content.statistics}
 
 
 def metrics(table: pd.DataFrame, curves: pd.DataFrame, selection: Selection) -> dict:
@@ -92,6 +90,10 @@ def plot_points(curves: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     shown = pd.concat([curves[is_all].assign(subset="all"), curves[is_weak].assign(subset="weak")])
     keys = ["dataset", "regime", "mitigation", "subset", "query", "labelled"]
     return shown.groupby(keys, sort=False, as_index=False)["balanced_accuracy"].mean()
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,12 +1,20 @@
-"""The page to look at: one HTML file that opens from the file system, needs no network and names no time."""
+"""The pages to look at: HTML files that open from the file system, need no network and name no time."""
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 import pandas as pd
 
 from mindgap.data import CREDENTIALED, SOURCES
+from mindgap.report.claims import NOTE as CLAIMS_NOTE
+from mindgap.report.claims import PAPER_CONTRADICTS
+from mindgap.report.comparison import NOTES as COMPARISON_NOTES
+from mindgap.report.comparison import STATUSES
+from mindgap.report.content import Content
 from mindgap.report.curves import Selection
+from mindgap.report.figures import FIGURES
 from mindgap.report.flow import flow_parts
 from mindgap.report.names import (
     CONTROLS,
@@ -16,7 +24,9 @@ from mindgap.report.names import (
     modalities_of,
     subset_name,
 )
-from mindgap.report.tables import Table
+from mindgap.report.paper import SUBSETS, printed_factor
+from mindgap.report.rank_comparison import RANK_NOTES
+from mindgap.report.statistics import EXPLANATIONS, TARGETS, Friedman, Statistics, Wins
 
 # What a dataset isolates, for readers; one without a text here gets none.
 ISOLATES = {
@@ -44,34 +54,167 @@ ABOUT_CONTROLS = {
 RENDERED_CHECKS = ("attributes", "images", "sample", "checks")
 
 
-def render_page(
-    curves: pd.DataFrame,
-    table: pd.DataFrame,
-    tables: Sequence[Table],
-    order: Mapping[str, Sequence[str]],
-    selection: Selection,
-) -> str:
-    """index.html. `table` is the tidy AULC table, `order` the subsets of each dataset as they are shown."""
-    loader = jinja2.PackageLoader("mindgap", "report")
-    page = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    named = {one.name: one for one in tables}
+def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]]) -> str:
+    """index.html; `drawn` names the figures of each mitigation and target of the statistics."""
+    selection, curves = content.selection, content.inputs.curves
+    named = {one.name: one for one in content.tables}
     runs = run_list(curves)
-    return page.get_template("page.html.j2").render(
-        selection=selection,
-        facts=_facts(selection, len(runs)),
-        controls=[ABOUT_CONTROLS.get(name, "") for name in CONTROLS if name in selection.queries],
-        overview=[one for one in tables if one.name.startswith(("weak-", "rank_sums-"))],
-        datasets=[
-            _dataset(name, curves, table, named, order[name], selection) for name in selection.datasets
-        ],
-        flows=[(dataset_name(name), flow_parts(flow)) for name, flow in selection.flows.items()],
-        rounded=[dataset_name(name) for name in CREDENTIALED],
-        skipped=[(dataset_name(name), line) for name, line in selection.skipped.items()],
-        runs=runs,
-        checks=_checks(selection),
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            selection=selection,
+            about=content.inputs.about,
+            facts=_facts(selection, len(runs)),
+            controls=[ABOUT_CONTROLS.get(name, "") for name in CONTROLS if name in selection.queries],
+            overview=[one for one in content.tables if one.name.startswith(("weak-", "rank_sums-"))],
+            datasets=[
+                _dataset(name, curves, content.table, named, content.order[name], selection)
+                for name in selection.datasets
+            ],
+            claims=_claims(content.claims),
+            claims_note=CLAIMS_NOTE,
+            statistics=[_statistics(r, drawn.get((r.mitigation, r.target), ())) for r in content.statistics],
+            explanations=EXPLANATIONS,
+            compared=_compared(content.comparison),
+            sensitivity=content.sensitivity,
+            searches=content.inputs.searches,
+            flows=[(dataset_name(name), flow_parts(flow)) for name, flow in selection.flows.items()],
+            rounded=[dataset_name(name) for name in CREDENTIALED],
+            skipped=[(dataset_name(name), line) for name, line in selection.skipped.items()],
+            origins=content.inputs.origins,
+            runs=runs,
+            checks=_checks(selection, bool(content.inputs.about)),
+        )
     )
+
+
+def render_comparison(content: Content) -> str:
+    """comparison.html: each published table and value beside ours."""
+    return (
+        _environment()
+        .get_template("comparison.html.j2")
+        .render(
+            selection=content.selection,
+            compared=_compared(content.comparison),
+            summary=content.summary,
+            notes=COMPARISON_NOTES,
+            ranks=content.ranks,
+            rank_notes=RANK_NOTES,
+            misprints=_misprints(content.misprints),
+            paper_tables=content.paper_tables,
+            values=_values(content.comparison),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mindgap", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "method": method_name, "p": p_value}
+    environment.filters |= {"dataset": dataset_name, "mitigation": mitigation_name}
+    return environment
+
+
+def number(value: float, digits: int = 2) -> str:
+    """The number with so many digits; empty where there is none."""
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, a real minus."""
+    return "" if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def _compared(comparison: pd.DataFrame) -> list[tuple[str, int]]:
+    """How many published values have which status; those not yet run by their reason."""
+    counts = [(status, int((comparison["status"] == status).sum())) for status in STATUSES[:2]]
+    why = comparison.loc[comparison["status"] == STATUSES[2], "why"].value_counts(sort=False)
+    return [*counts, *((f"{STATUSES[2]}: {reason}", int(n)) for reason, n in why.items())]
+
+
+def _claims(claims: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {**row, "contradiction": PAPER_CONTRADICTS.get(row["key"], "")} for row in claims.to_dict("records")
+    ]
+
+
+def _statistics(result: Statistics, drawn: Sequence[str]) -> dict[str, Any]:
+    """One mitigation and target as the template draws it: `rows` has all that is said of each method."""
+    methods = pd.DataFrame({"rank": result.mean_ranks, "accuracy": result.mean_accuracies})
+    if isinstance(result.bootstrap, pd.DataFrame):
+        methods = methods.join(result.bootstrap.set_index("query")[["difference", "low", "high"]])
+    wins = result.wins if isinstance(result.wins, Wins) else None
+    if wins is not None:
+        methods["beaten"] = wins.beaten
+    differing = result.pairwise if isinstance(result.pairwise, pd.DataFrame) else None
+    title = f"{TARGETS[result.target]}, {mitigation_name(result.mitigation)}"
+    return {
+        "title": title[0].upper() + title[1:],
+        "note": result.note,
+        "columns": list(methods),
+        "rows": methods.sort_values("rank", kind="stable").reset_index(names="query").to_dict("records"),
+        "friedman": result.friedman if isinstance(result.friedman, Friedman) else None,
+        "pairs": None if differing is None else len(differing),
+        "differing": [] if differing is None else differing[differing["different"]].to_dict("records"),
+        "wins": wins,
+        "refusals": result.refusals,
+        "figures": drawn,
+        "alpha": result.alpha,
+    }
+
+
+def _misprints(found: pd.DataFrame) -> list[str]:
+    return [
+        f"Table {row.table}, {_cell_name(row)}: {row.printed:.2f}, where Table {row.detail_table} has "
+        f"{row.detail_printed:.2f}. {row.verdict}."
+        for row in found.itertuples()
+    ]
+
+
+def _cell_name(row) -> str:
+    subset = subset_name(row.subset, modalities_of(list(SUBSETS[row.dataset].values())))
+    parts = (dataset_name(row.dataset), mitigation_name(row.mitigation), row.regime, _paper_method(row.query))
+    return f"{', '.join(parts)}, {subset}"
+
+
+def _paper_method(query: str) -> str:
+    return "GRACE" if query == "grace_r" else method_name(query)
+
+
+def _values(comparison: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
+    """The published values by table, as rows of text: ours scaled like the printed ones."""
+    shown = comparison.assign(factor=printed_factor(comparison))
+    return [
+        (int(table), [_value(row) for row in part.itertuples()]) for table, part in shown.groupby("table")
+    ]
+
+
+def _value(row) -> dict[str, Any]:
+    ours = f"{row.ours_mean * row.factor:.2f}" if row.n_seeds and row.scale == "paper" else ""
+    spread = "" if math.isnan(row.ours_std) else f" ± {row.ours_std * row.factor:.2f}"
+    std = "" if math.isnan(row.printed_std) else f" ± {row.printed_std:.2f}"
+    return {
+        "anchor": row.anchor,
+        "cell": _cell_name(row),
+        "paper": f"{row.printed:.2f}{std}",
+        "ours": f"{ours}{spread}" if ours else "",
+        "seeds": row.n_seeds or "",
+        "difference": signed(row.difference * row.factor),
+        "deviations": signed(row.deviations, 1),
+        "paper_share": number(row.paper_mean_accuracy, 3),
+        "ours_share": number(row.ours_mean_accuracy, 3),
+        "status": row.status,
+        "why": "; ".join(text for text in (row.why, row.remark) if text),
+    }
 
 
 def run_list(curves: pd.DataFrame) -> list[dict]:
@@ -105,15 +248,12 @@ def _dataset(name, curves, table, named, subsets, selection) -> dict:
     areas = table.loc[table["dataset"] == name, "chance_aulc"].unique()
     parts = []
     for mitigation in selection.mitigations:
-        figures = [
-            f for regime in selection.regimes for f in _figures(name, regime, mitigation, selection.scale)
-        ]
         title = mitigation_name(mitigation)
         parts.append(
             {
                 "title": title[0].upper() + title[1:],
                 "table": named[f"{name}-{mitigation}"],
-                "figures": figures,
+                "figures": _figures(name, mitigation, selection),
             }
         )
     return {
@@ -125,17 +265,21 @@ def _dataset(name, curves, table, named, subsets, selection) -> dict:
         "chance": chance,
         "levels": ", ".join(f"{area:.3g}" for area in areas),
         "parts": parts,
+        "files": [f"{name}-{regime}" for regime in selection.regimes],
     }
 
 
-def _figures(dataset: str, regime: str, mitigation: str, scale: str) -> list[dict]:
-    what = f"{dataset_name(dataset)}, {regime} regime, {mitigation_name(mitigation)}, {scale} scale"
-    stem = f"{dataset}-{regime}-{mitigation}"
+def _figures(dataset: str, mitigation: str, selection: Selection) -> list[dict]:
+    regimes = ", ".join(selection.regimes)
+    what = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}, {regimes}, {selection.scale} scale"
+    stem = f"{dataset}-{mitigation}"
+    theirs = FIGURES.get((dataset, mitigation))
+    counterpart = f" Counterpart of the paper's Figure {theirs}." if theirs else ""
     return [
         {
             "stem": f"curves-{stem}",
             "alt": f"Learning curves of every method on every subset of modalities: {what}",
-            "caption": f"Learning curves: {what}.",
+            "caption": f"Learning curves: {what}.{counterpart}",
         },
         {
             "stem": f"bars-{stem}",
@@ -145,12 +289,12 @@ def _figures(dataset: str, regime: str, mitigation: str, scale: str) -> list[dic
     ]
 
 
-def _checks(selection: Selection) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What was checked, and the pages (title, name) that say so."""
+def _checks(selection: Selection, kept: bool) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What was checked, and the pages (title, name) that say so; the data of kept records was, elsewhere."""
     lines = []
     for dataset in selection.datasets:
         pages = []
-        if dataset not in CREDENTIALED:  # whose pages stay in its own project
+        if dataset not in CREDENTIALED and not kept:  # whose pages stay in its own project
             kind, parts = ("rendered", RENDERED_CHECKS)
             if dataset in SOURCES:
                 kind, parts = dataset, SOURCES[dataset].checks

@@ -1,7 +1,7 @@
 """Where the runs of a report come from (reports/provenance), and that they belong into one table.
 
-A table compares runs on one dataset by one code: two versions of the data, of the numerics or of a setting in
-it are an error that names a run of each. Commits, devices and package versions may differ; the page tells them.
+A table compares runs on one dataset by one code: two versions of the data, of the numerics or of a setting
+in it are an error that names a run of each. Commits, devices and versions may differ; the page tells them.
 """
 
 import json

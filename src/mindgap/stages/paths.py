@@ -13,6 +13,9 @@ CURVES = REPORTS / "curves"
 FLOW = REPORTS / "flow"
 EXPECTATIONS = REPORTS / "expectations"
 VALIDATION = REPORTS / "validation"
+PROVENANCE = REPORTS / "provenance"
+SENSITIVITY = REPORTS / "sensitivity"
+SELECTION = "selection.yaml"  # of a kept report, in its folder
 
 
 @dataclass(frozen=True)

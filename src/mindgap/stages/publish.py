@@ -16,7 +16,7 @@ from mindgap.params import Params, pick
 from mindgap.records import CURVE_COLUMNS, write_atomically
 from mindgap.report.curves import read_curve_file
 from mindgap.report.flow import COUNTS, Flow, read_flow
-from mindgap.stages.paths import CURVES, FLOW, places
+from mindgap.stages.paths import CURVES, FLOW, PROVENANCE, places
 
 # An accuracy over fewer samples would say something about single ones.
 FEWEST_TEST_SAMPLES = 50
@@ -38,9 +38,11 @@ def publish_stage(params: Params, dataset: str) -> None:
     _check_texts(flow_path, flow)
     texts = {FLOW / f"{dataset}.csv": _rounded(flow)}
     for regime in params.regime:
-        name = f"{dataset}-{regime}.csv"
-        _check_columns(where.curves / name)
-        texts[CURVES / name] = (where.curves / name).read_text()
+        name = f"{dataset}-{regime}"
+        _check_columns(where.curves / f"{name}.csv")
+        texts[CURVES / f"{name}.csv"] = (where.curves / f"{name}.csv").read_text()
+        # Parameters, digests, versions and devices: nothing of a patient is in it.
+        texts[PROVENANCE / f"{name}.json"] = (where.provenance / f"{name}.json").read_text()
     for path, text in texts.items():
         write_atomically(path, text.encode())
         print(f"{path}: look at it, then commit it")

@@ -19,11 +19,12 @@ from mindgap.machine import Machine
 from mindgap.mitigations import MITIGATIONS
 from mindgap.models import ENCODERS
 from mindgap.params import DatasetRecipe, Params, Setting
+from mindgap.plan import initial_models
 from mindgap.provenance import SOURCE, code_digest, commit, versions
 from mindgap.query import METHODS
 from mindgap.query.select import hyperparameters
-from mindgap.records import CURVE_COLUMNS, digest_of, provenance_json, write_atomically
-from mindgap.search import SEARCH_COLUMNS, choose, rows_of
+from mindgap.records import CURVE_COLUMNS, SEARCH_COLUMNS, digest_of, provenance_json, write_atomically
+from mindgap.search import choose, rows_of
 from mindgap.stages.paths import places
 from mindgap.stages.prepare import write_skipped
 from mindgap.sweep import Job, execute
@@ -43,7 +44,7 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
     for mitigation in params.mitigation:
         for seed in params.seeds:
             cell = Cell(dataset_name, regime, mitigation, seed)
-            for dropout in dropouts(params):
+            for dropout in initial_models(params):
                 run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
                 jobs[_initial(params, cell, dropout)] = Job(run, where.prepared, where.store)
     execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
@@ -82,11 +83,6 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     write_atomically(where.runs / name / "records.jsonl", lines.encode())
     write_atomically(where.curves / f"{name}.csv", curves_csv(records, dataset).encode())
     write_atomically(where.provenance / f"{name}.json", provenance_json(records).encode())
-
-
-def dropouts(params: Params) -> tuple[bool, ...]:
-    """The kinds of initial models: with dropout before the linear layer, and without if not all have it."""
-    return (True,) if params.loop.dropout_for == "all" else (True, False)
 
 
 def setting_of(params: Params, cell: Cell, recipe: DatasetRecipe | None, dropout: bool) -> Setting:

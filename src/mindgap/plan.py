@@ -1,0 +1,410 @@
+"""What a selection costs, counted before anything starts: trainings, steps, samples, seconds and bytes.
+
+Counts are exact: they follow `loop.run_cell`, `training.fit` and `training.epoch_batches` number by number.
+Seconds come from speeds that `mindgap.calibration` measures; without them nothing here needs torch.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+from mindgap.errors import MindGapError
+from mindgap.layout import Layout, layout_if_known
+from mindgap.params import Params, Setting
+
+
+class PlanError(MindGapError):
+    """What is asked for cannot be planned."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be computed. `drawn` samples are trained on, the last three are only passed forward.
+
+    `passes` counts how often an encoder starts on them: every validation, every test, every look of a query.
+    """
+
+    trainings: int = 0
+    steps: int = 0
+    drawn: int = 0
+    passes: int = 0
+    validated: int = 0
+    tested: int = 0
+    queried: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def passed(self) -> int:
+        """Samples that are only passed forward."""
+        return self.validated + self.tested + self.queried
+
+
+def total(works: Iterable[Work]) -> Work:
+    """All of them together."""
+    return sum(works, Work())
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Which encoder passes a query method needs before it picks, and whether its model needs dropout."""
+
+    pool: bool
+    labelled: bool
+    dropout: bool = False
+
+
+@dataclass(frozen=True)
+class Name:
+    """What tells the jobs of a part apart; `dropout` is that of the model before its linear layer."""
+
+    mitigation: str
+    seed: int
+    dropout: bool
+    query: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, initial model or trial of the search, round by round; `finished` rounds need no more."""
+
+    name: Name
+    rounds: tuple[Work, ...]
+    finished: int = 0
+
+    @property
+    def work(self) -> Work:
+        return total(self.rounds)
+
+    @property
+    def left(self) -> Work:
+        return total(self.rounds[self.finished :])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the store has: trials of the search, and finished rounds of each initial model and run."""
+
+    trials: int = 0
+    rounds: Mapping[Name, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the stages train@ and acquire@ of one dataset and regime do."""
+
+    dataset: str
+    regime: str
+    setting: Setting
+    layout: Layout
+    search: tuple[Job, ...]
+    initial: tuple[Job, ...]
+    runs: tuple[Job, ...]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        return self.search + self.initial + self.runs
+
+    @property
+    def work(self) -> Work:
+        return total(job.work for job in self.jobs)
+
+    @property
+    def left(self) -> Work:
+        return total(job.left for job in self.jobs)
+
+    @property
+    def finished_runs(self) -> int:
+        return sum(job.finished == len(job.rounds) for job in self.runs)
+
+
+def training_work(setting: Setting, labelled: int, test: int = 0) -> Work:
+    """One training on so many labels, its validations, and its test if it has one."""
+    recipe, shared = setting.recipe, setting.training
+    draws = max(labelled, shared.min_samples_per_epoch)
+    per_epoch = math.ceil(draws / recipe.batch_size)
+    validations = sum(
+        epoch + 1 >= shared.validate_from * recipe.epochs for epoch in range(recipe.epochs)
+    )  # the comparison of `fit`, with its rounding
+    return Work(
+        trainings=1,
+        steps=recipe.epochs * per_epoch,
+        drawn=recipe.epochs * draws,
+        passes=validations + (test > 0),
+        validated=validations * setting.budget.validation,
+        tested=test,
+    )
+
+
+def run_rounds(setting: Setting, layout: Layout, looks: Looks) -> tuple[Work, ...]:
+    """A run from a given initial model: it trains from the second round on, and asks in all but the last."""
+    budget, works = setting.budget, []
+    for round in range(budget.rounds):
+        labelled = budget.initial + round * budget.acquisition
+        work = training_work(setting, labelled, layout.test) if round else Work()
+        if round < budget.rounds - 1:
+            pool = max(0, layout.train - budget.validation - labelled)
+            queried = pool * looks.pool + labelled * looks.labelled
+            work += Work(passes=looks.pool + looks.labelled, queried=queried)
+        works.append(work)
+    return tuple(works)
+
+
+def initial_models(params: Params) -> tuple[bool, ...]:
+    """The models that are trained on one start set, for one mitigation and seed: whether each has dropout."""
+    return (True,) if params.loop.dropout_for == "all" else (True, False)
+
+
+def search_trainings(params: Params, setting: Setting, has_images: bool) -> Sequence[Setting]:
+    """The setting of every trial of the hyper-parameter search, with the epochs that it gets."""
+    if params.search.method == "none":
+        return ()
+    from mindgap.search import planned  # here: it loads torch
+
+    return planned(params.search, setting, has_images)
+
+
+def plan_part(
+    params: Params,
+    dataset: str,
+    regime: str,
+    layout: Layout,
+    looks: Mapping[str, Looks],
+    finished: Finished | None = None,
+) -> Part:
+    """The jobs of a dataset and regime, without what the store has unless `finished` says."""
+    setting, finished = params.setting(dataset, regime), finished or Finished()
+    _check_size(params, setting, layout)
+    return Part(
+        dataset,
+        regime,
+        setting,
+        layout,
+        _trials(params, setting, layout, finished.trials),
+        _initial(params, setting, layout, finished.rounds),
+        _runs(params, setting, layout, looks, finished.rounds),
+    )
+
+
+def _trials(params: Params, setting: Setting, layout: Layout, finished: int) -> tuple[Job, ...]:
+    name = Name(params.search.mitigation, params.search.seeds[0], dropout=True)
+    tried = search_trainings(params, setting, layout.has_images)
+    works = [training_work(one, one.budget.initial, layout.test) for one in tried]
+    return tuple(Job(name, (work,), int(i < finished)) for i, work in enumerate(works))
+
+
+def _initial(
+    params: Params, setting: Setting, layout: Layout, finished: Mapping[Name, int]
+) -> tuple[Job, ...]:
+    """Those that the search trains as its winner cost nothing."""
+    work = training_work(setting, setting.budget.initial, layout.test)
+    names = [
+        Name(mitigation, seed, dropout)
+        for mitigation in params.mitigation
+        for seed in params.seeds
+        for dropout in initial_models(params)
+    ]
+    tried = [
+        Name(params.search.mitigation, seed, dropout=True)
+        for seed in params.search.seeds
+        if params.search.method != "none"
+    ]
+    return tuple(Job(name, (Work() if name in tried else work,), finished.get(name, 0)) for name in names)
+
+
+def _runs(
+    params: Params,
+    setting: Setting,
+    layout: Layout,
+    looks: Mapping[str, Looks],
+    finished: Mapping[Name, int],
+) -> tuple[Job, ...]:
+    rounds = {query: run_rounds(setting, layout, looks[query]) for query in params.query}
+    names = [
+        Name(mitigation, seed, params.loop.dropout_for == "all" or looks[query].dropout, query)
+        for mitigation in params.mitigation
+        for seed in params.seeds
+        for query in params.query
+    ]
+    return tuple(Job(name, rounds[name.query], finished.get(name, 0)) for name in names)
+
+
+def _check_size(params: Params, setting: Setting, layout: Layout) -> None:
+    needed, what = setting.budget.needed, f"{setting.dataset}-{setting.regime}"
+    if layout.exact and layout.train < needed:
+        raise PlanError(
+            f"{setting.dataset} has {layout.train:,} training samples, but {what} at scale {params.scale} "
+            f"needs {needed:,}: lower scales.{params.scale}.budget.{setting.dataset}.{setting.regime}, or "
+            f"raise the dataset's size under scales.{params.scale}.prepare"
+        )
+
+
+def summary_line(params: Params) -> str:
+    """Runs, trainings, steps and samples of the datasets in params.yaml; nothing is measured or looked up."""
+    # How queries look at the pool is not in the line.
+    looks = dict.fromkeys(params.query, Looks(pool=False, labelled=False))
+    parts = [
+        plan_part(params, dataset, regime, layout_if_known(params, dataset), looks)
+        for dataset in params.dataset
+        for regime in params.regime
+    ]
+    work = total(part.work for part in parts)
+    return (
+        f"{sum(len(part.runs) for part in parts):,} runs at scale {params.scale}: {work.trainings:,} "
+        f"trainings, {work.steps:,} steps, {count_text(work.drawn)} training samples; "
+        f"`mindgap plan` says how long"
+    )
+
+
+# -- seconds
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of a call: `base`, and `per_row` for each of its rows."""
+
+    base: float
+    per_row: float
+
+    def __add__(self, other: "Line") -> "Line":
+        return Line(self.base + other.base, self.per_row + other.per_row)
+
+    def seconds(self, calls: int, rows: int) -> float:
+        return calls * self.base + rows * self.per_row
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a device needs: for a training step, a forward pass over samples of the training split, and one
+    over complete samples with all subsets of modalities. `start`: the first step of a process takes longer.
+    """
+
+    start: float
+    step: Line
+    forward: Line
+    test: Line
+
+    def seconds(self, work: Work) -> float:
+        """Of one process after the other."""
+        return (
+            self.step.seconds(work.steps, work.drawn)
+            + self.forward.seconds(work.passes, work.validated + work.queried)
+            + self.test.seconds(0, work.tested)
+        )
+
+
+def part_seconds(part: Part, speeds: Mapping[str, Speed], workers: int) -> tuple[float, float]:
+    """Estimated seconds of a part with so many runs at once: in all, and of what is left.
+
+    `speeds` are by mitigation. Search, initial models and runs wait for one another.
+    """
+    groups = (part.search, part.initial, part.runs)
+    return (
+        sum(_group_seconds([(job, job.work) for job in jobs], speeds, workers) for jobs in groups),
+        sum(_group_seconds([(job, job.left) for job in jobs], speeds, workers) for jobs in groups),
+    )
+
+
+def _group_seconds(jobs: Sequence[tuple[Job, Work]], speeds: Mapping[str, Speed], workers: int) -> float:
+    durations = [speeds[job.name.mitigation].seconds(work) for job, work in jobs if work != Work()]
+    start = max((speed.start for speed in speeds.values()), default=0.0)
+    return start + makespan(durations, workers) if durations else 0.0
+
+
+def makespan(durations: Iterable[float], workers: int) -> float:
+    """When the last of the jobs ends, each given in its turn to the worker that is free first."""
+    free = [0.0] * workers
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+# -- bytes
+
+# Measured: a round's record without ids, losses and metrics; a subset's metrics; a loss; a table's row of an
+# image or text; the contact sheet of 32 px images.
+RECORD, METRICS, LOSS, TABLE_ROW, CONTACT_SHEET = 1_600, 110, 20, 50, 50_000
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes. `cache` is DVC's second copy of the first three, where the file system cannot share blocks."""
+
+    prepared: int = 0
+    models: int = 0
+    records: int = 0
+    store: int = 0
+    cache: int = 0
+
+    def __add__(self, other: "Disk") -> "Disk":
+        return Disk(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def total(self) -> int:
+        return self.prepared + self.models + self.records + self.store + self.cache
+
+
+def prepared_disk(layout: Layout) -> Disk:
+    """A prepared dataset and DVC's copy of it."""
+    row = sum(math.prod(m.shape) * m.dtype.itemsize + TABLE_ROW for m in layout.modalities.values())
+    size = (layout.train + layout.test) * (row + 8 + len(layout.modalities)) + CONTACT_SHEET
+    return Disk(prepared=size, cache=size)
+
+
+def part_disk(part: Part, weights: int) -> Disk:
+    """Models of `weights` bytes and records of a part, in their folders, in the store and in DVC's cache."""
+    records = sum(_record_bytes(part, round) for _ in part.runs for round in range(len(part.runs[0].rounds)))
+    first = _record_bytes(part, 0)
+    trained = sum(job.work != Work() for job in part.search + part.initial)
+    models, kept = len(part.initial) * (weights + first), trained * (weights + first)
+    return Disk(models=models, records=records, store=kept + records, cache=models + records)
+
+
+def _record_bytes(part: Part, round: int) -> int:
+    budget = part.setting.budget
+    ids = budget.initial * (round == 0) + budget.acquisition * (round < budget.rounds - 1)
+    digits = len(str(part.layout.train)) + 1
+    return RECORD + METRICS * part.layout.subsets + LOSS * part.setting.recipe.epochs + digits * ids
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A part with its bytes, and the seconds that it takes in all and from now on, if they were measured."""
+
+    part: Part
+    disk: Disk
+    seconds: tuple[float, float] | None = None
+
+
+# -- figures for people
+
+
+def count_text(number: int) -> str:
+    """A count, from ten thousand up in k, M or G."""
+    for least, size, unit in ((10**9, 1e9, "G"), (10**6, 1e6, "M"), (10**4, 1e3, "k")):
+        if number >= least:
+            value = number / size
+            return f"{value:,.{0 if value >= 100 else 1}f} {unit}"
+    return f"{number:,}"
+
+
+def time_text(seconds: float) -> str:
+    """In the two largest units that matter."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes / 60 / 24:.1f} days"
+
+
+def bytes_text(number: int) -> str:
+    """In KiB, MiB, GiB or TiB."""
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB")):
+        if number >= 1024**power:
+            return f"{number / 1024**power:.1f} {unit}"
+    return f"{number / 1024:.0f} KiB"

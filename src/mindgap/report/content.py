@@ -1,0 +1,153 @@
+"""All that a report says, computed before the first file is written: what pages draw and files hold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from mindgap.report import tables
+from mindgap.report.aulc import mean_accuracies, tidy
+from mindgap.report.claims import judge
+from mindgap.report.comparison import compare, summary
+from mindgap.report.curves import Selection
+from mindgap.report.names import CONTROLS, subset_order
+from mindgap.report.paper import WEAK as PAPER_WEAK
+from mindgap.report.paper import (
+    misprints,
+    paper_accuracies,
+    published_rank_sums,
+    with_paper,
+)
+from mindgap.report.paper_tables import PaperTable, paper_tables
+from mindgap.report.provenance import Origin
+from mindgap.report.rank_comparison import rank_sum_comparison
+from mindgap.report.sensitivity import (
+    Variants,
+    bald_against_random,
+    over_methods,
+    sensitivity_table,
+    sentences,
+    wide_table,
+)
+from mindgap.report.statistics import TARGETS, Statistics, statistics
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a report is made of, read and checked: `about` is a kept report's paragraph about itself."""
+
+    curves: pd.DataFrame
+    origins: Sequence[Origin] = ()
+    searches: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sensitivity: pd.DataFrame | None = None
+    variants: Variants | None = None
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What other choices in what the paper leaves open come to, in files and in a table for the page."""
+
+    methods: pd.DataFrame
+    queries: pd.DataFrame
+    lead: pd.DataFrame
+    shown: pd.DataFrame
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Content:
+    """`table` is the tidy AULC table, `order` the subsets of each dataset as they are shown, `claims` has our
+    verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers.
+    """
+
+    selection: Selection
+    inputs: Inputs
+    table: pd.DataFrame
+    order: Mapping[str, Sequence[str]]
+    tables: Sequence[tables.Table]
+    paper_tables: Sequence[PaperTable]
+    comparison: pd.DataFrame
+    ranks: pd.DataFrame
+    summary: pd.DataFrame
+    misprints: pd.DataFrame
+    claims: pd.DataFrame
+    statistics: Sequence[Statistics]
+    sensitivity: Sensitivity | None
+
+
+def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content:
+    """Everything that follows from the inputs and the paper's numbers. Raises ReportError."""
+    curves = inputs.curves
+    order = {
+        d: subset_order(list(part["subset"].unique())) for d, part in curves.groupby("dataset", sort=False)
+    }
+    table = with_paper(tidy(curves, order), paper_dir)
+    comparison = compare(table, paper_dir)
+    ranks = rank_sum_comparison(comparison, paper_dir)
+    return Content(
+        selection,
+        inputs,
+        table,
+        order,
+        all_tables(table, selection),
+        paper_tables(table, selection, published_rank_sums(paper_dir)),
+        comparison,
+        ranks,
+        summary(comparison, ranks),
+        misprints(paper_dir),
+        all_claims(table, paper_dir, selection),
+        all_statistics(curves, selection),
+        sensitivity_of(inputs, selection),
+    )
+
+
+def all_tables(table: pd.DataFrame, selection: Selection) -> list[tables.Table]:
+    """Weak modality and ranks first, then each dataset with each mitigation."""
+    made = []
+    for mitigation in selection.mitigations:
+        made += [
+            tables.weak_table(table, mitigation, selection),
+            tables.rank_table(table, mitigation, selection),
+        ]
+    for dataset in selection.datasets:
+        for mitigation in selection.mitigations:
+            made.append(tables.dataset_table(table, dataset, mitigation, selection))
+    return [one for one in made if one is not None]
+
+
+def all_claims(table: pd.DataFrame, paper_dir: Path, selection: Selection) -> pd.DataFrame:
+    """Each claim judged by our numbers and by the paper's own."""
+    ours = judge(mean_accuracies(table), selection.weak)
+    theirs = judge(paper_accuracies(paper_dir), PAPER_WEAK)
+    told = theirs[["verdict", "effect", "detail"]].add_prefix("paper_")
+    return pd.concat([ours, told], axis=1)
+
+
+def all_statistics(curves: pd.DataFrame, selection: Selection) -> list[Statistics]:
+    """Of each mitigation on the weak modalities, where there are any, and on all modalities together."""
+    targets = [target for target in TARGETS if target != "weak" or selection.weak]
+    compared = [query for query in selection.queries if query not in CONTROLS]
+    if len(compared) < 2:
+        return []
+    return [
+        statistics(curves, selection.weak, mitigation, target)
+        for mitigation in selection.mitigations
+        for target in targets
+    ]
+
+
+def sensitivity_of(inputs: Inputs, selection: Selection) -> Sensitivity | None:
+    """What was collected of the sensitivity experiments; they have datasets of their own."""
+    if inputs.sensitivity is None:
+        return None
+    asked = (inputs.sensitivity, inputs.variants, PAPER_WEAK)
+    methods = over_methods(*asked)
+    return Sensitivity(
+        methods,
+        sensitivity_table(*asked),
+        bald_against_random(*asked),
+        wide_table(methods),
+        sentences(methods),
+    )

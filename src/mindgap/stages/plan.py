@@ -1,0 +1,261 @@
+"""plan: what a selection would compute, before anything starts; how long it takes here and how much is done.
+
+Nothing is written but what `--json` names. A run counts as finished where the store has its rounds.
+"""
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from mindgap.calibration import Calibration, as_a_worker, looks_of, weights_bytes
+from mindgap.data import DATASETS, RENDERED
+from mindgap.data.dataset import Dataset, load_dataset
+from mindgap.data.quintfeatures import Style
+from mindgap.data.render import usable_cores
+from mindgap.data.storage import SKIPPED, modalities_of, read_meta
+from mindgap.layout import Layout, absence_of, expected_layout
+from mindgap.loop import Cell
+from mindgap.machine import Machine
+from mindgap.params import (
+    DatasetRecipe,
+    Params,
+    ParamsError,
+    Setting,
+    check_params,
+    load_params,
+    pick,
+    source_settings,
+)
+from mindgap.plan import (
+    Estimate,
+    Finished,
+    Name,
+    Part,
+    Speed,
+    part_disk,
+    part_seconds,
+    plan_part,
+)
+from mindgap.records import write_atomically
+from mindgap.search import choose
+from mindgap.stages.paths import places
+from mindgap.stages.plan_table import Plan, as_json, show
+from mindgap.stages.runs import run_of, setting_of
+from mindgap.sweep import Job
+
+CALIBRATION_SECONDS = 8.0
+
+
+def plan_stage(
+    params: Params, datasets: Sequence[str] = (), *, measure: bool = True, json_file: Path | None = None
+) -> None:
+    """Print the plan of the datasets, those of params.yaml by default, and write it to `json_file`."""
+    plan = make_plan(params, datasets, measure=measure)
+    show(plan)
+    if json_file:
+        write_atomically(json_file, (json.dumps(as_json(plan), indent=1) + "\n").encode())
+
+
+def make_plan(params: Params, datasets: Sequence[str] = (), *, measure: bool = True) -> Plan:
+    """The plan of the datasets, those of params.yaml by default; MIMIC has to be named."""
+    check_params(params)
+    names = list(datasets) or params.dataset
+    for name in names:
+        pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
+    layouts = {name: _layout(params, name) for name in names}
+    parts, machine = plan_parts(params, layouts), Machine.from_environment()
+    speeds = _speeds(params, parts, machine) if measure else None
+    # The regimes of a dataset have models of one size.
+    weights = {part.dataset: part for part in parts}
+    weights = {name: weights_bytes(part.layout, part.setting) for name, part in weights.items()}
+    return Plan(
+        params,
+        {name: layout for name, (layout, _) in layouts.items()},
+        {name: absent for name, (_, absent) in layouts.items() if absent},
+        [_estimate(part, weights[part.dataset], speeds, machine) for part in parts],
+        _at_once(machine),
+        machine.devices,
+    )
+
+
+def overridden(changes: Sequence[str], path: Path = Path("params.yaml")) -> Params:
+    """The parameters with changes as `dvc exp run -S` takes them, `key=value` in Hydra's grammar."""
+    if not changes or not path.exists():
+        return load_params(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, path.name)
+        copy.write_text(path.read_text())
+        _apply(changes, copy)
+        try:
+            return load_params(copy)
+        except ParamsError as error:
+            raise ParamsError(str(error).replace(str(copy), f"{path} with -S")) from error
+
+
+def _apply(changes: Sequence[str], path: Path) -> None:
+    """Write the changes into the file, by DVC's own functions; ParamsError for what they refuse."""
+    from dvc.exceptions import InvalidArgumentError
+    from dvc.utils.cli_parse import to_path_overrides
+    from dvc.utils.hydra import apply_overrides, to_hydra_overrides
+    from hydra.errors import HydraException
+
+    by_file, given = to_path_overrides(changes), f"-S {' '.join(changes)}"
+    for file in by_file:
+        if Path(file).name != path.name:
+            raise ParamsError(f"{given}: parameters are in {path.name} alone: leave {file}: out")
+    overrides = [one for ones in by_file.values() for one in ones]
+    try:
+        if any(one.is_sweep_override() for one in to_hydra_overrides(overrides)):
+            raise ParamsError(
+                f"{given}: several values are several experiments, which DVC queues: plan one of them; a "
+                f"list is written key=[a,b]"
+            )
+        apply_overrides(path, overrides)
+    except (InvalidArgumentError, HydraException) as error:
+        cause = str(error.__cause__ or error).partition("\nSee http")[0].replace("\n", " ")
+        raise ParamsError(f"{given}: {cause}") from error
+
+
+# -- what is there
+
+
+def _layout(params: Params, dataset: str) -> tuple[Layout, str]:
+    """The layout of a dataset, from its meta where it is prepared for these parameters; else why not."""
+    folder = places(dataset).prepared
+    if (folder / SKIPPED).exists():
+        return expected_layout(params, dataset), "skipped for want of its files"
+    if not (folder / "meta.json").exists():
+        return expected_layout(params, dataset), "not prepared yet"
+    meta = read_meta(folder)
+    if not _is_of(params, dataset, meta):
+        return expected_layout(params, dataset), "prepared with other parameters"
+    layout = Layout(
+        modalities_of(meta),
+        meta["num_classes"],
+        meta["sizes"]["train"],
+        meta["sizes"]["test"],
+        absence_of(params, dataset),
+    )
+    return layout, ""
+
+
+def _is_of(params: Params, dataset: str, meta: Mapping[str, Any]) -> bool:
+    """Whether a prepared dataset is what the parameters ask for."""
+    if dataset not in RENDERED:
+        return meta.get("settings") == json.loads(json.dumps(asdict(source_settings(params, dataset))))
+    render = params.at_scale.render
+    absence = params.at_scale.prepare[dataset].get("absence", RENDERED[dataset].absence)
+    asked = {
+        "root_seed": render.root_seed,
+        "sizes": {"train": render.train_size, "test": render.test_size},
+        "style": json.loads(json.dumps(asdict(Style(**render.style)))),
+        "absence": dict(absence),
+    }
+    return all(meta.get(key) == value for key, value in asked.items())
+
+
+def plan_parts(params: Params, layouts: Mapping[str, tuple[Layout, str]]) -> list[Part]:
+    """The parts of these datasets; what is not prepared has nothing finished."""
+    looks = {query: looks_of(query, params.query_settings.get(query, {})) for query in params.query}
+    parts = []
+    for name, (layout, absent) in layouts.items():
+        for regime in params.regime:
+            part = plan_part(params, name, regime, layout, looks)
+            if not absent:
+                part = plan_part(params, name, regime, layout, looks, finished(params, part))
+            parts.append(part)
+    return parts
+
+
+def finished(params: Params, part: Part) -> Finished:
+    """What the store has of a part of which the data is prepared.
+
+    A run is known by the weights that it starts from: without its initial model it counts as not begun.
+    """
+    where = places(part.dataset)
+    dataset = load_dataset(where.prepared, verify=False)
+    trials, recipe = _searched(params, part, dataset)
+    if params.search.method != "none" and recipe is None:
+        return Finished(trials)
+
+    def job_of(name: Name, initial: Path | None = None) -> Job:
+        cell = Cell(part.dataset, part.regime, name.mitigation, name.seed, name.query)
+        digest = hashlib.sha256(initial.read_bytes()).hexdigest() if initial else None
+        setting = setting_of(params, cell, recipe, name.dropout)
+        return Job(run_of(params, cell, dataset, digest, setting), where.prepared, where.store, initial)
+
+    initial = {job.name: job_of(job.name) for job in part.initial}
+    rounds = {name: job.finished_rounds for name, job in initial.items()}
+    for job in part.runs:
+        first = replace(job.name, query=None)
+        if rounds[first]:
+            rounds[job.name] = job_of(job.name, initial[first].weights).finished_rounds
+    return Finished(trials, rounds)
+
+
+class _Unfinished(Exception):  # noqa: N818 - it ends a search that has still to be made
+    pass
+
+
+def _searched(params: Params, part: Part, dataset: Dataset) -> tuple[int, DatasetRecipe | None]:
+    """How many trials of the search the store has, and the recipe they chose if it has all."""
+    search, where, done = params.search, places(part.dataset), 0
+    if search.method == "none":
+        return 0, None
+
+    def job_of(setting: Setting, seed: int) -> Job:
+        cell = Cell(part.dataset, part.regime, search.mitigation, seed)
+        return Job(run_of(params, cell, dataset, setting=setting), where.prepared, where.store, trial=True)
+
+    def count(jobs: Sequence[Job]) -> None:
+        nonlocal done
+        there = sum(job.finished_rounds == job.rounds for job in jobs)
+        done += there
+        if there < len(jobs):
+            raise _Unfinished
+
+    try:
+        recipe, _ = choose(search, part.setting, part.layout.has_images, job_of, count)
+    except _Unfinished:
+        return done, None
+    return done, recipe
+
+
+# -- how long
+
+
+def _speeds(params: Params, parts: Iterable[Part], machine: Machine) -> dict[tuple[str, str, str], Speed]:
+    """Speeds by dataset, regime and mitigation, measured in about ten seconds; large models take longer."""
+    parts, device = list(parts), machine.devices[0]
+    print(f"measuring steps and passes on {device}", file=sys.stderr, flush=True)
+    each = CALIBRATION_SECONDS / (1.5 * max(1, len({p.dataset for p in parts}) * len(params.mitigation)))
+    with as_a_worker(device):
+        calibration = Calibration(device, min(1.0, each))
+        return {
+            (part.dataset, part.regime, mitigation): calibration.speed(
+                part.layout, part.setting, mitigation, params.mitigation_settings.get(mitigation, {})
+            )
+            for part in parts
+            for mitigation in sorted({job.name.mitigation for job in part.jobs})
+        }
+
+
+def _estimate(
+    part: Part, weights: int, speeds: Mapping[tuple[str, str, str], Speed] | None, machine: Machine
+) -> Estimate:
+    disk = part_disk(part, weights)
+    if speeds is None:
+        return Estimate(part, disk)
+    mine = {key[2]: speed for key, speed in speeds.items() if key[:2] == (part.dataset, part.regime)}
+    return Estimate(part, disk, part_seconds(part, mine, _at_once(machine)))
+
+
+def _at_once(machine: Machine) -> int:
+    """More processes than cores do no more."""
+    on_cpu = set(machine.devices) == {"cpu"}
+    return min(machine.workers, usable_cores()) if on_cpu else machine.workers

@@ -1,0 +1,99 @@
+"""Kept records: copied once they are complete, and a report made from them alone, the same each time."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mindgap.errors import MindGapError
+from mindgap.params import ParamsError
+from mindgap.report.flow import ReportError
+from mindgap.stages.keep import keep_stage
+from mindgap.stages.report import kept_report_stage, report_stage
+from mindgap.stages.runs import acquire_stage, train_stage
+from small_project import params_in
+
+KEPT = Path("reports/reference")
+
+
+@pytest.fixture
+def kept(project):
+    """A project with kept records of four runs, and the parameters they are of."""
+    params = params_in(project)
+    train_stage(params, "missing", "low")
+    acquire_stage(params, "missing", "low")
+    keep_stage(params, KEPT, "Four runs on little images.")
+    return params
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_report_is_made_from_kept_records_alone_and_is_the_same_each_time(kept, project):
+    assert set(files(KEPT)) == {
+        *("curves/missing-low.csv", "flow/missing.csv", "provenance/missing-low.json"),
+        *("search/missing-low.csv", "selection.yaml"),
+    }
+    for folder in ("data/prepared", "data/runs", "data/models", "reports/curves"):
+        shutil.rmtree(folder)
+    (project / "params.yaml").unlink()
+    kept_report_stage(KEPT)
+    first = files(KEPT)
+    kept_report_stage(KEPT)
+    assert files(KEPT) == first
+    page = (KEPT / "index.html").read_text()
+    assert "Four runs on little images." in page
+    for name in ("index.html", "comparison.html"):
+        for link in re.findall(r'(?:src|href)="([^"#:]+)"', (KEPT / name).read_text()):
+            assert (KEPT / link).exists(), link
+
+
+def test_the_kept_report_says_what_the_first_one_said(kept):
+    report_stage(kept)
+    kept_report_stage(KEPT)
+    for name in ("tables/aulc.csv", "tables/claims.csv", "comparison.html", "metrics.json"):
+        assert (KEPT / name).read_bytes() == (Path("reports") / name).read_bytes()
+
+
+def test_a_number_can_be_traced_from_the_page_to_its_parameters_and_commit(kept):
+    kept_report_stage(KEPT)
+    page = (KEPT / "index.html").read_text()
+    provenance = json.loads((KEPT / "provenance/missing-low.json").read_text())
+    for run, made in provenance["runs"].items():
+        assert f"<code>{run}</code>" in page
+        assert made["commit"][0][:12] in page
+        assert provenance["settings"][made["settings"]]["setting"]["recipe"]["epochs"] == 2
+    assert 'href="provenance/missing-low.json"' in page
+
+
+def test_keeping_again_forgets_what_was_kept_before(kept, project):
+    (KEPT / "curves" / "share-low.csv").write_text("old")
+    keep_stage(params_in(project, query=["random"]), KEPT, "Two runs.")
+    assert not (KEPT / "curves" / "share-low.csv").exists()
+    selection = yaml.safe_load((KEPT / "selection.yaml").read_text())
+    assert (selection["query"], selection["about"]) == (["random"], "Two runs.")
+
+
+def test_what_is_not_complete_is_not_kept(kept, project, tmp_path):
+    before = files(KEPT)
+    with pytest.raises(ReportError, match="run entropy, moddrop, seed 0 is missing"):
+        keep_stage(params_in(project, query=["random", "entropy"]), KEPT, "More.")
+    with pytest.raises(MindGapError, match="--about is empty"):
+        keep_stage(kept, KEPT, " ")
+    with pytest.raises(MindGapError, match="reports is where every run writes: name another folder"):
+        keep_stage(kept, Path("reports"), "Here.")
+    assert files(KEPT) == before
+
+
+def test_a_selection_that_is_damaged_is_named(kept):
+    path = KEPT / "selection.yaml"
+    path.write_text(path.read_text().replace("seeds:", "seedz:"))
+    with pytest.raises(ParamsError, match=r"selection\.yaml: seedz: unknown parameter"):
+        kept_report_stage(KEPT)
+    path.unlink()
+    with pytest.raises(ParamsError, match=r"selection\.yaml is not here"):
+        kept_report_stage(KEPT)

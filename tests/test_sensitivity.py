@@ -1,0 +1,468 @@
+"""Sensitivity: the variants that are shipped, tables on curves made here, and experiments in a clone."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import kendalltau
+from scipy.stats import t as student
+
+from clone import Clone
+from mindgap.errors import MindGapError
+from mindgap.params import ParamsError
+from mindgap.records import CURVE_COLUMNS
+from mindgap.report.flow import ReportError
+from mindgap.report.sensitivity import (
+    Variants,
+    bald_against_random,
+    collected_json,
+    over_methods,
+    read_sensitivity,
+    read_variants,
+    sensitivity_table,
+    sentences,
+    wide_table,
+)
+from mindgap.stages.plan import overridden
+from mindgap.stages.sensitivity import check_variants, name_of, queue_stage
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "reports" / "sensitivity" / "variants.yaml"
+WEAK = {"missing": "rare"}
+RAW = {
+    "base": ["seeds=[0,1]", "query=[random,bald]"],
+    "questions": {"image size": "32 px", "absent modality": "skip"},
+    "variants": {
+        "image-24": {"question": "image size", "value": "24 px", "set": ["scales.tiny.render.image_size=24"]},
+        "image-48": {"question": "image size", "value": "48 px", "set": ["scales.tiny.render.image_size=48"]},
+        "zeros": {"question": "absent modality", "value": "zeros", "set": ["scales.tiny.model.absent=zeros"]},
+    },
+}
+VARIANTS = Variants.model_validate(RAW)
+# Mean accuracies along the curve: variant, query, subset, then seeds 0 and 1.
+ACCURACIES = {
+    ("default", "random", "rare"): (0.30, 0.34),
+    ("default", "bald", "rare"): (0.40, 0.42),
+    ("default", "random", "rare+frequent"): (0.60, 0.62),
+    ("default", "bald", "rare+frequent"): (0.50, 0.52),
+    ("image-24", "random", "rare"): (0.20, 0.26),
+    ("image-24", "bald", "rare"): (0.10, 0.16),
+    ("image-24", "random", "rare+frequent"): (0.61, 0.62),
+    ("image-24", "bald", "rare+frequent"): (0.51, 0.52),
+}
+FRAME_COLUMNS = [*CURVE_COLUMNS, "variant"]
+
+
+def write_variants(folder: Path, **changes) -> Path:
+    path = folder / "variants.yaml"
+    path.write_text(yaml.safe_dump(RAW | changes, sort_keys=False))
+    return path
+
+
+def curves(accuracies=ACCURACIES, dataset: str = "missing") -> pd.DataFrame:
+    """Curves of three points, whose mean along the curve is as given: x - 0.1, x, x + 0.1."""
+    rows = []
+    for (variant, query, subset), values in accuracies.items():
+        for seed, value in enumerate(values):
+            for i in range(3):
+                cell = (
+                    "tiny",
+                    dataset,
+                    "low",
+                    "moddrop",
+                    query,
+                    seed,
+                    f"{variant}{query}{seed}",
+                    3,
+                    i,
+                    10 + i,
+                )
+                rows.append((*cell, subset, value - 0.1 + 0.1 * i, 0.5, 0.1, 0.1, 1.0, variant))
+    return pd.DataFrame(rows, columns=FRAME_COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Variants:
+    return read_variants(SHIPPED)
+
+
+def test_every_shipped_variant_can_be_run_and_all_differ(shipped, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_variants(shipped)
+    assert len(shipped.keys) == 10
+
+
+def test_the_shipped_values_are_those_of_the_overrides_and_of_params(shipped):
+    """Each variant changes one parameter; value and default are in the texts that people read."""
+    words = {"all": "all", "bald_only": "BALD's only", "skip": "skip", "zeros": "zeros", "0": "the labels"}
+
+    def shown(value: str, text: str) -> bool:
+        return words.get(value, value) == text or value in re.findall(r"[\d.]+", text)
+
+    default = overridden(shipped.overrides("default"), ROOT / "params.yaml")
+    for key, variant in shipped.variants.items():
+        (override,) = variant.set
+        name, value = override.split("=")
+        assert shown(value, variant.value), key
+        at = default.model_dump()
+        for part in name.split("."):
+            at = at[part]
+        assert shown(str(at), shipped.questions[variant.question]), key
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"variants": {"default": RAW["variants"]["zeros"]}},
+            "variants.default: the default is `base` alone",
+        ),
+        ({"variants": {"a/b": RAW["variants"]["zeros"]}}, "variants.a/b: this names an experiment"),
+        ({"questions": {"image size": "32 px"}}, "variants.zeros: unknown question 'absent modality'; known"),
+        (
+            {"questions": RAW["questions"] | {"ModDrop rate": "0.5"}},
+            "'ModDrop rate' has the values 0.5: give",
+        ),
+        (
+            {"questions": RAW["questions"] | {"image size": "24 px"}},
+            "has the values 24 px, 24 px, 48 px: give",
+        ),
+        ({"variants": {"zeros": {"question": "absent modality", "value": "zeros"}}}, "zeros.set: missing"),
+        ({"reason": "none"}, "reason: unknown parameter"),
+    ],
+)
+def test_a_file_of_variants_that_cannot_be_meant_is_refused(tmp_path, changes, message):
+    path = write_variants(tmp_path, **changes)
+    with pytest.raises((ReportError, ParamsError), match=re.escape(message)) as error:
+        read_variants(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_variant_given_twice_is_refused(tmp_path):
+    path = write_variants(tmp_path)
+    path.write_text(path.read_text() + "  zeros: {question: image size, value: 1 px, set: [seeds=3]}\n")
+    with pytest.raises(ParamsError, match="key 'zeros' is given twice"):
+        read_variants(path)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder with the shipped parameters and the variants of this file; no git, no DVC."""
+    (tmp_path / "reports" / "sensitivity").mkdir(parents=True)
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    write_variants(tmp_path / "reports" / "sensitivity")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "reports" / "sensitivity"
+
+
+def changed(key: str, override: str) -> dict:
+    return {"variants": RAW["variants"] | {key: RAW["variants"][key] | {"set": [override]}}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "scales.tiny.render.image_sise=24",
+            "image-24: .*Could not override 'scales.tiny.render.image_sise'",
+        ),
+        ("scales.tiny.render.image_size=small", "image-24: .*image_size: Input should be a valid integer"),
+        ("scales.tiny.render.image_size=20", "image-24: Style: texture_period is 0.1875: make it"),
+        ("scales.tiny.render.image_size=16,24", "image-24: .*several values"),
+        ("scales.tiny.render.image_size=48", "image-24 and image-48 ask for the same: take one out"),
+        ("scales.tiny.render.image_size=32", "default and image-24 ask for the same: take one out"),
+    ],
+)
+def test_what_params_refuse_is_refused_before_anything_is_queued(project, override, message):
+    """The folder is no git repository: a command of git or DVC would fail with another message."""
+    write_variants(project, **changed("image-24", override))
+    with pytest.raises(MindGapError, match=message):
+        queue_stage()
+
+
+def test_an_unknown_variant_is_refused(project):
+    with pytest.raises(
+        MindGapError, match="unknown variant image-25; known: default, image-24, image-48, zeros"
+    ):
+        queue_stage(["image-25"])
+
+
+def test_a_module_that_git_does_not_know_stops_the_queue(project):
+    """An experiment runs in a copy of what git knows, which would lack the module."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "params.yaml"], check=True)
+    module = Path("src/mindgap/new.py")
+    module.parent.mkdir(parents=True)
+    module.touch()
+    with pytest.raises(MindGapError, match="git does not know src/mindgap/new.py: experiments run in copies"):
+        queue_stage()
+
+
+def test_the_table_is_exact_and_paired_by_seed():
+    table = sensitivity_table(curves(), VARIANTS, WEAK)
+    # Nothing was collected on absence: the question is left out.
+    assert set(table["question"]) == {"image size"}
+    assert list(table["value"].unique()) == ["32 px", "24 px"]
+    assert list(table["subset"].unique()) == ["rare", "rare+frequent"]
+    assert len(table) == 8
+    row = table.set_index(["value", "part", "query"])
+    new = row.loc[("24 px", "weak", "bald")]
+    assert new["mean"] == pytest.approx(0.13, abs=1e-12)
+    assert new["difference"] == pytest.approx(-0.28, abs=1e-12)
+    # Per seed -0.30 and -0.26: their spread, not that of the means.
+    assert new["difference_std"] == pytest.approx(0.04 / math.sqrt(2), abs=1e-12)
+    assert new["difference_ci95"] == pytest.approx(student.ppf(0.975, 1) * 0.02, abs=1e-12)
+    assert new[["n_seeds", "subset", "mitigation", "regime"]].tolist() == [2, "rare", "moddrop", "low"]
+    reference = row.loc[("32 px", "weak", "bald")]
+    assert reference["is_default"]
+    assert reference["std"] == pytest.approx(0.02 / math.sqrt(2), abs=1e-12)
+    assert math.isnan(reference["difference"])
+
+
+def test_the_mean_over_methods_is_taken_within_seeds_and_orders_are_compared():
+    methods = over_methods(curves(), VARIANTS, WEAK).set_index(["value", "part"])
+    new = methods.loc[("24 px", "weak")]
+    assert new["mean"] == pytest.approx(0.18, abs=1e-12)
+    # Seed 0: 0.35 to 0.15; seed 1: 0.38 to 0.21.
+    assert new["difference"] == pytest.approx(-0.185, abs=1e-12)
+    assert new["difference_std"] == pytest.approx(0.03 / math.sqrt(2), abs=1e-12)
+    assert new[["n_queries", "order", "tau", "same_order"]].tolist() == [2, "Random > BALD", -1.0, False]
+    assert methods.loc[("32 px", "weak"), "order"] == "BALD > Random"
+    assert methods.loc[("24 px", "all"), ["tau", "same_order"]].tolist() == [1.0, True]
+    assert methods.loc["32 px", "same_order"].all()
+
+
+def test_tau_is_kendalls_with_ties():
+    means = {"default": (0.1, 0.2, 0.3, 0.4), "image-24": (0.2, 0.2, 0.4, 0.3)}
+    names = ("random", "entropy", "bald", "badge")
+    frame = curves(
+        {
+            (variant, query, "rare+frequent"): (value,)
+            for variant, values in means.items()
+            for query, value in zip(names, values, strict=True)
+        }
+    )
+    row = over_methods(frame, VARIANTS, {}).iloc[1]
+    assert row["tau"] == pytest.approx(kendalltau(*means.values()).statistic, abs=1e-12)
+    assert row["tau"] == pytest.approx(
+        3 / math.sqrt(30), abs=1e-12
+    )  # 4 of 6 pairs as before, 1 turned, 1 tied
+    assert not row["same_order"]
+    assert row["order"] == "BALD > BADGE > Random > Entropy"
+    assert math.isnan(row["difference_std"])  # one seed
+
+
+def test_a_control_and_the_order_of_rows_change_nothing():
+    frame = curves()
+    expected = over_methods(frame, VARIANTS, WEAK)
+    control = frame[frame["query"] == "bald"].assign(query="presence_balanced", balanced_accuracy=0.9)
+    with_control = over_methods(pd.concat([frame, control]), VARIANTS, WEAK)
+    pd.testing.assert_frame_equal(with_control, expected, check_exact=True)
+    keys = ["value", "part"]
+    backwards = over_methods(frame.iloc[::-1], VARIANTS, WEAK).set_index(keys)
+    pd.testing.assert_frame_equal(
+        backwards.loc[expected.set_index(keys).index], expected.set_index(keys), check_exact=True
+    )
+
+
+def test_the_page_has_a_row_a_value_and_a_column_a_dataset_and_part():
+    unique = {
+        (v, q, s.replace("rare", "full").replace("frequent", "partial")): x
+        for (v, q, s), x in ACCURACIES.items()
+    }
+    frame = pd.concat([curves(), curves(unique, "unique")])
+    wide = wide_table(over_methods(frame, VARIANTS, WEAK | {"unique": "full"}))
+    columns = ["Missing: Rare", "Missing: Both", "Unique: Full", "Unique: Both"]
+    assert wide.columns.tolist() == ["question", "value", *columns]
+    assert wide.to_numpy().tolist() == [
+        ["image size", "32 px", *["0.365 ± 0.021", "0.560 ± 0.014"] * 2],
+        ["image size", "24 px", *["0.180 ± 0.042 (-0.185)", "0.565 ± 0.007 (+0.005)"] * 2],
+    ]
+
+
+def test_one_seed_and_no_difference_are_shown_as_such():
+    values = {key: value[:1] for key, value in ACCURACIES.items() if key[0] == "default"}
+    same = {("zeros", *key[1:]): (value[0] - 1e-5,) for key, value in values.items()}
+    wide = wide_table(over_methods(curves(values | same), VARIANTS, WEAK))
+    assert wide["Missing: Rare"].tolist() == ["0.350", "0.350 (+0.000)"]
+
+
+def test_balds_lead_over_random_is_paired_by_seed():
+    lead = bald_against_random(curves(), VARIANTS, WEAK).set_index(["value", "part"])
+    new = lead.loc[("24 px", "weak")]
+    assert new["lead"] == pytest.approx(-0.10, abs=1e-12)
+    assert new["lead_std"] == pytest.approx(0.0, abs=1e-12)
+    # The default leads by 0.10 and 0.08.
+    assert lead.loc[("32 px", "weak"), "lead"] == pytest.approx(0.09, abs=1e-12)
+    assert new["change"] == pytest.approx(-0.19, abs=1e-12)
+    assert new["change_std"] == pytest.approx(0.02 / math.sqrt(2), abs=1e-12)
+    assert math.isnan(lead.loc[("32 px", "all"), "change"])
+    without = {key: value for key, value in ACCURACIES.items() if key[1] != "random"}
+    assert bald_against_random(curves(without), VARIANTS, WEAK).empty
+
+
+def test_a_question_is_a_sentence():
+    assert sentences(over_methods(curves(), VARIANTS, WEAK)) == [
+        "Image size: the mean over methods changes most by -0.185 (24 px; Missing, Rare), beyond the 95 % "
+        "interval over seeds in 0 of 2 cells; the order of methods differs in 1 of 2."
+    ]
+
+
+def test_a_run_that_the_default_lacks_is_named():
+    lacking = {key: value for key, value in ACCURACIES.items() if key[:2] != ("default", "bald")}
+    message = "image-24 has a run that default lacks (missing, moddrop, low, rare, bald, seed 0)"
+    with pytest.raises(ReportError, match=re.escape(message)):
+        sensitivity_table(curves(lacking), VARIANTS, WEAK)
+
+
+def write_collected(folder: Path, key: str, numerics: str = "n" * 64) -> Path:
+    frame = curves().query("variant == @key").drop(columns="variant")
+    data = frame.to_csv(index=False, lineterminator="\n").encode()
+    path = folder / f"{key}.csv"
+    path.write_bytes(data)
+    runs = {run: {"numerics": numerics} for run in frame["run"].unique()}
+    text = collected_json(VARIANTS.overrides(key), data, [{"runs": runs, "settings": {}}])
+    path.with_suffix(".json").write_text(text)
+    return path
+
+
+@pytest.fixture
+def collected(tmp_path) -> Path:
+    write_variants(tmp_path)
+    for key in ("default", "image-24"):
+        write_collected(tmp_path, key)
+    return tmp_path
+
+
+def test_what_was_collected_is_read_as_it_was_written(collected, tmp_path):
+    frame = read_sensitivity(collected)
+    pd.testing.assert_frame_equal(frame[FRAME_COLUMNS], curves(), check_exact=True, check_dtype=False)
+    assert len(sensitivity_table(frame, VARIANTS, WEAK)) == 8
+    assert read_sensitivity(tmp_path / "nowhere") is None
+    for path in collected.glob("*.csv"):
+        path.unlink()
+    assert read_sensitivity(collected) is None
+
+
+def damage_csv(folder: Path) -> None:
+    path = folder / "image-24.csv"
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+
+
+def damage_overrides(folder: Path) -> None:
+    write_variants(folder, **changed("image-24", "scales.tiny.render.image_size=28"))
+
+
+def damage_json(folder: Path) -> None:
+    path = folder / "image-24.json"
+    path.write_text(json.dumps({"set": [], "curves": ""}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_csv, "image-24.csv was changed after it was collected; run `mindgap sensitivity collect`"),
+        (damage_overrides, "image_size=24`, but variants.yaml asks for `.*image_size=28`; run `mindgap sens"),
+        (damage_json, r"image-24.json is no record of provenance \(KeyError\('runs'\)\); run `mindgap"),
+        (lambda folder: (folder / "image-24.json").unlink(), "image-24.json is not there; run `mindgap"),
+        (lambda folder: (folder / "default.csv").unlink(), "default.csv is not there, the reference of all"),
+        (lambda folder: (folder / "variants.yaml").unlink(), "variants.yaml is not here"),
+        (
+            lambda folder: write_collected(folder, "default").rename(folder / "old.csv"),
+            "old.csv is of no variant",
+        ),
+        (
+            lambda folder: write_collected(folder, "image-24", numerics="m" * 64),
+            r"run image-24bald0 was made by other code \(m{12}\) than default \(n{12}\)",
+        ),
+    ],
+)
+def test_what_is_not_as_it_was_collected_is_refused(collected, damage, message):
+    damage(collected)
+    with pytest.raises(MindGapError, match=message):
+        read_sensitivity(collected)
+
+
+# Two experiments in a clone, as a queue runs them: prepare, train and acquire. Of the other stages
+# tests/test_pipeline.py sees to it that they run.
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Clone:
+    """A clone in which the experiments of `default` and `zeros` have run, and that of `image-24` has not."""
+    clone = Clone(tmp_path_factory.mktemp("clone"), query=["random", "bald"])
+    file = clone.folder / "dvc.yaml"
+    stages = yaml.safe_load(file.read_text())["stages"]
+    stages["prepare"]["deps"].remove("data/params.ok")
+    kept = {name: stages[name] for name in ("prepare", "train", "acquire")}
+    file.write_text(yaml.safe_dump({"stages": kept}))
+    folder = clone.folder / "reports" / "sensitivity"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    variants = {key: RAW["variants"][key] for key in ("image-24", "zeros")}
+    write_variants(folder, base=["seeds=[0]"], variants=variants)
+    clone.run("dvc", "repro", "prepare@missing")
+    clone.commit("Prepared")
+    output = clone.run("mindgap", "sensitivity", "queue", "zeros", "default")
+    assert output.splitlines()[:2] == ["queued sensitivity-default", "queued sensitivity-zeros"]
+    clone.run("dvc", "exp", "run", "--run-all")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def first_collect(clone) -> str:
+    """What the first collection printed."""
+    return clone.run("mindgap", "sensitivity", "collect", expect=1)
+
+
+def files_of(clone: Clone) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (clone.folder / "reports" / "sensitivity").glob("*.*")}
+
+
+@pytest.mark.slow
+def test_experiments_are_collected_and_one_that_is_lacking_is_named(clone, first_collect):
+    assert "1 of 3 variants were not collected:\nthere is no experiment sensitivity-image-24" in first_collect
+    assert "queue it: mindgap sensitivity queue image-24" in first_collect
+    files = ["default.csv", "default.json", "variants.yaml", "zeros.csv", "zeros.json"]
+    assert sorted(files_of(clone)) == files
+    for key in ("default", "zeros"):
+        (ref,) = clone.git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name_of(key)}").split()
+        made = clone.git("show", f"{ref}:reports/curves/missing-low.csv")
+        assert files_of(clone)[f"{key}.csv"].decode() == made
+    frame = read_sensitivity(clone.folder / "reports" / "sensitivity")
+    assert frame.groupby("variant")["run"].nunique().to_dict() == {"default": 2, "zeros": 2}
+    assert len(sensitivity_table(frame, VARIANTS, WEAK)) == 8
+
+
+@pytest.mark.slow
+def test_an_experiment_with_other_parameters_is_named_and_what_was_collected_stays(clone, first_collect):
+    path, before = clone.folder / "reports" / "sensitivity" / "variants.yaml", files_of(clone)
+    path.write_text(path.read_text().replace("absent=zeros", "min_present=3"))
+    output = clone.run("mindgap", "sensitivity", "collect", expect=1)
+    path.write_bytes(before["variants.yaml"])
+    assert (
+        "sensitivity-zeros: it was made with other parameters: scales.tiny.model.absent was zeros, skip is "
+        "asked for; scales.tiny.model.min_present was 2, 3 is asked for; queue it anew: mindgap sensitivity "
+        "queue --force zeros"
+    ) in output
+    assert files_of(clone) == before
+
+
+@pytest.mark.slow
+def test_an_experiment_is_queued_anew_by_force_only_and_what_was_collected_stays(clone, first_collect):
+    before = files_of(clone)
+    output = clone.run("mindgap", "sensitivity", "queue", "default", "image-24", expect=1)
+    assert "sensitivity-default: there already, done or in the queue" in output
+    clone.run("mindgap", "sensitivity", "queue", "--force", "default")
+    assert clone.git("for-each-ref", "refs/exps/*/*/sensitivity-default") == ""
+    output = clone.run("mindgap", "sensitivity", "collect", expect=1)
+    assert "default.csv: kept as it is, sensitivity-default is queued (dvc queue start" in output
+    assert "there is no experiment sensitivity-image-24" in output
+    assert files_of(clone) == before
+    clone.run("dvc", "queue", "remove", "--all")
