@@ -455,6 +455,13 @@ def test_one_dataset_shows_no_pattern_across_datasets(published):
     assert list(verdicts.index[verdicts != UNKNOWN]) == ["moddrop-harms-synergy"]
 
 
+def test_a_method_that_was_not_run_on_each_dataset_is_not_ranked():
+    part = [*CASES["kcg-leads-mid"].holds, runs("missing", "rare", 0.95, "bald", "mid")]
+    row = judged(part, "kcg-leads-mid")
+    assert row["effect"] == pytest.approx(CASES["kcg-leads-mid"].effect)
+    assert "among 4 methods" in row["detail"]
+
+
 def test_random_that_ranks_last_is_not_competitive_however_close():
     close = {"badge": 0.503, "bald": 0.502, "entropy": 0.501, "random": 0.5}
     row = judged(
