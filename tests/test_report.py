@@ -15,6 +15,7 @@ import pytest
 from mindgap.report import figures, tables
 from mindgap.report.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
 from mindgap.report.build import build_report, metrics, plot_points
+from mindgap.report.claims import CLAIMS
 from mindgap.report.content import Inputs
 from mindgap.report.curves import COLUMNS, ReportError, Selection, read_curves
 from mindgap.report.names import subset_name, subset_order
@@ -517,3 +518,52 @@ def test_paper_scale_report_shows_the_published_numbers(tmp_path):
     assert "Scale: paper" in text
     assert 'class="paper"' in text
     assert "BADGE, paper" in (tmp_path / "reports" / "tables" / "unique-none.md").read_text()
+
+
+def test_the_comparison_page_has_every_published_value_under_its_anchor(report):
+    text = (report / "comparison.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    anchors = re.findall(r'<tr id="([^"]+)">', text)
+    assert len(anchors) == len(set(anchors)) == 1032
+    assert text.count("not yet run: counterpart at scale tiny") >= 9
+    linked = re.findall(r"comparison\.html#([\w-]+)", (report / "figures" / "comparison.svg").read_text())
+    assert linked
+    assert set(linked) <= set(anchors)
+    assert "Table 2, Synergy, no mitigation, mid, BADGE, Partial B: 5.42, where Table 14 has 5.87" in text
+    assert len(re.findall("<summary>Counterpart of Table", text)) == 14
+    files = [link for link in page.links if not link.startswith("#")]
+    assert all((report / link).exists() for link in files)
+
+
+def test_the_page_judges_every_claim_by_the_papers_numbers_and_by_ours(report):
+    text = (report / "index.html").read_text()
+    rows = re.findall(r'<tr id="claim-([\w-]+)">(.*?)</tr>', text, re.DOTALL)
+    verdicts = {
+        key: re.findall(r'<span class="\w+">(holds|does not hold|not enough data)<', row) for key, row in rows
+    }
+    assert set(verdicts) == {claim.key for claim in CLAIMS}
+    assert verdicts["kcg-leads-mid"] == ["holds", "not enough data"]
+    assert verdicts["rare-near-chance"] == ["holds", "does not hold"]
+    assert text.count("Contradicted by the paper's own tables") == 2
+
+
+def test_the_page_says_which_tests_are_refused_and_why(report):
+    text = (report / "index.html").read_text()
+    assert "<b>Refused: wins</b>, as no setting has more than 2 seeds" in text
+    assert "blocks are needed" in text
+
+
+def test_published_values_are_scaled_as_printed_and_judged_at_paper_scale(tmp_path):
+    selection = replace(SELECTION, scale="paper", datasets=("unique",), mitigations=("none",))
+    folder = report_of(tmp_path / "reports", selection, rounds=10)
+    frame = pd.read_csv(folder / "tables" / "comparison.csv")
+    frame = frame[(frame["table"] == 12) & (frame["subset"] == "partial") & (frame["query"] == "badge")]
+    row = frame[frame["regime"] == "low"].iloc[0]
+    assert row["status"] == "not reproduced"
+    text = (folder / "comparison.html").read_text()
+    cells = re.search(rf'<tr id="{row["anchor"]}">(.*?)</tr>', text).group(1)
+    assert f"<td>{10 * row['ours_mean']:.2f} ± {10 * row['ours_std']:.2f}</td>" in cells
+    assert f"<td>{row['printed']:.2f} ± {row['printed_std']:.2f}</td>" in cells
+    assert "<td>not reproduced</td>" in cells

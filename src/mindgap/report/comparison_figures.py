@@ -28,8 +28,8 @@ def scatter(comparison: pd.DataFrame, stem: Path, page: str = "comparison.html")
     """
     shown = comparison[(comparison["table"] >= DETAIL) & (comparison["n_seeds"] > 0)]
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(6.4, 6.0))
-        ax = figure.add_axes((0.1, 0.09, 0.87, 0.8))
+        figure = Figure(figsize=(7.6, 6.0))
+        ax = figure.add_axes((0.08, 0.09, 0.72, 0.84))
         ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle=":", zorder=1)
         for dataset in (name for name in COLOURS if name in set(shown["dataset"])):
             part = shown[shown["dataset"] == dataset]
@@ -79,7 +79,15 @@ def _labels(ax, shown: pd.DataFrame) -> None:
         if name in set(shown["dataset"])
     ]
     keys += [_key("weak modality", GREY, GREY), _key("other subsets", "white", GREY)]
-    ax.legend(handles=keys, loc="upper left", frameon=False, fontsize=8, handletextpad=0.2)
+    # Beside the axes: points may lie anywhere in them.
+    ax.legend(
+        handles=keys,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        fontsize=8,
+        handletextpad=0.2,
+    )
 
 
 def _title(scales: list[str], count: int) -> str:

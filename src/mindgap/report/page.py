@@ -14,7 +14,7 @@ from mindgap.report.comparison import NOTES as COMPARISON_NOTES
 from mindgap.report.comparison import STATUSES
 from mindgap.report.content import Content
 from mindgap.report.curves import Selection
-from mindgap.report.figures import FIGURES
+from mindgap.report.figures import FIGURES, FIGURES_NOTE
 from mindgap.report.flow import flow_parts
 from mindgap.report.names import (
     CONTROLS,
@@ -74,6 +74,7 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
             ],
             claims=_claims(content.claims),
             claims_note=CLAIMS_NOTE,
+        figures_note=FIGURES_NOTE,
             statistics=[_statistics(r, drawn.get((r.mitigation, r.target), ())) for r in content.statistics],
             explanations=EXPLANATIONS,
             compared=_compared(content.comparison),

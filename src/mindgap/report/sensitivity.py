@@ -71,7 +71,9 @@ class Variants(Block):
 
 def mend_of(key: str) -> str:
     """What to do about a variant whose results are not what they should be."""
-    return f"run `mindgap sensitivity collect`, before it `mindgap sensitivity queue {key}` if that is gone"
+    return (
+        f"run `mindgap sensitivity collect`; without its experiment `mindgap sensitivity queue {key}` first"
+    )
 
 
 def read_variants(path: Path) -> Variants:
