@@ -207,15 +207,16 @@ def pick(table: Mapping[str, Any], name: str, key: str, where: str) -> Any:
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """The parameters of a file, checked for form; `check_params` checks what they ask for."""
-    return _load(path, Params)
+    return load_block(path, Params)
 
 
 def load_kept(path: Path) -> Kept:
     """The selection of a kept report."""
-    return _load(path, Kept)
+    return load_block(path, Kept)
 
 
-def _load(path: Path, block: type[Block]) -> Any:
+def load_block(path: Path, block: type[Block]) -> Any:
+    """A YAML file as that block; ParamsErrors name the file and the key."""
     try:
         raw = yaml.load(path.read_text(), Loader=_Loader)
     except FileNotFoundError as error:

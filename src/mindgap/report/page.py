@@ -74,7 +74,7 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
             ],
             claims=_claims(content.claims),
             claims_note=CLAIMS_NOTE,
-        figures_note=FIGURES_NOTE,
+            figures_note=FIGURES_NOTE,
             statistics=[_statistics(r, drawn.get((r.mitigation, r.target), ())) for r in content.statistics],
             explanations=EXPLANATIONS,
             compared=_compared(content.comparison),

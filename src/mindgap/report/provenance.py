@@ -100,15 +100,16 @@ def _differ(one: str, other: str) -> str:
     """The first difference of two digests or settings, in few words."""
     if not one.startswith("{"):
         return f"{one[:12]} and {other[:12]}"
-    ours, theirs = (_flat(json.loads(text)) for text in (one, other))
+    ours, theirs = (flat(json.loads(text)) for text in (one, other))
     key = min(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
     return f"{key} is {ours.get(key)} and {theirs.get(key)}"
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """The values of nested dictionaries by their keys, joined by dots."""
     if not isinstance(value, dict):
         return {path: value}
-    parts = [_flat(part, f"{path}.{key}" if path else str(key)) for key, part in value.items()]
+    parts = [flat(part, f"{path}.{key}" if path else str(key)) for key, part in value.items()]
     return {key: one for part in parts for key, one in part.items()}
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field
 from scipy.stats import kendalltau
 
-from mindgap.params import Block, _load
+from mindgap.params import Block, load_block
 from mindgap.report.aulc import half_width, per_seed, spread
 from mindgap.report.curves import read_curve_file
 from mindgap.report.flow import ReportError
@@ -78,7 +78,7 @@ def mend_of(key: str) -> str:
 
 def read_variants(path: Path) -> Variants:
     """What variants.yaml asks; what cannot be meant is a ReportError or a ParamsError that names the key."""
-    variants = _load(path, Variants)
+    variants = load_block(path, Variants)
     for key, one in variants.variants.items():
         _check_variant(f"{path}: variants.{key}", key, one, variants)
     for question in variants.questions:

@@ -18,7 +18,7 @@ from mindgap.errors import MindGapError
 from mindgap.params import Params, check_params, load_params
 from mindgap.records import write_atomically
 from mindgap.report.curves import Selection, read_curves
-from mindgap.report.provenance import read_origins
+from mindgap.report.provenance import flat, read_origins
 from mindgap.report.sensitivity import VARIANTS, Variants, collected_json, read_sensitivity, read_variants
 from mindgap.stages.paths import REPORTS
 from mindgap.stages.plan import overridden
@@ -169,14 +169,7 @@ def _settings(params: Params) -> dict[str, Any]:
     scale = params.at_scale.model_dump()
     for name in ("prepare", "recipe", "budget"):
         scale[name] = {dataset: scale[name].get(dataset) for dataset in params.dataset}
-    return _flat({**dump, "scales": {params.scale: scale}})
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    parts = [_flat(part, f"{path}.{key}" if path else str(key)) for key, part in value.items()]
-    return {key: one for part in parts for key, one in part.items()}
+    return flat({**dump, "scales": {params.scale: scale}})
 
 
 def _differences(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
