@@ -47,11 +47,9 @@ def curves_of(
         for round, subset in product(range(rounds), SUBSETS[dataset].values()):
             ceiling = 0.1 if (dataset, subset) in TIMES_TEN else 1.0
             accuracy = float(rng.uniform(0, ceiling))
-            rows.append(
-                ("paper", dataset, regime, mitigation, query, seed, run, rounds, round)
-                + (budget.initial + round * budget.acquisition, subset, accuracy, accuracy, 0.1)
-                + (1 / CLASSES[dataset], ceiling)
-            )
+            labelled = budget.initial + round * budget.acquisition
+            cell = ("paper", dataset, regime, mitigation, query, seed, run, rounds, round, labelled)
+            rows.append((*cell, subset, accuracy, accuracy, 0.1, 1 / CLASSES[dataset], ceiling))
     setting = {"setting": {"model": {"head_dropout": 0.5}}}
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)), {"runs": runs, "settings": {"s": setting}}
 

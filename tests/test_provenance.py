@@ -55,7 +55,6 @@ def test_origins_tell_what_runs_share_and_where_they_ran(tmp_path):
         "n" * 64,
     )
     assert (one.commits, one.devices, one.versions) == (["c1", "c2"], ["H200", "cpu"], ["torch 2"])
-    assert one.hours == 2.5
     assert one.setting["recipe"] == {"epochs": 2}
 
 

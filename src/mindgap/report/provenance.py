@@ -32,7 +32,6 @@ class Origin:
     commits: Sequence[str]
     devices: Sequence[str]
     versions: Sequence[str]
-    hours: float
     setting: Mapping[str, Any]
 
 
@@ -131,7 +130,6 @@ def _origin(dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Map
         sorted(told["commit"]),
         sorted(told["device"]),
         sorted(told["versions"]),
-        sum(run["seconds"] for run in runs.values()) / 3600,
         settings[one["settings"]]["setting"],
     )
 
