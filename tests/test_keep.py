@@ -97,3 +97,27 @@ def test_a_selection_that_is_damaged_is_named(kept):
     path.unlink()
     with pytest.raises(ParamsError, match=r"selection\.yaml is not here"):
         kept_report_stage(KEPT)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            lambda lines: [*lines[:4], *lines[5:]],
+            r"run \w{16} \(random, moddrop, seed 0\), subset .* lacks rounds 1",
+        ),
+        (lambda lines: [*lines, lines[4]], r"run random, moddrop, seed 0 is there twice"),
+        (lambda lines: [*lines[:4], re.sub(r"0\.\d+", "nan", lines[4], count=1)], "is nan, not a number"),
+        (
+            lambda lines: [line.replace("tiny,", "paper,", 1) for line in lines],
+            "is of scale 'paper', not 'tiny'",
+        ),
+    ],
+)
+def test_damaged_records_are_refused_by_the_name_of_the_run(kept, fault, message):
+    path = KEPT / "curves" / "missing-low.csv"
+    path.write_text("\n".join(fault(path.read_text().splitlines())) + "\n")
+    with pytest.raises(ReportError, match=message) as error:
+        kept_report_stage(KEPT)
+    assert str(path) in str(error.value)
+    assert not (KEPT / "index.html").exists()

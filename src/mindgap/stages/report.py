@@ -33,11 +33,12 @@ def kept_report_stage(folder: Path) -> None:
 
 
 def _report(selection: Selection, folder: Path, about: str, sensitivity: Path | None = None) -> None:
+    # Read first: what is wrong with a run is said with its name; the suites speak of rows.
+    curves = read_curves(folder / "curves", selection)
     for dataset in selection.datasets:
         for regime in selection.regimes:
             path = folder / "curves" / f"{dataset}-{regime}.csv"
             validate_curves(path, EXPECTATIONS, folder / "validation")
-    curves = read_curves(folder / "curves", selection)
     inputs = Inputs(
         curves,
         read_origins(folder / "provenance", curves, selection),
