@@ -49,18 +49,19 @@ def test_the_papers_grid_has_twelve_recipes_and_six_where_nothing_is_an_image():
     assert len(candidates(SEARCH, setting().recipe, has_images=False)) == 6
 
 
-def test_halving_spends_a_third_of_the_grid():
+def test_halving_spends_half_of_the_grid():
     grid, halving = of(SEARCH, method="grid"), of(SEARCH, method="halving")
     assert rungs(grid, 12) == [(12, 1.0)]
-    assert rungs(halving, 12) == [(12, 1 / 9), (4, 1 / 3), (1, 1.0)]
+    assert rungs(halving, 12) == [(12, 1 / 4), (3, 1.0)]
+    assert rungs(of(halving, factor=3), 12) == [(12, 1 / 9), (4, 1 / 3), (1, 1.0)]
     assert rungs(halving, 2) == [(2, 1.0)]
     assert rungs(of(halving, factor=2), 8) == [(8, 1 / 8), (4, 1 / 4), (2, 1 / 2), (1, 1.0)]
     epochs = [sum(one.recipe.epochs for one in planned(s, setting(), True)) for s in (grid, halving)]
-    assert epochs == [12 * 12, 12 * 1 + 4 * 4 + 12]
+    assert epochs == [12 * 12, 12 * 3 + 3 * 12]
 
 
 def test_a_short_trial_passes_through_the_whole_schedule():
-    short = planned(of(SEARCH, method="halving"), setting(), True)[12]
+    short = planned(of(SEARCH, method="halving", factor=3), setting(), True)[12]
     assert (short.recipe.epochs, short.training.warmup_epochs) == (4, 2 / 3)
 
 
@@ -100,7 +101,7 @@ def test_halving_keeps_the_best_third_and_decides_by_the_last_rung():
         # The fourth best of the short trials is the best of the longer ones.
         return 0.95 if place == 8 and one.recipe.epochs > 1 else place / 12
 
-    recipe, made, executed = chosen(of(SEARCH, method="halving"), score)
+    recipe, made, executed = chosen(of(SEARCH, method="halving", factor=3), score)
     assert [len([t for t in made if t.rung == rung]) for rung in range(3)] == [12, 4, 1]
     assert len(executed) == 17
     assert recipe.model_dump() == order[8]
