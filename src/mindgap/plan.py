@@ -258,9 +258,6 @@ def summary_line(params: Params) -> str:
     )
 
 
-# -- seconds
-
-
 @dataclass(frozen=True)
 class Line:
     """Seconds of a call: `base`, and `per_row` for each of its rows."""
@@ -321,8 +318,6 @@ def makespan(durations: Iterable[float], workers: int) -> float:
     return max(free)
 
 
-# -- bytes
-
 # Measured: a round's record without ids, losses and metrics; a subset's metrics; a loss; a table's row of an
 # image or text; the contact sheet of 32 px images.
 RECORD, METRICS, LOSS, TABLE_ROW, CONTACT_SHEET = 1_600, 110, 20, 50, 50_000
@@ -376,9 +371,6 @@ class Estimate:
     part: Part
     disk: Disk
     seconds: tuple[float, float] | None = None
-
-
-# -- figures for people
 
 
 def count_text(number: int) -> str:

@@ -121,9 +121,6 @@ def _apply(changes: Sequence[str], path: Path) -> None:
         raise ParamsError(f"{given}: {cause}") from error
 
 
-# -- what is there
-
-
 def _layout(params: Params, dataset: str) -> tuple[Layout, str]:
     """The layout of a dataset, from its meta where it is prepared for these parameters; else why not."""
     folder = places(dataset).prepared
@@ -224,9 +221,6 @@ def _searched(params: Params, part: Part, dataset: Dataset) -> tuple[int, Datase
     except _Unfinished:
         return done, None
     return done, recipe
-
-
-# -- how long
 
 
 def _speeds(params: Params, parts: Iterable[Part], machine: Machine) -> dict[tuple[str, str, str], Speed]:

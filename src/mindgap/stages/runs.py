@@ -46,7 +46,7 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
             cell = Cell(dataset_name, regime, mitigation, seed)
             for dropout in initial_models(params):
                 run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
-                jobs[_initial(params, cell, dropout)] = Job(run, where.prepared, where.store)
+                jobs[_initial(cell, dropout)] = Job(run, where.prepared, where.store)
     execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
     # DVC empties the folder first only where the output does not persist.
     shutil.rmtree(where.models / name, ignore_errors=True)
@@ -67,15 +67,17 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
         write_skipped(where.runs / name, str(missing))
         write_atomically(where.provenance / f"{name}.json", provenance_json([]).encode())
         return write_atomically(where.curves / f"{name}.csv", curves_csv([], None).encode())
-    recipe, jobs = _chosen(params, dataset_name, regime), []
+    recipe, jobs, digests = _chosen(params, dataset_name, regime), [], {}
     for mitigation in params.mitigation:
         for seed in params.seeds:
             for query in params.query:
                 cell = Cell(dataset_name, regime, mitigation, seed, query)
                 dropout = params.loop.dropout_for == "all" or METHODS[query].dropout
-                initial = _initial(params, cell, dropout)
+                initial = _initial(cell, dropout)
+                if initial not in digests:
+                    digests[initial] = _initial_digest(initial)
                 setting = setting_of(params, cell, recipe, dropout)
-                run = run_of(params, cell, dataset, _initial_digest(initial), setting)
+                run = run_of(params, cell, dataset, digests[initial], setting)
                 jobs.append(Job(run, where.prepared, where.store, initial))
     execute(jobs, Machine.from_environment(), f"acquire {name}")
     records = [record for job in jobs for record in job.record_store.read()]
@@ -196,7 +198,7 @@ def _initial_digest(initial: Path) -> str:
     return hashlib.sha256(initial.with_suffix(".safetensors").read_bytes()).hexdigest()
 
 
-def _initial(params: Params, cell: Cell, dropout: bool) -> Path:
+def _initial(cell: Cell, dropout: bool) -> Path:
     """Where a cell's initial model lies, as .safetensors and .json; the query itself makes no difference."""
     kind = "" if dropout else "-no_dropout"
     folder = places(cell.dataset).models / f"{cell.dataset}-{cell.regime}"
