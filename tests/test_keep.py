@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from mindgap.errors import MindGapError
-from mindgap.params import ParamsError
+from mindgap.params import ParamsError, load_params
 from mindgap.report.flow import ReportError
 from mindgap.stages.keep import keep_stage
 from mindgap.stages.report import kept_report_stage, report_stage
 from mindgap.stages.runs import acquire_stage, train_stage
-from small_project import params_in
+from small_project import ROOT, params_in, small
 
 KEPT = Path("reports/reference")
 
@@ -121,3 +121,34 @@ def test_damaged_records_are_refused_by_the_name_of_the_run(kept, fault, message
         kept_report_stage(KEPT)
     assert str(path) in str(error.value)
     assert not (KEPT / "index.html").exists()
+
+
+def test_the_page_shows_searches_and_what_other_choices_come_to(project):
+    raw = small(query=["random", "bald"])
+    raw["search"] |= {"method": "grid", "learning_rate": [0.05], "weight_decay": [5e-4]}
+    (project / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    params = load_params(project / "params.yaml")
+    train_stage(params, "missing", "low")
+    acquire_stage(params, "missing", "low")
+    shutil.copytree(ROOT / "reports" / "sensitivity", "reports/sensitivity")
+    report_stage(params)
+    page = Path("reports/index.html").read_text()
+    assert 'id="search"' in page
+    assert "<td>randaugmc</td>" in page
+    assert len(Path("reports/tables/search.csv").read_text().splitlines()) == 1 + 2
+    assert 'id="sensitivity"' in page
+    assert re.search(
+        r"<td>samples per epoch</td><td>the labels</td><td>0\.119 ± 0\.003 \(-0\.049\)</td>", page
+    )
+    assert (
+        (Path("reports/tables") / "sensitivity_bald.csv").read_text().startswith("question,value,is_default")
+    )
+
+
+def test_a_search_table_of_another_form_is_refused(kept):
+    path = KEPT / "search" / "missing-low.csv"
+    path.write_text("rung,epochs\n")
+    with pytest.raises(
+        ReportError, match=r"search/missing-low\.csv needs the columns scale, .*train@missing-low"
+    ):
+        kept_report_stage(KEPT)
