@@ -128,6 +128,15 @@ class Loop(Block):
     start: Literal["stratified", "random"]
     dropout_for: Literal["all", "bald_only"]
 
+    def has_dropout(self, needs_it: bool) -> bool:
+        """Whether the models of a method have dropout, which it needs or does not."""
+        return self.dropout_for == "all" or needs_it
+
+    @property
+    def initial_models(self) -> tuple[bool, ...]:
+        """The models trained on one start set, for one mitigation and seed: whether each has dropout."""
+        return tuple(dict.fromkeys(map(self.has_dropout, (True, False))))
+
 
 class Search(Block):
     """The choice of learning rate, weight decay and augmentation before the first round (paper, 5, A.3)."""

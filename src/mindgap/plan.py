@@ -152,11 +152,6 @@ def run_rounds(setting: Setting, layout: Layout, looks: Looks) -> tuple[Work, ..
     return tuple(works)
 
 
-def initial_models(params: Params) -> tuple[bool, ...]:
-    """The models that are trained on one start set, for one mitigation and seed: whether each has dropout."""
-    return (True,) if params.loop.dropout_for == "all" else (True, False)
-
-
 def search_trainings(params: Params, setting: Setting, has_images: bool) -> Sequence[Setting]:
     """The setting of every trial of the hyper-parameter search, with the epochs that it gets."""
     if params.search.method == "none":
@@ -204,7 +199,7 @@ def _initial(
         Name(mitigation, seed, dropout)
         for mitigation in params.mitigation
         for seed in params.seeds
-        for dropout in initial_models(params)
+        for dropout in params.loop.initial_models
     ]
     tried = [
         Name(params.search.mitigation, seed, dropout=True)
@@ -223,7 +218,7 @@ def _runs(
 ) -> tuple[Job, ...]:
     rounds = {query: run_rounds(setting, layout, looks[query]) for query in params.query}
     names = [
-        Name(mitigation, seed, params.loop.dropout_for == "all" or looks[query].dropout, query)
+        Name(mitigation, seed, params.loop.has_dropout(looks[query].dropout), query)
         for mitigation in params.mitigation
         for seed in params.seeds
         for query in params.query

@@ -102,11 +102,6 @@ class Table:
         runs = [row for row in self.rows if row.kind in ("method", "control")]
         return all(math.isnan(cell.mean) for row in runs for cell in row.cells)
 
-    def first_control(self, row: Row) -> bool:
-        """Whether the controls start with this row, below a rule."""
-        controls = [r for r in self.rows if r.kind == "control"]
-        return bool(controls) and row is controls[0] and row is not self.rows[0]
-
 
 class Key(NamedTuple):
     """What a cell shows."""
@@ -421,7 +416,7 @@ def to_markdown(table: Table) -> str:
         header.append(" ".join(filter(None, [column.group and f"{column.group}:", title, _times(column)])))
     lines = [f"**{table.title}**", "", _pipe(header), _pipe(["---", *["---:"] * len(table.columns)])]
     for row in table.rows:
-        if table.first_control(row):
+        if row.kind == "control" and row.rule:  # the first one
             lines.append(_pipe(["*controls*", *[""] * len(table.columns)]))
         title = f"*{row.title}*" if row.weak or row.kind == "paper" else row.title
         lines.append(_pipe([title, *(f"**{cell.text}**" if cell.best else cell.text for cell in row.cells)]))

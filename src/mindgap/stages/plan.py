@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from mindgap.params import (
     DatasetRecipe,
     Params,
     ParamsError,
-    Setting,
     check_params,
     load_params,
     pick,
@@ -45,7 +45,7 @@ from mindgap.records import write_atomically
 from mindgap.search import choose
 from mindgap.stages.paths import places
 from mindgap.stages.plan_table import Plan, as_json, show
-from mindgap.stages.runs import run_of, setting_of
+from mindgap.stages.runs import run_of, setting_of, trial_of
 from mindgap.sweep import Job
 
 CALIBRATION_SECONDS = 8.0
@@ -201,13 +201,9 @@ class _Unfinished(Exception):  # noqa: N818 - it ends a search that has still to
 
 def _searched(params: Params, part: Part, dataset: Dataset) -> tuple[int, DatasetRecipe | None]:
     """How many trials of the search the store has, and the recipe they chose if it has all."""
-    search, where, done = params.search, places(part.dataset), 0
+    search, done = params.search, 0
     if search.method == "none":
         return 0, None
-
-    def job_of(setting: Setting, seed: int) -> Job:
-        cell = Cell(part.dataset, part.regime, search.mitigation, seed)
-        return Job(run_of(params, cell, dataset, setting=setting), where.prepared, where.store, trial=True)
 
     def count(jobs: Sequence[Job]) -> None:
         nonlocal done
@@ -217,7 +213,9 @@ def _searched(params: Params, part: Part, dataset: Dataset) -> tuple[int, Datase
             raise _Unfinished
 
     try:
-        recipe, _ = choose(search, part.setting, part.layout.has_images, job_of, count)
+        recipe, _ = choose(
+            search, part.setting, part.layout.has_images, partial(trial_of, params, dataset), count
+        )
     except _Unfinished:
         return done, None
     return done, recipe

@@ -3,8 +3,6 @@
 Only what no person can be found in leaves: accuracies over a whole test set, and counts rounded to tens.
 """
 
-import csv
-import io
 import re
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from mindgap.data.flow import COLUMNS
 from mindgap.data.storage import read_meta
 from mindgap.errors import MindGapError
 from mindgap.params import Params, pick
-from mindgap.records import CURVE_COLUMNS, write_atomically
+from mindgap.records import CURVE_COLUMNS, csv_text, write_atomically
 from mindgap.report.curves import read_curve_file
 from mindgap.report.flow import COUNTS, Flow, read_flow
 from mindgap.stages.paths import CURVES, FLOW, PROVENANCE, places
@@ -65,9 +63,5 @@ def _check_texts(path: Path, flow: Flow) -> None:
 
 def _rounded(flow: Flow) -> str:
     """The flow with every count rounded to tens: no small group can be counted, nor by differences."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in flow:
-        writer.writerow({**row, **{name: round(int(row[name]), -1) for name in COUNTS}})
-    return text.getvalue()
+    rows = ({**row, **{name: round(int(row[name]), -1) for name in COUNTS}} for row in flow)
+    return csv_text(COLUMNS, rows)

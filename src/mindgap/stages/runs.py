@@ -1,13 +1,12 @@
 """train@ and acquire@<dataset>-<regime>: the jobs that params.yaml asks for, executed and written down."""
 
-import csv
 import hashlib
 import inspect
-import io
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,17 @@ from mindgap.machine import Machine
 from mindgap.mitigations import MITIGATIONS
 from mindgap.models import ENCODERS
 from mindgap.params import DatasetRecipe, Params, Setting
-from mindgap.plan import initial_models
 from mindgap.provenance import SOURCE, code_digest, commit, versions
 from mindgap.query import METHODS
 from mindgap.query.select import hyperparameters
-from mindgap.records import CURVE_COLUMNS, SEARCH_COLUMNS, digest_of, provenance_json, write_atomically
+from mindgap.records import (
+    CURVE_COLUMNS,
+    SEARCH_COLUMNS,
+    csv_text,
+    digest_of,
+    provenance_json,
+    write_atomically,
+)
 from mindgap.search import choose, rows_of
 from mindgap.stages.paths import places
 from mindgap.stages.prepare import write_skipped
@@ -36,7 +41,7 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
     try:
         dataset = _dataset(params, dataset_name, regime)
     except SourceMissing as missing:
-        write_atomically(where.search / f"{dataset_name}-{regime}.csv", search_csv([]).encode())
+        write_atomically(where.search / f"{dataset_name}-{regime}.csv", csv_text(SEARCH_COLUMNS, []).encode())
         return write_skipped(where.models / f"{dataset_name}-{regime}", str(missing))
     name = f"{dataset_name}-{regime}"
     recipe = _search(params, dataset, dataset_name, regime)
@@ -44,7 +49,7 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
     for mitigation in params.mitigation:
         for seed in params.seeds:
             cell = Cell(dataset_name, regime, mitigation, seed)
-            for dropout in initial_models(params):
+            for dropout in params.loop.initial_models:
                 run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
                 jobs[_initial(cell, dropout)] = Job(run, where.prepared, where.store)
     execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
@@ -72,7 +77,7 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
         for seed in params.seeds:
             for query in params.query:
                 cell = Cell(dataset_name, regime, mitigation, seed, query)
-                dropout = params.loop.dropout_for == "all" or METHODS[query].dropout
+                dropout = params.loop.has_dropout(METHODS[query].dropout)
                 initial = _initial(cell, dropout)
                 if initial not in digests:
                     digests[initial] = _initial_digest(initial)
@@ -144,37 +149,22 @@ def encoder_files(kind: str, name: str) -> list[Path]:
     return [*files, SOURCE / "minilm.py"] if name == "minilm" else files
 
 
-def search_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The trials of a search; the header alone where there was none."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, SEARCH_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) -> str:
     """One row per run, round and subset: no times in it, so that equal runs give equal bytes."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        for subset, metrics in record["metrics"].items():
-            writer.writerow(
-                {
-                    **{
-                        key: record["cell"][key]
-                        for key in ("dataset", "regime", "mitigation", "query", "seed")
-                    },
-                    **{key: record[key] for key in ("scale", "rounds", "round", "labelled")},
-                    **{key: metrics[key] for key in ("balanced_accuracy", "accuracy", "ece")},
-                    "run": record["run"][:16],
-                    "subset": subset,
-                    "chance": 1 / dataset.num_classes,
-                    "ceiling": dataset.ceilings[subset],
-                }
-            )
-    return text.getvalue()
+    rows = (
+        {
+            **{key: record["cell"][key] for key in ("dataset", "regime", "mitigation", "query", "seed")},
+            **{key: record[key] for key in ("scale", "rounds", "round", "labelled")},
+            **{key: metrics[key] for key in ("balanced_accuracy", "accuracy", "ece")},
+            "run": record["run"][:16],
+            "subset": subset,
+            "chance": 1 / dataset.num_classes,
+            "ceiling": dataset.ceilings[subset],
+        }
+        for record in records
+        for subset, metrics in record["metrics"].items()
+    )
+    return csv_text(CURVE_COLUMNS, rows)
 
 
 def _dataset(params: Params, name: str, regime: str) -> Dataset:
@@ -227,18 +217,24 @@ def _search(params: Params, dataset: Dataset, dataset_name: str, regime: str) ->
     if search.method != "none":
         setting = params.setting(dataset_name, regime)
 
-        def job_of(one: Setting, seed: int) -> Job:
-            cell = Cell(dataset_name, regime, search.mitigation, seed)
-            return Job(run_of(params, cell, dataset, setting=one), where.prepared, where.store, trial=True)
-
         def finish(jobs: Sequence[Job]) -> None:
             execute(jobs, Machine.from_environment(), f"search {name}")
 
         has_images = any(modality.kind == "image" for modality in dataset.modalities.values())
+        job_of = partial(trial_of, params, dataset)
         recipe, trials = choose(search, setting, has_images, job_of, finish)
         rows = rows_of(search, setting, recipe, trials)
-    write_atomically(where.search / f"{name}.csv", search_csv(rows).encode())
+    write_atomically(where.search / f"{name}.csv", csv_text(SEARCH_COLUMNS, rows).encode())
     return recipe
+
+
+def trial_of(params: Params, dataset: Dataset, setting: Setting, seed: int) -> Job:
+    """The trial of a setting by params.search, on the start set of a seed."""
+    cell, where = (
+        Cell(setting.dataset, setting.regime, params.search.mitigation, seed),
+        places(setting.dataset),
+    )
+    return Job(run_of(params, cell, dataset, setting=setting), where.prepared, where.store, trial=True)
 
 
 def _defaults(cls: type) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from mindgap.records import write_atomically
 from mindgap.report.curves import Selection, read_curves
 from mindgap.report.provenance import flat, read_origins
 from mindgap.report.sensitivity import VARIANTS, Variants, collected_json, read_sensitivity, read_variants
-from mindgap.stages.paths import REPORTS
+from mindgap.stages.paths import SENSITIVITY
 from mindgap.stages.plan import overridden
 
-FOLDER = REPORTS / "sensitivity"
 # What an experiment's copy of the project is made of must be known to git.
 COPIED = ("src", "reports/expectations", "dvc.yaml", "params.yaml")
 
@@ -37,7 +36,7 @@ def queue_stage(keys: Sequence[str] = (), force: bool = False) -> None:
 
     An experiment that is there already, queued or done, is an error; `force` removes it.
     """
-    variants = read_variants(FOLDER / VARIANTS)
+    variants = read_variants(SENSITIVITY / VARIANTS)
     strange = [key for key in keys if key not in variants.keys]
     if strange:
         raise SensitivityError(f"unknown variant {', '.join(strange)}; known: {', '.join(variants.keys)}")
@@ -57,11 +56,11 @@ def collect_stage() -> None:
 
     What was collected before stays where an experiment is gone or at fault; faults are one error at the end.
     """
-    variants = read_variants(FOLDER / VARIANTS)
+    variants = read_variants(SENSITIVITY / VARIANTS)
     commits, faults = _experiments(), []
     states = _queue() if any(name_of(key) not in commits for key in variants.keys) else []
     for key in variants.keys:
-        name, path = name_of(key), FOLDER / f"{key}.csv"
+        name, path = name_of(key), SENSITIVITY / f"{key}.csv"
         if name in commits:
             try:
                 _collect(key, commits[name], variants.overrides(key))
@@ -76,7 +75,7 @@ def collect_stage() -> None:
         raise SensitivityError(
             f"{len(faults)} of {len(variants.keys)} variants were not collected:\n" + "\n".join(faults)
         )
-    read_sensitivity(FOLDER)  # that they belong together
+    read_sensitivity(SENSITIVITY)  # that they belong together
 
 
 def name_of(key: str) -> str:
@@ -92,10 +91,12 @@ def check_variants(variants: Variants) -> None:
             params[key] = overridden(variants.overrides(key))
             check_params(params[key])
         except MindGapError as error:
-            raise SensitivityError(f"{FOLDER / VARIANTS}: {key}: {error}") from error
+            raise SensitivityError(f"{SENSITIVITY / VARIANTS}: {key}: {error}") from error
     for one, other in combinations(params, 2):
         if params[one] == params[other]:
-            raise SensitivityError(f"{FOLDER / VARIANTS}: {one} and {other} ask for the same: take one out")
+            raise SensitivityError(
+                f"{SENSITIVITY / VARIANTS}: {one} and {other} ask for the same: take one out"
+            )
 
 
 def _check_copied() -> None:
@@ -132,8 +133,8 @@ def _collect(key: str, commit: str, overrides: Sequence[str]) -> None:
             curves, provenance = _checked(Path(folder), commit, asked)
         except MindGapError as error:
             raise SensitivityError(str(error).replace(f"{folder}/", "")) from error
-    write_atomically(FOLDER / f"{key}.csv", curves)
-    write_atomically(FOLDER / f"{key}.json", collected_json(overrides, curves, provenance).encode())
+    write_atomically(SENSITIVITY / f"{key}.csv", curves)
+    write_atomically(SENSITIVITY / f"{key}.json", collected_json(overrides, curves, provenance).encode())
 
 
 def _checked(folder: Path, commit: str, asked: Params) -> tuple[bytes, list[dict]]:
