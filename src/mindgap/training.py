@@ -1,34 +1,17 @@
 """fit(): one training from scratch on the labelled samples, as in Table 5 and realistic-al."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mindgap.augment import augment_sample
+from mindgap.batches import Batch, Batches, Recipe
 from mindgap.data.dataset import Split
 from mindgap.errors import DivergenceError
 from mindgap.evaluation import autocast, balanced_accuracy, check_finite, encode, predict
 from mindgap.mitigations import Mitigation
 from mindgap.models.network import MultimodalNet
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained. Epochs are counted in draws: see `min_samples_per_epoch`."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    augmentation: str
-    class_balanced: bool
-    momentum: float
-    warmup_epochs: float
-    min_samples_per_epoch: int
-    validate_from: float
 
 
 @dataclass(frozen=True)
@@ -54,12 +37,13 @@ def fit(
     """Train in place; the model ends with the weights of the best validation balanced accuracy.
 
     `train` is the training split on its device, `where` names the run in errors. Every draw comes from `rng`.
+    Between two epochs nothing is read back from the device.
     """
     device = train.y_N.device
-    labelled_ids, validation_ids = labelled_ids.to(device), validation_ids.to(device)
-    groups = parameter_groups(model, recipe.weight_decay)
-    optimiser = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    per_epoch = math.ceil(max(len(labelled_ids), recipe.min_samples_per_epoch) / recipe.batch_size)
+    batches = Batches(train, labelled_ids, recipe, mitigation, model, rng)
+    validation_ids = validation_ids.to(device)
+    optimiser = make_optimiser(model, recipe, device)
+    per_epoch = recipe.batches_per_epoch(len(labelled_ids))
     best_score, best_epoch, best_state, losses, step = -1.0, -1, None, [], 0
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -68,21 +52,10 @@ def fit(
         for epoch in range(recipe.epochs):
             model.train()
             loss_sum = torch.zeros((), device=device)
-            for rows in epoch_batches(labelled_ids, train.y_N, recipe, rng):
+            for batch in batches.epoch():
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate((step + 0.5) / per_epoch, recipe)
-                x = {
-                    name: augment_sample(recipe.augmentation, train.x[name][rows], modality, rng)
-                    for name, modality in model.modalities.items()
-                }
-                present_NM = mitigation.drop(train.present_NM[rows], rng)
-                with autocast(device):
-                    loss = mitigation.loss(model(x, present_NM), train.y_N[rows])
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                mitigation.after_backward(model)
-                optimiser.step()
-                loss_sum += loss.detach()
+                loss_sum += train_step(model, batch, optimiser, mitigation)
                 step += 1
             losses.append(loss_sum.item() / per_epoch)
             here = f"{where}, epoch {epoch}"
@@ -100,6 +73,27 @@ def fit(
     return Fit(best_epoch, best_score, losses, step)
 
 
+def train_step(
+    model: MultimodalNet, batch: Batch, optimiser: torch.optim.Optimizer, mitigation: Mitigation
+) -> Tensor:
+    """One step of the optimiser; the batch's loss, still on its device."""
+    with autocast(batch.y_B.device):
+        tokens_BMD = model.tokens(batch.x, batch.rows, batch.present_BM)
+        loss = mitigation.loss(model.logits(tokens_BMD, batch.present_BM), batch.y_B)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    mitigation.after_backward(model)
+    optimiser.step()
+    return loss.detach()
+
+
+def make_optimiser(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.SGD:
+    """SGD with Nesterov momentum (realistic-al); on a GPU all weights in one kernel."""
+    groups = parameter_groups(model, recipe.weight_decay)
+    nesterov, fused = recipe.momentum > 0, True if device.type == "cuda" else None
+    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+
+
 def validate(model: MultimodalNet, train: Split, ids: Tensor, where: str) -> float:
     """Balanced accuracy on the validation samples as they are: with the modalities each one has."""
     probs_NC = predict(model, encode(model, train, ids), train.present_NM[ids])
@@ -113,25 +107,6 @@ def learning_rate(epoch: float, recipe: Recipe) -> float:
         return recipe.learning_rate * epoch / recipe.warmup_epochs
     progress = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-8)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def epoch_batches(
-    labelled_ids: Tensor, y_N: Tensor, recipe: Recipe, rng: torch.Generator
-) -> Iterator[Tensor]:
-    """Batches of ids: a permutation, cycled until it has `min_samples_per_epoch` draws.
-
-    Without the minimum, 50 labels at batch 128 and 60 epochs would get 60 steps in all. With `class_balanced`
-    the draws are with replacement, each class equally likely.
-    """
-    draws = max(len(labelled_ids), recipe.min_samples_per_epoch)
-    if recipe.class_balanced:
-        y_L = y_N[labelled_ids].cpu()
-        weight_L = 1.0 / torch.bincount(y_L)[y_L]
-        order = torch.multinomial(weight_L, draws, replacement=True, generator=rng)
-    else:
-        cycles = math.ceil(draws / len(labelled_ids))
-        order = torch.cat([torch.randperm(len(labelled_ids), generator=rng) for _ in range(cycles)])[:draws]
-    yield from labelled_ids[order.to(labelled_ids.device)].split(recipe.batch_size)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

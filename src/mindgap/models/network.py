@@ -5,8 +5,10 @@ zero-filled rows a batch norm's running mean describes the zeros, not the images
 and masks nothing, as many implementations do; the paper does not say which it did.
 """
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mindgap.data.modality import DTYPES, Modality
+from mindgap.gpu import Recordings
 from mindgap.models import ENCODERS, FUSIONS
 
 STORED = {kind: torch.from_numpy(np.empty(0, dtype)).dtype for kind, dtype in DTYPES.items()}
@@ -66,24 +69,47 @@ class MultimodalNet(nn.Module):
         )
         self.dropout = nn.Dropout(spec.head_dropout)
         self.head = nn.Linear(self.fusion.out_features, num_classes)
+        self.recordings = Recordings()
 
     def encode(self, x: Mapping[str, Tensor], present_NM: Tensor) -> Tensor:
-        """Projected tokens N x M x D; 0 where a modality is absent, unless absence is fed as zeros."""
-        columns = [self._tokens_of(name, x[name], present_NM[:, m]) for m, name in enumerate(self.modalities)]
+        """Projected tokens N x M x D of whole samples: reads `present_NM`, for which a GPU is waited for."""
+        rows = self.rows_to_encode(present_NM)
+        return self.tokens({name: x[name][rows[name]] for name in rows}, rows, present_NM)
+
+    def rows_to_encode(self, present_NM: Tensor) -> dict[str, Tensor]:
+        """Which rows go through each modality's encoder: those that have it, or all if absence is zeros."""
+        if self.spec.absent == "zeros":
+            present_NM = torch.ones_like(present_NM)
+        return {name: present_NM[:, m].nonzero().squeeze(1) for m, name in enumerate(self.modalities)}
+
+    def tokens(self, x: Mapping[str, Tensor], rows: Mapping[str, Tensor], present_NM: Tensor) -> Tensor:
+        """Projected tokens N x M x D from the `rows` of each modality; 0 in all other rows.
+
+        `x` has those rows only. Shapes follow from shapes, so that nobody waits for a value.
+        """
+        columns = [
+            self._column(name, x[name], rows[name], present_NM[:, m])
+            for m, name in enumerate(self.modalities)
+        ]
         return torch.stack(columns, dim=1)
 
-    def _tokens_of(self, name: str, x: Tensor, present_N: Tensor) -> Tensor:
-        prepare = self.encoders[name].prepare
-        if self.spec.absent == "zeros":
-            x = prepare(x)
-            return self._project(name, x * present_N.view(-1, *[1] * (x.dim() - 1)))
-        if present_N.all():
-            return self._project(name, prepare(x))
-        rows = present_N.nonzero().squeeze(1)
-        tokens = torch.zeros((len(x), self.spec.width), device=x.device)
-        if len(rows):
-            tokens = tokens.index_put((rows,), self._project(name, prepare(x[rows])).float())
-        return tokens
+    def _column(self, name: str, x_K: Tensor, rows_K: Tensor, present_N: Tensor) -> Tensor:
+        if not len(x_K):
+            return torch.zeros((len(present_N), self.spec.width), device=x_K.device)
+        keep = (present_N,) if self.spec.absent == "zeros" else ()
+        modules = (self.encoders[name], self.projections[name])
+        tokens_KD = self.recordings(name, partial(self._encode, name), modules, x_K, *keep)
+        if len(x_K) == len(present_N):
+            return tokens_KD
+        column_ND = torch.zeros((len(present_N), self.spec.width), device=x_K.device)
+        return column_ND.index_put((rows_K,), tokens_KD)
+
+    def _encode(self, name: str, x_K: Tensor, keep_K: Tensor | None = None) -> Tensor:
+        """Tokens K x D (float32) of stored rows; those that `keep_K` leaves out are fed as zeros."""
+        x = self.encoders[name].prepare(x_K)
+        if keep_K is not None:
+            x = x * keep_K.view(-1, *[1] * (x.dim() - 1))
+        return self._project(name, x).float()
 
     def _project(self, name: str, x: Tensor) -> Tensor:
         return self.projections[name](self.encoders[name](x))
@@ -110,12 +136,28 @@ class MultimodalNet(nn.Module):
         """Class logits N x C; dropout before the linear layer in training only."""
         return self.head(self.dropout(fused_NH))
 
+    def logits(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
+        """Class logits N x C as if only `present_NM` had been there."""
+        modules = (self.fusion, self.dropout, self.head)
+        return self.recordings("logits", self._logits, modules, tokens_NMD, present_NM)
+
+    def _logits(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
+        return self.classify(self.fuse(tokens_NMD, present_NM))
+
+    def usable(self, present_BM: Tensor) -> Tensor:
+        """What a training step can use of a batch.
+
+        Statistics of a few rows are none, and running ones made from such batches end in NaN on the way
+        through EfficientNet's fifty normalisations. A modality with too few rows sits the step out.
+        """
+        if self.spec.absent == "zeros":
+            return present_BM
+        return present_BM & (present_BM.sum(dim=0) >= self.spec.min_present)
+
     def forward(self, x: Mapping[str, Tensor], present_NM: Tensor) -> Tensor:
-        if self.training and self.spec.absent == "skip":
-            # Statistics of a few rows are none, and running ones made from such batches end in NaN on the way
-            # through EfficientNet's fifty normalisations. A modality with too few rows sits the step out.
-            present_NM = present_NM & (present_NM.sum(dim=0) >= self.spec.min_present)
-        return self.classify(self.fuse(self.encode(x, present_NM), present_NM))
+        if self.training:
+            present_NM = self.usable(present_NM)
+        return self.logits(self.encode(x, present_NM), present_NM)
 
 
 def projection(in_features: int, spec: ModelSpec) -> nn.Module:
@@ -141,3 +183,24 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MultimodalNet(modalities, num_classes, spec)
+
+
+_resident: dict[str, tuple[tuple, MultimodalNet]] = {}
+
+
+def place(model: MultimodalNet, device: torch.device) -> MultimodalNet:
+    """The model on its device.
+
+    On a GPU its weights move into the model of the same kind that was placed there before, which is replaced:
+    all trainings of a process share one set of recordings. Convolutions are stored channels last there.
+    """
+    if device.type != "cuda":
+        return model.to(device)
+    kind = (repr(model.modalities), repr(model.spec), model.head.out_features)
+    if _resident.get(str(device), (None,))[0] != kind:
+        _resident.pop(str(device), None)
+        gc.collect()  # recordings and their model refer to each other, and must not be freed during another
+        _resident[str(device)] = kind, model.to(device, memory_format=torch.channels_last)
+    else:
+        _resident[str(device)][1].load_state_dict(model.state_dict())
+    return _resident[str(device)][1]
