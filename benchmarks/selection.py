@@ -2,16 +2,18 @@
 
 BADGE: scikit-learn's kmeans_plusplus on the written-out n x (C d) embedding, one trial per centre. k-center:
 the common implementation, scikit-learn distances with an n x m matrix at the start and n x 1 per pick.
-Both sides take turns, three times; figures are medians. k-center picks are timed with 10 labelled samples
-and its first pass over the labelled set on its own: in the difference of two full runs they drown in noise.
+Both sides have one thread and take turns, three times; figures are medians. k-center picks are timed with 10
+labelled samples and its first pass over the labelled set on its own: in the difference of two full runs they
+drown in noise.
 Extra memory is what a call adds to its inputs; the written-out embedding is an input, and stated beside it.
 
-    python benchmarks/selection.py            # needs about 6 GB; writes results/selection.json
+    python benchmarks/selection.py            # about six minutes and 4 GB; writes results/selection.json
     python benchmarks/selection.py --quick    # small sizes, nothing written
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,14 +24,26 @@ import numpy as np
 import torch
 from sklearn.cluster import kmeans_plusplus
 from sklearn.metrics import pairwise_distances
+from threadpoolctl import threadpool_limits
 
 from machine import machine
+from measure import in_turns, medians, status_kib, target, write
 from mindgap.query.badge import residuals
 from mindgap.query.kernels import k_center_greedy, k_means_pp
 
-RESULT = Path(__file__).parent / "results" / "selection.json"
-FULL = {"n": 10_000, "classes": 100, "width": 512, "labelled": 5_000, "picks": 1_000, "their_picks": 4}
-QUICK = {"n": 400, "classes": 5, "width": 16, "labelled": 100, "picks": 50, "their_picks": 4}
+# Each of their picks costs the same: a few are enough.
+PICKS = {"picks": 1_000, "their_badge_picks": 4, "their_k_center_picks": 25}
+LABELLED = {"width": 512, "labelled": 5_000}
+FULL = [  # the targets are of the first
+    {"n": 50_000, "classes": 10, **LABELLED, **PICKS},
+    {"n": 10_000, "classes": 100, **LABELLED, **PICKS},
+]
+SMALL = {"n": 400, "classes": 5, "width": 16, "labelled": 100}
+QUICK = [SMALL | {"picks": 50, "their_badge_picks": 4, "their_k_center_picks": 4}]
+REPEATS = 3
+SIDES = ("our", "their")
+# Memory that is freed goes back at once: else what a process keeps for later is counted, or hides a peak.
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def inputs(size: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -81,57 +95,87 @@ def seconds(call) -> float:
 
 
 KERNELS = {f.__name__: f for f in (our_badge, their_badge, our_k_center, their_k_center)}
-SIDES = ("our", "their")
-REPEATS = 3
 
 
-def timed(kernel: str, size: dict) -> dict[str, dict]:
+def timed(kernel: str, size: dict, repeats: int) -> dict[str, dict]:
     """Seconds per pick, and of a first pick with its set-up, of ours and theirs in turns."""
     few_labelled = {**size, "labelled": 10} if kernel == "k_center" else size
-    figures = {f"{side}_{kernel}": {"seconds_of_first_pick": [], "seconds_per_pick": []} for side in SIDES}
-    for name in figures:
-        KERNELS[name](QUICK, 5)  # load what is loaded on first use
-    for _ in range(REPEATS):
-        for name, lists in figures.items():
-            later = size["their_picks"] if name == "their_badge" else size["picks"]
-            lists["seconds_of_first_pick"].append(KERNELS[name](size, 1))
-            # one centre of scikit-learn costs a scan of 2 GB before the first pick: left out in its favour
-            start = KERNELS[name](few_labelled, 1)
-            lists["seconds_per_pick"].append((KERNELS[name](few_labelled, 1 + later) - start) / later)
+
+    def of_a_pick(name: str, picks: int) -> float:
+        # one centre of scikit-learn costs a scan of the embedding before the first pick: left out
+        start = KERNELS[name](few_labelled, 1)
+        return (KERNELS[name](few_labelled, 1 + picks) - start) / picks
+
+    sides = {}
+    for side in SIDES:
+        name, picks = f"{side}_{kernel}", size["picks" if side == "our" else f"their_{kernel}_picks"]
+        sides[f"{name} first"] = lambda name=name: KERNELS[name](size, 1)
+        sides[f"{name} pick"] = lambda name=name, picks=picks: of_a_pick(name, picks)
+    runs = in_turns(sides, repeats)
+    middle = medians(runs)
     return {
-        name: {"runs": lists} | {key: statistics.median(values) for key, values in lists.items()}
-        for name, lists in figures.items()
+        f"{side}_{kernel}": {
+            "seconds_of_first_pick": middle[f"{side}_{kernel} first"],
+            "seconds_per_pick": middle[f"{side}_{kernel} pick"],
+            "runs": {key.split()[1]: runs[key] for key in runs if key.startswith(side)},
+        }
+        for side in SIDES
     }
 
 
-def extra_mib(name: str, size: dict) -> float:
-    """Peak memory above the inputs, measured in a process of its own."""
+def extra_mib(name: str, size: dict, repeats: int) -> float:
+    """Peak memory above the inputs: the median of some processes of its own."""
     command = [sys.executable, __file__, "--worker", name, "--size", json.dumps(size)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    run = {"check": True, "capture_output": True, "text": True, "env": os.environ | GIVE_BACK}
+    answers = [subprocess.run(command, **run).stdout for _ in range(repeats)]
+    return statistics.median(json.loads(answer.splitlines()[-1]) for answer in answers)
 
 
 def worker(name: str, size: dict) -> float:
     """Extra peak in MiB: high-water mark after the call, less what was resident when it began (Linux)."""
     global seconds
-    KERNELS[name](QUICK, 5)
+    KERNELS[name](SMALL, 5)
     resident = []
 
     def watched(call) -> float:
         # reset the high-water mark, which the making of the inputs has raised
         Path("/proc/self/clear_refs").write_text("5")
-        resident.append(status_kib("VmRSS"))
+        resident.append(status_kib(os.getpid())["VmRSS"])
         call()
         return 0.0
 
     seconds = watched
-    KERNELS[name](size, min(size["picks"], 200) if name.startswith("our") else 3)
-    return (status_kib("VmHWM") - resident[0]) / 1024
+    KERNELS[name](size, size["picks"] if name.startswith("our") else 3)
+    return (status_kib(os.getpid())["VmHWM"] - resident[0]) / 1024
 
 
-def status_kib(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(field + ":")))
+def compared(size: dict, repeats: int) -> dict:
+    """Both kernels at one size, and what ours are to theirs."""
+    written_out_mib = size["n"] * size["classes"] * size["width"] * 4 / 2**20
+    row = {**size, "written_out_mib": written_out_mib}
+    for kernel in ("badge", "k_center"):
+        for name, figures in timed(kernel, size, repeats).items():
+            row[name] = figures | {"extra_mib": extra_mib(name, size, repeats)}
+        ours, theirs = row[f"our_{kernel}"], row[f"their_{kernel}"]
+        row[f"{kernel}_times_faster"] = theirs["seconds_per_pick"] / ours["seconds_per_pick"]
+        if kernel == "k_center":
+            first = "seconds_of_first_pick"
+            row["k_center_first_pass_times_faster"] = theirs[first] / ours[first]
+    all_of_theirs = written_out_mib + row["their_badge"]["extra_mib"]
+    row["badge_share_of_their_memory"] = row["our_badge"]["extra_mib"] / all_of_theirs
+    return row
+
+
+def targets(row: dict) -> list[dict]:
+    what = f"{row['n']:,} samples, {row['classes']} classes, width {row['width']}"
+    badge = f"BADGE, {what}: times faster per pick than scikit-learn's kmeans_plusplus"
+    memory = f"BADGE, {what}: extra memory, share of the written-out embedding and what it needs beside it"
+    k_center = f"k-center, {what}: times faster per pick than scikit-learn's distances"
+    return [
+        target(badge, row["badge_times_faster"], at_least=50),
+        target(memory, row["badge_share_of_their_memory"], at_most=0.01),
+        target(k_center, row["k_center_times_faster"], at_least=5),
+    ]
 
 
 def main() -> None:
@@ -143,29 +187,17 @@ def main() -> None:
     parser.add_argument("--size", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    threadpool_limits(1)  # NumPy's and scikit-learn's own: a single pick over 50,000 samples would use them
     if options.worker:
         print(json.dumps(worker(options.worker, options.size)))
         return
-    size = QUICK if options.quick else FULL
-    command = "python benchmarks/selection.py" + (" --quick" if options.quick else "")
-    embedding_mib = size["n"] * size["classes"] * size["width"] * 4 / 2**20
-    result = {
-        "command": command,
-        "machine": machine("torch", "numpy", "scikit-learn", threads=1),
-        "size": size,
-        "written_out_mib": embedding_mib,
-    }
-    for kernel in ("badge", "k_center"):
-        ours, theirs = timed(kernel, size).values()
-        result[f"our_{kernel}"] = {**ours, "extra_mib": extra_mib(f"our_{kernel}", size)}
-        result[f"their_{kernel}"] = {**theirs, "extra_mib": extra_mib(f"their_{kernel}", size)}
-        result[f"{kernel}_times_faster"] = theirs["seconds_per_pick"] / ours["seconds_per_pick"]
-        print(
-            json.dumps({key: value for key, value in result.items() if kernel in key}, indent=1), flush=True
-        )
+    facts, rows = machine("torch", "numpy", "scikit-learn", threads=1), []
+    for size in QUICK if options.quick else FULL:
+        rows.append(compared(size, 1 if options.quick else REPEATS))
+        print(json.dumps(rows[-1], indent=1), flush=True)
     if not options.quick:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        command = "python benchmarks/selection.py"
+        write("selection", {"command": command, "machine": facts, "targets": targets(rows[0]), "rows": rows})
 
 
 if __name__ == "__main__":

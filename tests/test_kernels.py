@@ -1,4 +1,4 @@
-"""The kernels against brute force in float64 on written-out vectors, with the same generator stream."""
+"""The kernels against brute force in float64 on written-out vectors, with the same random numbers."""
 
 import math
 
@@ -7,6 +7,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from brute_force import brute_k_center, brute_k_means_pp, clusters, confident, rng
+from mindgap.query import kernels
 from mindgap.query.badge import residuals
 from mindgap.query.contract import QueryError
 from mindgap.query.kernels import (
@@ -17,55 +19,6 @@ from mindgap.query.kernels import (
     sample_proportional,
     top_k,
 )
-
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def confident(n, classes, generator, sharpness=3.0):
-    return (sharpness * torch.randn(n, classes, generator=generator)).softmax(1)
-
-
-def clusters(n, width, generator):
-    centres = 3 * torch.randn(7, width, generator=generator) + 10
-    return centres[torch.arange(n) % 7] + 0.05 * torch.randn(n, width, generator=generator)
-
-
-def first_largest(x, rank):
-    return int(torch.where(x == x.max(), rank, len(x)).argmin())
-
-
-def brute_k_means_pp(r, h, n, generator):
-    g = (r.double()[:, :, None] * h.double()[:, None, :]).flatten(1)
-    rank = torch.randperm(len(g), generator=generator)
-    u = torch.rand(n, generator=generator, dtype=torch.float64)
-    picks = [first_largest(g.norm(dim=1), rank)]
-    nearest = torch.full((len(g),), torch.inf, dtype=torch.float64)
-    for k in range(1, n):
-        nearest = torch.minimum(nearest, (g - g[picks[-1]]).square().sum(1))
-        nearest[picks] = 0
-        cumulative = nearest.cumsum(0)
-        if cumulative[-1] > 0:
-            picks.append(int(torch.searchsorted(cumulative, u[k] * cumulative[-1], right=True)))
-        else:
-            picks.append(min(set(range(len(g))) - set(picks), key=lambda i: int(rank[i])))
-    return picks
-
-
-def brute_k_center(x, centres, n, generator):
-    rank = torch.randperm(len(x), generator=generator)
-    x, picks = x.double(), []
-    nearest = torch.full((len(x),), torch.inf, dtype=torch.float64)
-    for centre in centres.double():
-        nearest = torch.minimum(nearest, (x - centre).square().sum(1))
-    for _ in range(n):
-        picks.append(first_largest(nearest, rank))
-        nearest = torch.minimum(nearest, (x - x[picks[-1]]).square().sum(1))
-        nearest[picks] = -1
-    return picks
 
 
 @pytest.mark.parametrize(("n", "classes", "width"), [(900, 5, 16), (400, 100, 8), (300, 2, 64)])
@@ -155,6 +108,51 @@ def test_picks_are_distinct_when_most_distances_are_zero(kernel, case):
     assert not torch.equal(picks[0], picks[2])
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def picks_and_distances():
+    # more samples than PyTorch leaves to one thread (32,768)
+    n, generator = 34_000, rng(0)
+    r, h = residuals(confident(n, 3, generator)), clusters(n, 6, generator)
+    points, nearest = OuterProducts(r, h), torch.full((n,), torch.inf, dtype=torch.float64)
+    points.lower(nearest, points[torch.arange(0, n, 2000)])
+    return [
+        nearest,
+        k_means_pp(r, h, 8, rng(1)),
+        k_center_greedy(h, h[:20] + 1, 8, rng(2)),
+        sample_proportional(h[:, 0].abs(), 8, rng(3)),
+        top_k(h[:, 0].round(decimals=1), 1000, rng(4)),
+    ]
+
+
+def test_picks_do_not_depend_on_threads_or_on_the_size_of_blocks(threads, monkeypatch):
+    threads(1)
+    want = picks_and_distances()
+    for count, block in ((2, kernels.BLOCK), (1, 2**15)):
+        threads(count)
+        monkeypatch.setattr(kernels, "BLOCK", block)
+        assert all(torch.equal(a, b) for a, b in zip(picks_and_distances(), want, strict=True))
+
+
+@pytest.mark.parametrize("block", [1, 300, 2**12, 2**20])
+def test_squares_and_distances_are_the_same_bits_in_blocks_of_any_size(block, monkeypatch):
+    r, h = residuals(confident(700, 11, rng(0))), clusters(700, 37, rng(1))
+    i, j = torch.arange(700), torch.arange(700).flip(0)
+
+    def numbers():
+        points = OuterProducts(r, h)
+        return points.square_N, points.unit_r_NC, points.distance2(i, points, j)
+
+    want = numbers()
+    monkeypatch.setattr(kernels, "BLOCK", block)
+    assert all(torch.equal(a, b) for a, b in zip(numbers(), want, strict=True))
+
+
 def test_fill_after_all_distances_are_zero_is_uniform():
     x = torch.zeros(10, 2)
     counts = torch.stack([k_center_greedy(x, x[:1], 1, rng(s)) for s in range(2000)]).flatten().bincount()
@@ -219,19 +217,3 @@ def test_the_whole_pool_none_of_it_and_more_than_it(pick):
         assert len(pick(x, 12)) == 9
     with pytest.raises(QueryError, match="cannot pick -1 samples"):
         pick(x, -1)
-
-
-@pytest.mark.gpu
-@gpu
-def test_k_means_pp_picks_the_same_on_cuda():
-    r, h = residuals(confident(2000, 10, rng(0))), torch.randn(2000, 64, generator=rng(1))
-    want = k_means_pp(r, h, 300, rng(2))
-    assert torch.equal(k_means_pp(r.cuda(), h.cuda(), 300, rng(2)).cpu(), want)
-
-
-@pytest.mark.gpu
-@gpu
-def test_k_center_picks_the_same_on_cuda():
-    x = clusters(2000, 64, rng(1))
-    want = k_center_greedy(x[:1500], x[1500:], 300, rng(2))
-    assert torch.equal(k_center_greedy(x[:1500].cuda(), x[1500:].cuda(), 300, rng(2)).cpu(), want)

@@ -18,6 +18,7 @@ from mindgap.query.contract import QueryError
 from mindgap.query.entropy import entropy_of
 from mindgap.query.grace_r import easiness, rank01
 from mindgap.query.kernels import k_means_pp
+from mindgap.query.resident import ResidentDraws, ResidentProducts
 from mindgap.query.select import check_settings, hyperparameters, lookup, select
 
 CLASSES = 4
@@ -249,6 +250,14 @@ def test_bald_in_one_product_is_bald_pass_by_pass(monkeypatch):
     assert torch.equal(select("bald", make_view(), 10), whole)
 
 
+def test_bald_names_a_row_of_the_pool_and_not_of_the_chunk(monkeypatch):
+    view = make_view()
+    view.fused_NH[40] = math.nan
+    monkeypatch.setitem(METHODS["bald"].fn.__globals__, "CHUNK", 50 * CLASSES * 7)
+    with pytest.raises(QueryError, match=r"not finite in 1 of 60 rows, the first is row 40"):
+        select("bald", view, 10)
+
+
 def test_bald_without_dropout_says_what_to_set():
     with pytest.raises(ValueError, match=r"head_dropout"):
         select("bald", make_view(dropout=0.0), 3)
@@ -354,6 +363,16 @@ def test_grace_r_goes_from_easy_to_valuable():
         return easiness(view)[select("grace_r", view, 60)].mean()
 
     assert mean_easiness(0) > mean_easiness(3) + 0.02
+
+
+@pytest.mark.parametrize("round", [0, 2, 3])
+@pytest.mark.parametrize("labelled", [0, 12])
+def test_grace_r_with_the_kernels_of_a_gpu_picks_the_same(round, labelled, monkeypatch):
+    want = select("grace_r", make_view(round=round, labelled=labelled), 60)
+    own = METHODS["grace_r"].fn.__globals__
+    monkeypatch.setitem(own, "OuterProducts", ResidentProducts)
+    monkeypatch.setitem(own, "Draws", ResidentDraws)
+    assert torch.equal(select("grace_r", make_view(round=round, labelled=labelled), 60), want)
 
 
 # Controls -------------------------------------------------------------------------------------------------

@@ -10,9 +10,11 @@ import math
 import torch
 from torch import Tensor
 
+from mindgap.gpu import repeat
 from mindgap.query.badge import residuals
 from mindgap.query.contract import check_finite, clamp
 from mindgap.query.kernels import Draws, OuterProducts
+from mindgap.query.resident import ResidentDraws, ResidentProducts
 
 
 def grace_r(view, n: int, gamma: float = 2.0) -> Tensor:
@@ -24,15 +26,20 @@ def grace_r(view, n: int, gamma: float = 2.0) -> Tensor:
     check_finite(fused_NH=view.fused_NH, labelled_fused_LH=view.labelled_fused_LH)
     n = clamp(n, view.size)
     t = view.round / max(1, view.rounds - 1)
-    points = OuterProducts(residuals(view.probs_NC), view.fused_NH)
+    on_gpu = view.device.type == "cuda"
+    products, draws_of = (ResidentProducts, ResidentDraws) if on_gpu else (OuterProducts, Draws)
+    points = products(residuals(view.probs_NC), view.fused_NH)
     labelled_r_LC = residuals(view.labelled_probs_LC, view.labelled_y_L)
     nearest_N = torch.full_like(points.norm_N, torch.inf)
-    points.lower(nearest_N, OuterProducts(labelled_r_LC, view.labelled_fused_LH))
-    draws = Draws(view.size, n, view.rng, view.device)
+    points.lower(nearest_N, products(labelled_r_LC, view.labelled_fused_LH))
+    draws = draws_of(view.size, n, view.rng, view.device)
     length_N, easiness_N = rank01(points.norm_N), easiness(view)
-    for _ in range(n):
-        pick = draws.draw(((1 - t) * easiness_N + t * length_N * rank01(nearest_N)) ** gamma)
-        points.lower(nearest_N, points[pick[None]])
+
+    def pick() -> None:
+        weights_N = ((1 - t) * easiness_N + t * length_N * rank01(nearest_N)) ** gamma
+        points.lower(nearest_N, points[draws.draw(weights_N).view(1)])
+
+    repeat(pick, n, view.device)
     return draws.result()
 
 

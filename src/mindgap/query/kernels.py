@@ -4,6 +4,7 @@ k-center greedy follows Sener & Savarese 2018; k-means++ is BADGE's (Ash et al. 
 of Zhang et al. 2023. A pick costs two matrix-vector products; n x n, n x m and n x (C d) are never built.
 Float32 products only decide which distances can change, with a bound on their rounding; those few are then
 computed from differences in float64: picks are a float64 brute force's, duplicates are at distance 0 exactly.
+On a GPU the loop over picks is that of `resident`.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
+from mindgap.gpu import send
+from mindgap.query import resident
 from mindgap.query.contract import QueryError, check_finite, clamp
 
 # Entries of a temporary matrix: 1 MiB in float64, so that the few alive at once stay in a core's cache. The
@@ -24,7 +27,7 @@ def top_k(scores_N: Tensor, n: int, rng: Generator) -> Tensor:
     """Positions of the n largest scores, best first; rng decides between equal ones."""
     check_finite(scores_N=scores_N)
     n = clamp(n, len(scores_N))
-    order = torch.randperm(len(scores_N), generator=rng).to(scores_N.device)
+    order = send(torch.randperm(len(scores_N), generator=rng), scores_N.device)
     return order[scores_N[order].argsort(descending=True, stable=True)[:n]]
 
 
@@ -74,6 +77,8 @@ def sample_proportional(weights_N: Tensor, n: int, rng: Generator) -> Tensor:
             f"weights_N is negative in row {(weights_N < 0).nonzero()[0, 0]}; weights are 0 or more"
         )
     n = clamp(n, len(weights_N))
+    if weights_N.is_cuda:
+        return resident.sample_proportional(weights_N, n, rng)
     draws = Draws(len(weights_N), n, rng, weights_N.device)
     for _ in range(n):
         draws.draw(weights_N)
@@ -88,13 +93,17 @@ class OuterProducts:
         # squares, not norms: the square of a root is off by rounding, and r (x) h is (-r) (x) (-h) exactly
         self.r_square_N = _row_squares(r_NC)
         self.h_square_N = _row_squares(h_ND)
-        self.norm_N = (self.r_square_N * self.h_square_N).sqrt()
+        self.square_N = self.r_square_N * self.h_square_N
         # residuals of a confident model go down to 1e-30, whose products underflow in float32: unit vectors
-        self.unit_r_NC = (r_NC / self.r_square_N.sqrt().clamp(min=1e-300)[:, None]).to(h_ND.dtype)
+        self.unit_r_NC = _unit_rows(r_NC, self.r_square_N)
         # |rounding of a dot product of length d| <= d eps/2 |x||y|; doubled, and some for the sums around it
         exact = torch.get_float32_matmul_precision() == "highest"  # else TF32 or bfloat16 inside
         eps = torch.finfo(h_ND.dtype).eps if exact else 2.0**-7
         self.rounding = (r_NC.shape[1] + h_ND.shape[1] + 16) * eps
+
+    @property
+    def norm_N(self) -> Tensor:
+        return self.square_N.sqrt()
 
     def __len__(self) -> int:
         return len(self.h_ND)
@@ -108,12 +117,15 @@ class OuterProducts:
         As g_i - g_j = (r_i - r_j) (x) h_i + r_j (x) (h_i - h_j): no cancellation between near duplicates.
         """
         out_P = torch.empty(len(i_P), dtype=torch.float64, device=self.h_ND.device)
-        for pairs in _slices(len(i_P), BLOCK // (self.r_NC.shape[1] + self.h_ND.shape[1])):
+        for pairs in _slices(len(i_P), BLOCK // 2 // (self.r_NC.shape[1] + self.h_ND.shape[1])):
             i, j = i_P[pairs], j_P[pairs]
+            # in place, and half a block: three are alive at once, the most of what a pick allocates
             h_i, r_j = self.h_ND[i].double(), other.r_NC[j].double()
-            dr, dh = self.r_NC[i].double() - r_j, h_i - other.h_ND[j]
-            squares = dr.square().sum(1) * self.h_square_N[i] + other.r_square_N[j] * dh.square().sum(1)
-            out_P[pairs] = squares + 2 * (dr * r_j).sum(1) * (h_i * dh).sum(1)
+            dr, dh = self.r_NC[i].double().sub_(r_j), other.h_ND[j].double()
+            torch.sub(h_i, dh, out=dh)
+            dr_r_j, h_i_dh = r_j.mul_(dr).sum(1), h_i.mul_(dh).sum(1)
+            squares = dr.square_().sum(1) * self.h_square_N[i] + other.r_square_N[j] * dh.square_().sum(1)
+            out_P[pairs] = squares + 2 * dr_r_j * h_i_dh
         return out_P.clamp_(min=0)
 
     def lower(self, nearest_N: Tensor, centres: "OuterProducts") -> None:
@@ -121,32 +133,32 @@ class OuterProducts:
         for columns in _slices(len(centres), 512):
             block = centres[columns] if len(centres) > 512 else centres
             for rows in _slices(len(self), BLOCK // len(block)):
-                self._lower_block(nearest_N, rows, block)
+                self._settle(nearest_N, *self._bounds(nearest_N[rows], rows, block), block)
 
-    def _lower_block(self, nearest_N: Tensor, rows: slice, centres: "OuterProducts") -> None:
-        old_n = nearest_N[rows]
-        a_n, b_B = self.norm_N[rows], centres.norm_N
-        # every bound below errs to the safe side by this much, as a share of a^2 + b^2
-        floor_nB = (1 - self.rounding) * (a_n.square()[:, None] + b_B.square())
-        both_nB = 2 * a_n[:, None] * b_B
-        cos_r_nB = self.unit_r_NC[rows] @ centres.unit_r_NC.T
-        # Cauchy-Schwarz on h: rows that no value of h_i . h_j could bring closer are never read
-        i_n = _reachable(floor_nB - both_nB * cos_r_nB.abs(), old_n)
-        if len(i_n) == 0:
-            return
-        h_nD = self.h_ND[rows]
-        few = len(i_n) < len(h_nD) // 4
-        if not few:
-            i_n = torch.arange(len(h_nD), device=h_nD.device)
-        dot_nB = (h_nD[i_n] if few else h_nD) @ centres.h_ND.T
-        cos_nB = cos_r_nB[i_n] * (
-            dot_nB.double() / _positive((self.h_square_N[rows][i_n][:, None] * centres.h_square_N).sqrt())
-        )
-        estimate_nB = floor_nB[i_n] - both_nB[i_n] * cos_nB
-        self._settle(nearest_N, i_n + rows.start, centres, estimate_nB)
+    def _bounds(self, nearest_n: Tensor, rows: slice, centres: "OuterProducts") -> tuple[Tensor, Tensor]:
+        """Positions that the centres may come closer to, and lower bounds of their squared distances."""
+        # a^2 + b^2, less what rounding can do to the whole: every bound below errs to the safe side
+        keep = 1 - self.rounding
+        floor_nB = (keep * self.square_N[rows])[:, None] + keep * centres.square_N
+        dot_r_nB = (self.unit_r_NC[rows] @ centres.unit_r_NC.T).double()
+        dot_r_nB.mul_(2 * self.r_square_N[rows].sqrt()[:, None]).mul_(centres.r_square_N.sqrt())
+        h_nD, i_n = self.h_ND[rows], None
+        if self.r_NC.shape[1] > 1:
+            # Cauchy-Schwarz on h: rows that no value of h_i . h_j could bring closer are never read
+            most_nB = dot_r_nB.abs().mul_(self.h_square_N[rows].sqrt()[:, None])
+            most_nB = torch.sub(floor_nB, most_nB.mul_(centres.h_square_N.sqrt()), out=most_nB)
+            i_n = _reachable(most_nB, nearest_n)
+        if i_n is None or len(i_n) >= len(h_nD) // 4:
+            i_n = torch.arange(rows.start, rows.stop, device=h_nD.device)
+            dot_h_nB = h_nD @ centres.h_ND.T
+        else:
+            floor_nB, dot_r_nB = floor_nB[i_n], dot_r_nB[i_n]
+            dot_h_nB = _dots_of(h_nD, i_n, centres.h_ND)
+            i_n += rows.start
+        return i_n, floor_nB.sub_(dot_r_nB.mul_(dot_h_nB))
 
     def _settle(
-        self, nearest_N: Tensor, i_n: Tensor, centres: "OuterProducts", lower_bound_nB: Tensor
+        self, nearest_N: Tensor, i_n: Tensor, lower_bound_nB: Tensor, centres: "OuterProducts"
     ) -> None:
         # the likely nearest first: it rules out nearly all others
         bound_n, j_n = lower_bound_nB.min(1)
@@ -169,6 +181,8 @@ def k_means_pp(r_NC: Tensor, h_ND: Tensor, n: int, rng: Generator) -> Tensor:
     """
     check_finite(r_NC=r_NC, h_ND=h_ND)
     n = clamp(n, len(h_ND))
+    if h_ND.is_cuda:
+        return resident.k_means_pp(r_NC, h_ND, n, rng)
     points = OuterProducts(r_NC, h_ND)
     draws = Draws(len(points), n, rng, h_ND.device)
     nearest_N = torch.full_like(points.norm_N, torch.inf)
@@ -188,6 +202,8 @@ def k_center_greedy(x_ND: Tensor, centres_LD: Tensor, n: int, rng: Generator) ->
     """
     check_finite(x_ND=x_ND, centres_LD=centres_LD)
     n = clamp(n, len(x_ND))
+    if x_ND.is_cuda:
+        return resident.k_center_greedy(x_ND, centres_LD, n, rng)
     points = _plain(x_ND)
     draws = Draws(len(points), n, rng, x_ND.device)
     nearest_N = torch.full_like(points.norm_N, torch.inf)
@@ -245,6 +261,22 @@ def _row_squares(x_ND: Tensor) -> Tensor:
     return torch.cat(squares) if squares else x_ND.new_zeros(0, dtype=torch.float64)
 
 
+def _unit_rows(x_ND: Tensor, square_N: Tensor) -> Tensor:
+    unit_ND = torch.empty_like(x_ND)
+    for rows in _slices(len(x_ND), BLOCK // x_ND.shape[1]):
+        # the division by a float64 is one in float64
+        unit_ND[rows] = x_ND[rows] / square_N[rows].sqrt().clamp(min=1e-300)[:, None]
+    return unit_ND
+
+
+def _dots_of(x_ND: Tensor, rows: Tensor, y_BD: Tensor) -> Tensor:
+    # a few MiB at a time: at N = 50,000, D = 512 all rows that a pick reads are up to 25 MiB
+    out_nB = x_ND.new_empty(len(rows), len(y_BD))
+    for some in _slices(len(rows), 4 * BLOCK // x_ND.shape[1]):
+        torch.mm(x_ND[rows[some]], y_BD.T, out=out_nB[some])
+    return out_nB
+
+
 def _plain(x_ND: Tensor) -> OuterProducts:
     return OuterProducts(torch.ones_like(x_ND[:, :1]), x_ND)
 
@@ -252,10 +284,6 @@ def _plain(x_ND: Tensor) -> OuterProducts:
 def _reachable(bound_nB: Tensor, nearest_n: Tensor) -> Tensor:
     # "not at least", so that a bound that overflowed to NaN counts as reachable
     return (~(bound_nB >= nearest_n[:, None])).any(1).nonzero()[:, 0]
-
-
-def _positive(x: Tensor) -> Tensor:
-    return x.clamp(min=1e-300)
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:
