@@ -5,7 +5,7 @@ import functools
 import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -16,7 +16,9 @@ SOURCE = Path(__file__).parent
 # not in it.
 NUMERICS = (
     "augment.py",
+    "batches.py",
     "evaluation.py",
+    "gpu.py",
     "loop.py",
     "mitigations/base.py",
     "models/fusion.py",
@@ -35,6 +37,26 @@ def code_digest(extra: Iterable[Path] = ()) -> str:
         digest.update(path.name.encode())
         digest.update(_meaning(path.read_text()).encode())
     return digest.hexdigest()
+
+
+@functools.cache
+def with_siblings(path: Path) -> frozenset[Path]:
+    """A module, the modules of its folder that it imports, those that these import, and so on."""
+    found, waiting = set(), [path]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += [f for name in _imported(module) if (f := path.parent / f"{name}.py").exists()]
+    return frozenset(found)
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Last parts of the names of modules that are imported from MindGap."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mindgap."):
+            yield node.module.split(".")[-1]
+            yield from (alias.name for alias in node.names)
 
 
 @functools.cache

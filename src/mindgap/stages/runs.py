@@ -18,7 +18,7 @@ from mindgap.machine import Machine
 from mindgap.mitigations import MITIGATIONS
 from mindgap.models import ENCODERS
 from mindgap.params import DatasetRecipe, Params, Setting
-from mindgap.provenance import SOURCE, code_digest, commit, versions
+from mindgap.provenance import SOURCE, code_digest, commit, versions, with_siblings
 from mindgap.query import METHODS
 from mindgap.query.select import hyperparameters
 from mindgap.records import (
@@ -116,8 +116,8 @@ def run_of(
     files, query_settings = [Path(inspect.getfile(mitigation))], {}
     if cell.query is not None:
         query_settings = {**hyperparameters(cell.query), **params.query_settings.get(cell.query, {})}
-        files += [SOURCE / "query" / "kernels.py", SOURCE / "query" / "select.py"]
-        files.append(Path(inspect.getfile(METHODS[cell.query].fn)))
+        files += with_siblings(SOURCE / "query" / "select.py")
+        files += with_siblings(Path(inspect.getfile(METHODS[cell.query].fn)))
     values = {k: v if isinstance(v, str) else v.model_dump() for k, v in vars(setting).items()}
     kinds = {modality.kind for modality in dataset.modalities.values()}
     encoder = {kind: values["model"]["encoder"][kind] for kind in sorted(kinds)}
@@ -129,7 +129,7 @@ def run_of(
         "mitigation_settings": mitigation_settings,
         "query_settings": query_settings,
         "data": dataset.digest,
-        "code": code_digest(files),
+        "code": code_digest(set(files)),
         "initial": initial_digest,
     }
     provenance = {
