@@ -1,6 +1,7 @@
 """The plan of a selection: its counts against the paper's tables and against what real stages do."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -13,29 +14,34 @@ import pytest
 import torch
 import yaml
 
-from mindgap import cli, evaluation, loop, training
-from mindgap.calibration import Calibration, as_a_worker, line, present_shares
+from mindgap import batches, cli, evaluation, loop, training
+from mindgap.calibration import Calibration, as_a_worker, beside, line, present_shares
 from mindgap.layout import LayoutError, expected_layout
 from mindgap.mitigations import MITIGATIONS, Mitigation
 from mindgap.params import Params, ParamsError, load_params
 from mindgap.plan import (
+    Finished,
     Line,
     Looks,
+    Name,
     PlanError,
     Speed,
+    Taken,
     Work,
+    actual,
     bytes_text,
     count_text,
     makespan,
     part_seconds,
     plan_part,
     time_text,
+    together,
     training_work,
 )
 from mindgap.query import METHODS
 from mindgap.stages.paths import places
 from mindgap.stages.plan import make_plan, overridden, plan_stage
-from mindgap.stages.plan_table import as_json, remarks
+from mindgap.stages.plan_table import as_json, cost_rows, remarks
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.runs import acquire_stage, train_stage
 from share_raw import share_raw
@@ -109,11 +115,11 @@ def test_steps_and_draws_are_those_of_epoch_batches(labelled, least, balanced):
     setting = params.setting("missing", "low")
     shared = setting.training.model_copy(update={"min_samples_per_epoch": least, "validate_from": 0.3})
     recipe = setting.recipe.model_copy(update={"epochs": 7, "batch_size": 16, "class_balanced": balanced})
-    run = training.Recipe(**recipe.model_dump(exclude={"projection_dropout"}), **shared.model_dump())
-    rng, y_N = torch.Generator().manual_seed(0), torch.arange(labelled) % 2
-    batches = [b for _ in range(7) for b in training.epoch_batches(torch.arange(labelled), y_N, run, rng)]
+    run = batches.Recipe(**recipe.model_dump(exclude={"projection_dropout"}), **shared.model_dump())
+    rng, y_L = torch.Generator().manual_seed(0), torch.arange(labelled) % 2
+    drawn = [rows_B for _ in range(7) for rows_B in batches.epoch_batches(y_L, run, rng)]
     work = training_work(replace(setting, recipe=recipe, training=shared), labelled)
-    assert (work.steps, work.drawn) == (len(batches), sum(map(len, batches)))
+    assert (work.steps, work.drawn) == (len(drawn), sum(map(len, drawn)))
     assert work.validated == 5 * setting.budget.validation  # epochs 3 .. 7 of 7: from 2.1 on
 
 
@@ -157,10 +163,10 @@ class Counted:
 
     def __init__(self, monkeypatch):
         self.drawn = self.validated = self.tested = self.queried = self.passes = 0
-        batches, encode = training.epoch_batches, evaluation.encode
+        epoch, encode = batches.epoch_batches, evaluation.encode
 
         def epoch_batches(*args):
-            for rows in batches(*args):
+            for rows in epoch(*args):
                 self.drawn += len(rows)
                 yield rows
 
@@ -172,7 +178,7 @@ class Counted:
 
             return counted
 
-        monkeypatch.setattr(training, "epoch_batches", epoch_batches)
+        monkeypatch.setattr(batches, "epoch_batches", epoch_batches)
         monkeypatch.setattr(training, "encode", counting("validated"))
         monkeypatch.setattr(evaluation, "encode", counting("tested"))
         monkeypatch.setattr(loop, "encode", counting("queried"))
@@ -221,6 +227,7 @@ def test_the_plan_counts_a_search_whose_winner_may_be_an_initial_model(
     assert before.part.work == counted.work(tmp_path / "store")
     (after,) = make_plan(params, measure=False).estimates
     assert (after.part.work, after.part.left, after.part.finished_runs) == (before.part.work, Work(), 2)
+    assert after.actual.seconds == math.fsum(own_seconds(tmp_path / "store"))
     assert any(
         line.startswith("A search is counted whole") for line in remarks(make_plan(params, measure=False))
     )
@@ -276,6 +283,101 @@ def test_only_what_the_store_lacks_is_left(done):
     shutil.rmtree(done.parent / "store")
     (part,) = [e.part for e in make_plan(params_in(done), measure=False).estimates]
     assert (part.finished_runs, part.left) == (0, part.work)
+
+
+def own_seconds(store: Path) -> list[float]:
+    """Of the records in a store: a run's first round repeats those of its initial model."""
+    records = [json.loads(path.read_text()) for path in store.glob("*/round_*.json")]
+    return [
+        seconds
+        for record in records
+        for what, seconds in record["seconds"].items()
+        if what == "query" or record["round"] or record["cell"]["query"] is None
+    ]
+
+
+def test_what_finished_rounds_took_is_what_their_records_say(done):
+    plan = make_plan(params_in(done), measure=False)
+    (estimate,) = plan.estimates
+    spent = own_seconds(done.parent / "store")
+    assert len(spent) == 2 * 2 + 4 * (2 * 2 + 2)
+    assert estimate.actual.seconds == math.fsum(spent)
+    assert estimate.actual.rounds == {"cpu": 2 + 4 * 3}
+    assert (estimate.actual.planned, estimate.actual.ratio) == (None, None)
+    written = as_json(plan)["parts"][0]["actual"]
+    assert written["seconds"] == as_json(plan)["total"]["actual"]["seconds"] == math.fsum(spent)
+    assert sorted(written["seconds_by_part"]) == ["evaluate", "fit", "query"]
+    assert math.fsum(written["seconds_by_part"].values()) == pytest.approx(math.fsum(spent))
+    assert cost_rows(plan)[0][-1] == "took"
+    assert cost_rows(plan)[1][-1] == time_text(math.fsum(spent))
+
+
+def test_the_plan_of_finished_rounds_is_beside_what_they_took(done, monkeypatch, capsys):
+    monkeypatch.setenv("MINDGAP_DEVICES", "cpu")
+    plan = make_plan(params_in(done))
+    (estimate,) = plan.estimates
+    whole = estimate.actual.planned
+    assert as_json(plan)["parts"][0]["actual"]["ratio"] == whole / math.fsum(
+        own_seconds(done.parent / "store")
+    )
+    assert cost_rows(plan)[0][-3:] == ("planned", "took", "ratio")
+    assert cost_rows(plan)[1][-1] == f"{estimate.actual.ratio:.2f}"
+    assert sum("finished rounds, added up over all runs" in one for one in remarks(plan)) == 1
+    assert not any("other devices" in one for one in remarks(plan))
+    elsewhere = remarks(replace(plan, device_name="NVIDIA H200"))
+    assert any("other devices made 14 on cpu; speeds are those of NVIDIA H200" in one for one in elsewhere)
+    monkeypatch.setenv("MINDGAP_EXECUTOR", "ray")
+    assert any("as if all ran on this machine" in one for one in remarks(plan))
+    monkeypatch.delenv("MINDGAP_EXECUTOR")
+    # Half of a run: what it lacks is in neither.
+    sorted((done.parent / "store").glob("*/round_002.json"))[0].unlink()
+    (after,) = make_plan(params_in(done), measure=False).estimates
+    assert after.actual.seconds == math.fsum(own_seconds(done.parent / "store")) < estimate.actual.seconds
+
+
+def test_nothing_finished_is_no_column(project):
+    plan = make_plan(params_in(project), measure=False)
+    assert as_json(plan)["parts"][0]["actual"] is None
+    assert not {"planned", "took", "ratio"} & set(cost_rows(plan)[0])
+    assert not any("finished rounds" in one for one in remarks(plan))
+
+
+def test_a_part_without_anything_finished_has_dashes(done):
+    plan = make_plan(params_in(done), ["missing", "mimic"], measure=False)
+    assert [row[-1] for row in cost_rows(plan)] == [
+        "took",
+        *[cost_rows(plan)[1][-1], "-"],
+        cost_rows(plan)[1][-1],
+    ]
+
+
+def test_planned_is_the_sum_of_finished_rounds_by_their_mitigation():
+    params = paper(query=["random"], seeds=[0], mitigation=["none", "moddrop"])
+    search = params.search.model_copy(update={"method": "grid", "learning_rate": [0.1, 0.01]})
+    params = params.model_copy(update={"search": search})
+    took = Taken({"fit": 3.0, "evaluate": 1.0}, "cpu")
+    finished = Finished(
+        [(took,), ()],  # the second trial diverged
+        {
+            Name("moddrop", 0, True): (took,),
+            Name("none", 0, True): (took,),
+            Name("none", 0, True, "random"): (took, took),
+        },
+    )
+    layout = expected_layout(params, "missing")
+    part = plan_part(params, "missing", "low", layout, NO_LOOKS, finished)
+    speeds = {
+        name: Speed(0.0, Line(s, 0.0), Line(0.0, 0.0), Line(0.0, 0.0))
+        for name, s in (("none", 1.0), ("moddrop", 10.0))
+    }
+    done = actual(part, speeds)
+    # A trial and the initial model with ModDrop, 60 steps each; the plain one is the search's. A run's second
+    # round has 60 steps, its first none.
+    assert done.planned == 60 + 600 + 60
+    assert (done.seconds, done.rounds) == (4 * 4.0, {"cpu": 4})
+    assert [job.finished for job in part.search[:3]] == [1, 1, 0]
+    assert together([done, done]).ratio == done.ratio == 720 / 16
+    assert together([done, actual(part, None)]).ratio is None
 
 
 def test_a_dataset_of_other_parameters_has_nothing_finished(done):
@@ -342,6 +444,21 @@ def test_a_line_is_found_again_and_few_rows_are_enough_when_time_is_short():
     assert line(lambda rows, limit: 1 / rows, 2, 64, seconds=1e6) == Line(0.0, 1 / 64**2)
 
 
+def test_a_second_line_has_the_base_of_the_first_and_one_size():
+    asked = []
+
+    def measure(rows: int, limit: float) -> float:
+        asked.append(rows)
+        return 0.25 + 0.125 * rows
+
+    known = Line(0.25, 0.5)
+    assert beside(known, measure, 4, 64, seconds=1e6) == Line(0.25, 0.125)
+    assert beside(known, measure, 4, 64, seconds=0.0) == Line(0.25, 0.125)
+    assert beside(known, measure, 4, 64, seconds=16.5) == Line(0.25, 0.125)
+    assert asked == [64, 4, 16]
+    assert beside(known, lambda rows, limit: 0.125, 4, 64, seconds=0.0) == Line(0.0, 0.125 / 4)
+
+
 @pytest.mark.parametrize(
     ("durations", "workers", "end"), [([3, 2, 2], 2, 4), ([1] * 7, 3, 3), ([5], 8, 5), ([4, 1, 1, 1], 2, 4)]
 )
@@ -392,7 +509,7 @@ def test_every_kind_of_dataset_is_timed(device, dataset):
     state = torch.random.get_rng_state()
     with as_a_worker(device):
         assert torch.get_num_threads() == 1
-        calibration = Calibration(device, 0.05)
+        calibration = Calibration(device, 0.2)
         layout, setting = expected_layout(params, dataset), params.setting(dataset, "low")
         speed = calibration.speed(layout, setting, "moddrop", {"rate": 0.5})
         assert calibration.speed(layout, setting, "moddrop", {"rate": 0.5}) == speed

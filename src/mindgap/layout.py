@@ -3,6 +3,7 @@
 Sizes of Share are those of its canonical files; those of Food101 and MIMIC are expectations.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from mindgap.data.modality import Modality
 from mindgap.data.presence import absence_rates
 from mindgap.errors import MindGapError
 from mindgap.params import Params, source_settings
+
+LABEL = 8  # bytes
 
 
 class LayoutError(MindGapError):
@@ -34,6 +37,17 @@ class Layout:
     @property
     def subsets(self) -> int:
         return 2 ** len(self.modalities) - 1
+
+    @property
+    def bytes(self) -> int:
+        """Of the arrays of all samples, on disk as on a device."""
+        return (self.train + self.test) * self.sample
+
+    @property
+    def sample(self) -> int:
+        """Bytes of a sample's arrays, with presence and label."""
+        arrays = sum(math.prod(m.shape) * m.dtype.itemsize for m in self.modalities.values())
+        return arrays + len(self.modalities) + LABEL
 
     @property
     def has_images(self) -> bool:

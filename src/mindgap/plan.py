@@ -6,8 +6,9 @@ Seconds come from speeds that `mindgap.calibration` measures; without them nothi
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from mindgap.errors import MindGapError
 from mindgap.layout import Layout, layout_if_known
@@ -67,12 +68,24 @@ class Name:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What a finished round's record says: seconds by what they were spent on, and the device's name."""
+
+    seconds: Mapping[str, float]
+    device: str
+
+
+@dataclass(frozen=True)
 class Job:
-    """One run, initial model or trial of the search, round by round; `finished` rounds need no more."""
+    """One run, initial model or trial of the search, round by round; `finished` rounds need no more.
+
+    `taken` is what the first of these took. A trial that diverged is finished and left no record.
+    """
 
     name: Name
     rounds: tuple[Work, ...]
     finished: int = 0
+    taken: tuple[Taken, ...] = ()
 
     @property
     def work(self) -> Work:
@@ -85,10 +98,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Finished:
-    """What the store has: trials of the search, and finished rounds of each initial model and run."""
+    """What the store has: the record of each trial of the search, none of one that diverged, and those of the
+    finished rounds of each initial model and run. What a run has from its initial model is not in its own.
+    """
 
-    trials: int = 0
-    rounds: Mapping[Name, int] = field(default_factory=dict)
+    trials: Sequence[tuple[Taken, ...]] = ()
+    rounds: Mapping[Name, tuple[Taken, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -183,17 +198,20 @@ def plan_part(
     )
 
 
-def _trials(params: Params, setting: Setting, layout: Layout, finished: int) -> tuple[Job, ...]:
+def _trials(
+    params: Params, setting: Setting, layout: Layout, finished: Sequence[tuple[Taken, ...]]
+) -> tuple[Job, ...]:
     name = Name(params.search.mitigation, params.search.seeds[0], dropout=True)
     tried = search_trainings(params, setting, layout.has_images)
     works = [training_work(one, one.budget.initial, layout.test) for one in tried]
-    return tuple(Job(name, (work,), int(i < finished)) for i, work in enumerate(works))
+    left = [Job(name, (work,)) for work in works[len(finished) :]]
+    return (*(Job(name, (work,), 1, taken) for work, taken in zip(works, finished, strict=False)), *left)
 
 
 def _initial(
-    params: Params, setting: Setting, layout: Layout, finished: Mapping[Name, int]
+    params: Params, setting: Setting, layout: Layout, finished: Mapping[Name, tuple[Taken, ...]]
 ) -> tuple[Job, ...]:
-    """Those that the search trains as its winner cost nothing."""
+    """Those that the search trains as its winner cost nothing, and took nothing more."""
     work = training_work(setting, setting.budget.initial, layout.test)
     names = [
         Name(mitigation, seed, dropout)
@@ -206,7 +224,13 @@ def _initial(
         for seed in params.search.seeds
         if params.search.method != "none"
     ]
-    return tuple(Job(name, (Work() if name in tried else work,), finished.get(name, 0)) for name in names)
+    jobs = [_job(name, (work,), finished) for name in names]
+    return tuple(replace(j, rounds=(Work(),), taken=()) if j.name in tried else j for j in jobs)
+
+
+def _job(name: Name, rounds: tuple[Work, ...], finished: Mapping[Name, tuple[Taken, ...]]) -> Job:
+    taken = finished.get(name, ())
+    return Job(name, rounds, len(taken), taken)
 
 
 def _runs(
@@ -214,7 +238,7 @@ def _runs(
     setting: Setting,
     layout: Layout,
     looks: Mapping[str, Looks],
-    finished: Mapping[Name, int],
+    finished: Mapping[Name, tuple[Taken, ...]],
 ) -> tuple[Job, ...]:
     rounds = {query: run_rounds(setting, layout, looks[query]) for query in params.query}
     names = [
@@ -223,7 +247,7 @@ def _runs(
         for seed in params.seeds
         for query in params.query
     ]
-    return tuple(Job(name, rounds[name.query], finished.get(name, 0)) for name in names)
+    return tuple(_job(name, rounds[name.query], finished) for name in names)
 
 
 def _check_size(params: Params, setting: Setting, layout: Layout) -> None:
@@ -313,6 +337,95 @@ def makespan(durations: Iterable[float], workers: int) -> float:
     return max(free)
 
 
+@dataclass(frozen=True)
+class Actual:
+    """Finished rounds: seconds that their records say and that the plan gives them, summed over all runs.
+
+    `rounds` by the device that made them; `spent`: each of the seconds, by what they were spent on. What runs
+    share counts once.
+    """
+
+    rounds: Counter[str]
+    spent: Mapping[str, tuple[float, ...]]
+    planned: float | None = None
+
+    @property
+    def parts(self) -> dict[str, float]:
+        return {what: math.fsum(seconds) for what, seconds in self.spent.items()}
+
+    @property
+    def seconds(self) -> float:
+        return math.fsum(second for seconds in self.spent.values() for second in seconds)
+
+    @property
+    def ratio(self) -> float | None:
+        """Planned over actual."""
+        return self.planned / self.seconds if self.planned is not None and self.seconds else None
+
+
+def actual(part: Part, speeds: Mapping[str, Speed] | None) -> Actual:
+    """What the finished rounds of a part took beside what `speeds`, by mitigation, give them."""
+    done = [job for job in part.jobs if job.taken]
+    taken = [one for job in done for one in job.taken]
+    kinds = {what: None for one in taken for what in one.seconds}
+    planned = None
+    if speeds is not None:
+        works = [(speeds[job.name.mitigation], total(job.rounds[: len(job.taken)])) for job in done]
+        planned = math.fsum(speed.seconds(work) for speed, work in works)
+    return Actual(
+        Counter(one.device for one in taken),
+        {what: tuple(one.seconds[what] for one in taken if what in one.seconds) for what in kinds},
+        planned,
+    )
+
+
+def together(actuals: Iterable[Actual]) -> Actual:
+    """All of them as one; its plan is of no use where one of them has none."""
+    actuals = list(actuals)
+    planned = [one.planned for one in actuals]
+    return Actual(
+        sum((one.rounds for one in actuals), Counter()),
+        {
+            what: tuple(second for one in actuals for second in one.spent.get(what, ()))
+            for what in {what: None for one in actuals for what in one.spent}
+        },
+        None if None in planned else math.fsum(planned),
+    )
+
+
+# Bytes of a process before anything of a run is in it: a CUDA context (assumed; it depends on the GPU), and
+# Python with torch in the machine's memory (measured, without what processes share).
+CONTEXT, INTERPRETER = 512 * 2**20, 420 * 2**20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a run's process where it computes: on a GPU, or in the machine's memory (`device` "cpu").
+
+    `dataset`: on a GPU each process has one; on a CPU it is mapped and gives way. `state`: weights,
+    gradients, momentum and the best weights so far; `step` and `forward`: what a training step and an
+    evaluation pass hold beside them; `recordings`: of CUDA graphs, at most.
+    """
+
+    device: str
+    dataset: int
+    state: int
+    step: int
+    forward: int
+    recordings: int = 0
+    measured: bool = False
+
+    @property
+    def process(self) -> int:
+        """All that one more run needs."""
+        own = self.state + self.recordings + max(self.step, self.forward)
+        return own + (INTERPRETER if self.device == "cpu" else CONTEXT + self.dataset)
+
+    def fits(self, capacity: int) -> int:
+        """How many runs have room beside each other."""
+        return capacity // self.process
+
+
 # Measured: a round's record without ids, losses and metrics; a subset's metrics; a loss; a table's row of an
 # image or text; the contact sheet of 32 px images.
 RECORD, METRICS, LOSS, TABLE_ROW, CONTACT_SHEET = 1_600, 110, 20, 50, 50_000
@@ -338,8 +451,8 @@ class Disk:
 
 def prepared_disk(layout: Layout) -> Disk:
     """A prepared dataset and DVC's copy of it."""
-    row = sum(math.prod(m.shape) * m.dtype.itemsize + TABLE_ROW for m in layout.modalities.values())
-    size = (layout.train + layout.test) * (row + 8 + len(layout.modalities)) + CONTACT_SHEET
+    tables = (layout.train + layout.test) * TABLE_ROW * len(layout.modalities)
+    size = layout.bytes + tables + CONTACT_SHEET
     return Disk(prepared=size, cache=size)
 
 
@@ -361,10 +474,14 @@ def _record_bytes(part: Part, round: int) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A part with its bytes, and the seconds that it takes in all and from now on, if they were measured."""
+    """A part with its bytes on disk and, by kind of device, in memory; the seconds that it takes in all and
+    from now on, if they were measured; and what is finished of it.
+    """
 
     part: Part
     disk: Disk
+    memory: Mapping[str, Memory]
+    actual: Actual
     seconds: tuple[float, float] | None = None
 
 

@@ -5,22 +5,26 @@ Nothing is written but what `--json` names. A run counts as finished where the s
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mindgap.calibration import Calibration, as_a_worker, looks_of, weights_bytes
+import torch
+
+from mindgap.calibration import Calibration, as_a_worker, looks_of
 from mindgap.data import DATASETS, RENDERED
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.quintfeatures import Style
 from mindgap.data.render import usable_cores
 from mindgap.data.storage import SKIPPED, modalities_of, read_meta
+from mindgap.jobs import Job
 from mindgap.layout import Layout, absence_of, expected_layout
-from mindgap.loop import Cell
+from mindgap.loop import Cell, device_name
 from mindgap.machine import Machine
 from mindgap.params import (
     DatasetRecipe,
@@ -34,9 +38,11 @@ from mindgap.params import (
 from mindgap.plan import (
     Estimate,
     Finished,
+    Memory,
     Name,
     Part,
-    Speed,
+    Taken,
+    actual,
     part_disk,
     part_seconds,
     plan_part,
@@ -46,7 +52,6 @@ from mindgap.search import choose
 from mindgap.stages.paths import places
 from mindgap.stages.plan_table import Plan, as_json, show
 from mindgap.stages.runs import run_of, setting_of, trial_of
-from mindgap.sweep import Job
 
 CALIBRATION_SECONDS = 8.0
 
@@ -68,18 +73,16 @@ def make_plan(params: Params, datasets: Sequence[str] = (), *, measure: bool = T
     for name in names:
         pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
     layouts = {name: _layout(params, name) for name in names}
-    parts, machine = plan_parts(params, layouts), Machine.from_environment()
-    speeds = _speeds(params, parts, machine) if measure else None
-    # The regimes of a dataset have models of one size.
-    weights = {part.dataset: part for part in parts}
-    weights = {name: weights_bytes(part.layout, part.setting) for name, part in weights.items()}
+    parts, machine = plan_parts(params, layouts), Machine.local()
     return Plan(
         params,
         {name: layout for name, (layout, _) in layouts.items()},
         {name: absent for name, (_, absent) in layouts.items() if absent},
-        [_estimate(part, weights[part.dataset], speeds, machine) for part in parts],
+        _estimates(params, parts, machine, measure),
         _at_once(machine),
         machine.devices,
+        device_name(torch.device(machine.devices[0])),
+        _capacity(machine),
     )
 
 
@@ -187,64 +190,108 @@ def finished(params: Params, part: Part) -> Finished:
         return Job(run_of(params, cell, dataset, digest, setting), where.prepared, where.store, initial)
 
     initial = {job.name: job_of(job.name) for job in part.initial}
-    rounds = {name: job.finished_rounds for name, job in initial.items()}
+    rounds = {name: _taken(job) for name, job in initial.items()}
     for job in part.runs:
         first = replace(job.name, query=None)
         if rounds[first]:
-            rounds[job.name] = job_of(job.name, initial[first].weights).finished_rounds
+            rounds[job.name] = _taken(job_of(job.name, initial[first].weights))
     return Finished(trials, rounds)
+
+
+def _taken(job: Job) -> tuple[Taken, ...]:
+    """What the records of a job say; a run's first has the seconds of its initial model too, which go."""
+    return tuple(
+        Taken(
+            {
+                what: seconds
+                for what, seconds in record["seconds"].items()
+                if what == "query" or record["round"] or job.initial is None
+            },
+            record["provenance"]["device"],
+        )
+        for record in job.record_store.read()
+    )
 
 
 class _Unfinished(Exception):  # noqa: N818 - it ends a search that has still to be made
     pass
 
 
-def _searched(params: Params, part: Part, dataset: Dataset) -> tuple[int, DatasetRecipe | None]:
-    """How many trials of the search the store has, and the recipe they chose if it has all."""
-    search, done = params.search, 0
+def _searched(
+    params: Params, part: Part, dataset: Dataset
+) -> tuple[list[tuple[Taken, ...]], DatasetRecipe | None]:
+    """The trials of the search that the store has, and the recipe they chose if it has all."""
+    search, done = params.search, []
     if search.method == "none":
-        return 0, None
+        return done, None
 
-    def count(jobs: Sequence[Job]) -> None:
-        nonlocal done
-        there = sum(job.finished_rounds == job.rounds for job in jobs)
-        done += there
-        if there < len(jobs):
+    def look(jobs: Sequence[Job]) -> None:
+        there = [job for job in jobs if job.finished_rounds == job.rounds]
+        done.extend(map(_taken, there))
+        if len(there) < len(jobs):
             raise _Unfinished
 
     try:
         recipe, _ = choose(
-            search, part.setting, part.layout.has_images, partial(trial_of, params, dataset), count
+            search, part.setting, part.layout.has_images, partial(trial_of, params, dataset), look
         )
     except _Unfinished:
         return done, None
     return done, recipe
 
 
-def _speeds(params: Params, parts: Iterable[Part], machine: Machine) -> dict[tuple[str, str, str], Speed]:
-    """Speeds by dataset, regime and mitigation, measured in about ten seconds; large models take longer."""
-    parts, device = list(parts), machine.devices[0]
-    print(f"measuring steps and passes on {device}", file=sys.stderr, flush=True)
+def _estimates(params: Params, parts: Sequence[Part], machine: Machine, measure: bool) -> list[Estimate]:
+    """Bytes of all parts, and their seconds if something may be measured on the first device."""
+    device = machine.devices[0] if measure else "cpu"
     each = CALIBRATION_SECONDS / (1.5 * max(1, len({p.dataset for p in parts}) * len(params.mitigation)))
+    if measure:
+        print(f"measuring steps and passes on {device}", file=sys.stderr, flush=True)
     with as_a_worker(device):
         calibration = Calibration(device, min(1.0, each))
-        return {
-            (part.dataset, part.regime, mitigation): calibration.speed(
-                part.layout, part.setting, mitigation, params.mitigation_settings.get(mitigation, {})
-            )
-            for part in parts
-            for mitigation in sorted({job.name.mitigation for job in part.jobs})
-        }
+        return [_estimate(params, part, calibration, machine, measure) for part in parts]
 
 
 def _estimate(
-    part: Part, weights: int, speeds: Mapping[tuple[str, str, str], Speed] | None, machine: Machine
+    params: Params, part: Part, calibration: Calibration, machine: Machine, measure: bool
 ) -> Estimate:
-    disk = part_disk(part, weights)
-    if speeds is None:
-        return Estimate(part, disk)
-    mine = {key[2]: speed for key, speed in speeds.items() if key[:2] == (part.dataset, part.regime)}
-    return Estimate(part, disk, part_seconds(part, mine, _at_once(machine)))
+    disk = part_disk(part, calibration.weights(part.layout, part.setting))
+    memory = _memory(params, part, calibration, machine)  # before there is anything else on the device
+    if not measure:
+        return Estimate(part, disk, memory, actual(part, None))
+    speeds = {
+        name: calibration.speed(part.layout, part.setting, name, settings)
+        for name, settings in _mitigations(params, part)
+    }
+    return Estimate(part, disk, memory, actual(part, speeds), part_seconds(part, speeds, _at_once(machine)))
+
+
+def _mitigations(params: Params, part: Part) -> list[tuple[str, Mapping[str, Any]]]:
+    """Those of a part with their settings; plain training first, as it is measured with the fewest rows."""
+    names = sorted({job.name.mitigation for job in part.jobs}, key=lambda name: (name != "none", name))
+    return [(name, params.mitigation_settings.get(name, {})) for name in names]
+
+
+def _memory(params: Params, part: Part, calibration: Calibration, machine: Machine) -> dict[str, Memory]:
+    """Of the mitigation that needs most: on a GPU, and on a CPU where runs would execute there."""
+    kinds = ["cuda"] + ["cpu"] * (machine.devices[0] == "cpu")
+    return {
+        kind: max(
+            (
+                calibration.memory(part.layout, part.setting, name, settings, kind)
+                for name, settings in _mitigations(params, part)
+            ),
+            key=lambda memory: memory.process,
+        )
+        for kind in kinds
+    }
+
+
+def _capacity(machine: Machine) -> int:
+    """Bytes of memory of the smallest GPU, or of this machine."""
+    if machine.devices[0] == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = [torch.device(name) for name in machine.devices if name != "cpu"]
+    return min(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
 
 
 def _at_once(machine: Machine) -> int:
