@@ -25,7 +25,8 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from machine import machine
-from mindgap.augment import LARGE, basic, randaugmc
+from mindgap.augment import LARGE, apply_augmentation, draw_augmentation
+from mindgap.data.modality import Modality
 
 RESULT = Path(__file__).parent / "results" / "augmentation.json"
 SIZES = (32, 64, 224)
@@ -99,10 +100,26 @@ def each_tensor(transform: Callable) -> Callable[[Tensor], Tensor]:
     return lambda x_BHWC: torch.stack([transform(x) for x in x_BHWC.permute(0, 3, 1, 2)])
 
 
+def ours(name: str, size: int) -> Callable[[Tensor], Tensor]:
+    """Drawing and applying."""
+    rng, modality = torch.Generator().manual_seed(0), Modality("image", (size, size, 3))
+
+    def run(x_BHWC: Tensor) -> Tensor:
+        return apply_augmentation(name, x_BHWC, draw_augmentation(name, modality, len(x_BHWC), rng))
+
+    return run
+
+
+def recipes_in_pillow(size: int) -> dict[str, Callable[[Image.Image], Image.Image]]:
+    return {
+        "basic": transforms.Compose(flip_and_crop(size)),
+        "randaugmc": transforms.Compose([*flip_and_crop(size, padding_mode="reflect"), pillow_randaugmentmc]),
+    }
+
+
 def contestants(size: int) -> dict[str, dict[str, Callable[[Tensor], Tensor]]]:
     """Per recipe, each side as a function of a batch: ours first."""
-    rng = torch.Generator().manual_seed(0)
-    reflected = transforms.Compose([*flip_and_crop(size, padding_mode="reflect"), pillow_randaugmentmc])
+    in_pillow = recipes_in_pillow(size)
     torchvision_randaugment = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
@@ -114,15 +131,22 @@ def contestants(size: int) -> dict[str, dict[str, Callable[[Tensor], Tensor]]]:
     )
     return {
         "basic": {
-            "mindgap": lambda x: basic(x, rng),
-            "pillow": each_in_pillow(transforms.Compose(flip_and_crop(size))),
+            "mindgap": ours("basic", size),
+            "pillow": each_in_pillow(in_pillow["basic"]),
         },
         "randaugmc": {
-            "mindgap": lambda x: randaugmc(x, rng),
-            "pillow": each_in_pillow(reflected),
+            "mindgap": ours("randaugmc", size),
+            "pillow": each_in_pillow(in_pillow["randaugmc"]),
             "torchvision_v2": each_tensor(torchvision_randaugment),
         },
     }
+
+
+def smooth_images(count: int, size: int) -> Tensor:
+    """x_NHWC, enlarged noise."""
+    noise = torch.randint(256, (count, 3, size // 8, size // 8), generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(noise.float(), size=size, mode="bilinear")
+    return smooth.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def images_per_second(augment: Callable[[Tensor], Tensor], x_NHWC: Tensor) -> float:
@@ -134,10 +158,7 @@ def images_per_second(augment: Callable[[Tensor], Tensor], x_NHWC: Tensor) -> fl
 
 def measure(size: int, images: int, repeats: int) -> list[dict]:
     """A row for each recipe: images a second of each side, and how many times faster ours is."""
-    images = images // 8 if size >= LARGE else images
-    noise = torch.randint(256, (images, 3, size // 8, size // 8), generator=torch.Generator().manual_seed(0))
-    smooth = torch.nn.functional.interpolate(noise.float(), size=size, mode="bilinear")
-    x_NHWC = smooth.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    x_NHWC = smooth_images(images // 8 if size >= LARGE else images, size)
     rows = []
     for recipe, sides in contestants(size).items():
         rates = {side: [] for side in sides}

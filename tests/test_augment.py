@@ -1,30 +1,34 @@
 """Augmentation against Pillow, byte for byte: each operation alone, then the whole recipes."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
+from mindgap import augment, resized_crop
 from mindgap.augment import (
     AUGMENTATIONS,
     OPERATIONS,
     AugmentationError,
+    Draws,
+    apply_augmentation,
     apply_operations,
-    augment_sample,
     augmentation,
-    basic,
     blend,
     cutout,
+    draw_augmentation,
     draw_cutout,
     draw_flip_crop,
     draw_operations,
     flip_crop,
     pad_black,
     pad_reflected,
-    randaugmc,
 )
 from mindgap.data.modality import Modality
-from mindgap.resized_crop import draw_resized_crop, resized_crop
 
 SIGNED_LEVELS = [sign * level for level in range(1, 10) for sign in (1, -1)]
 PADDING = {pad_black: {"mode": "constant"}, pad_reflected: {"mode": "reflect"}}
@@ -32,6 +36,15 @@ PADDING = {pad_black: {"mode": "constant"}, pad_reflected: {"mode": "reflect"}}
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def drawn(name: str, x_BHWC: torch.Tensor, rng: torch.Generator, mirrors: bool = True) -> Draws:
+    modality = Modality("image", tuple(x_BHWC.shape[1:]), mirrors)
+    return draw_augmentation(name, modality, len(x_BHWC), rng)
+
+
+def augmented(name: str, x_BHWC: torch.Tensor, rng: torch.Generator, mirrors: bool = True) -> torch.Tensor:
+    return apply_augmentation(name, x_BHWC, drawn(name, x_BHWC, rng, mirrors))
 
 
 def in_pillow(name: str, image: Image.Image, level: int) -> Image.Image:
@@ -190,7 +203,7 @@ def test_cutout_is_pillows_rectangle_clipped_at_borders(channels):
 
 def test_randaugmc_is_the_recipe_in_pillow():
     x_BHWC = noise(64, 32, 32)
-    out_BHWC = AUGMENTATIONS["randaugmc"](x_BHWC, seeded(9))
+    out_BHWC = augmented("randaugmc", x_BHWC, seeded(9))
     rng = seeded(9)
     flips = draw_flip_crop(x_BHWC.shape, rng)
     op_KB, level_KB = draw_operations(64, rng)
@@ -214,27 +227,27 @@ def test_randaugmc_is_the_recipe_in_pillow():
 def test_every_augmentation_keeps_its_contract(name, count, channels):
     x_BHWC = noise(count, 32, 32, channels)
     before, global_state = x_BHWC.clone(), torch.get_rng_state()
-    out_BHWC = AUGMENTATIONS[name](x_BHWC, seeded(1))
+    out_BHWC = augmented(name, x_BHWC, seeded(1))
     assert out_BHWC.shape == x_BHWC.shape
     assert out_BHWC.dtype == torch.uint8
     assert torch.equal(x_BHWC, before)
     assert torch.equal(torch.get_rng_state(), global_state)
-    assert torch.equal(AUGMENTATIONS[name](x_BHWC, seeded(1)), out_BHWC)
+    assert torch.equal(augmented(name, x_BHWC, seeded(1)), out_BHWC)
     strided = x_BHWC.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    assert torch.equal(AUGMENTATIONS[name](strided, seeded(1)), out_BHWC)
+    assert torch.equal(augmented(name, strided, seeded(1)), out_BHWC)
     if name != "none" and count > 1:
-        assert not torch.equal(AUGMENTATIONS[name](x_BHWC, seeded(2)), out_BHWC)
+        assert not torch.equal(augmented(name, x_BHWC, seeded(2)), out_BHWC)
 
 
 @pytest.mark.parametrize("name", ["basic", "randaugmc"])
 def test_samples_of_one_batch_are_augmented_differently(name):
-    out_BHWC = AUGMENTATIONS[name](noise(1, 32, 32).expand(64, -1, -1, -1), seeded())
+    out_BHWC = augmented(name, noise(1, 32, 32).expand(64, -1, -1, -1), seeded())
     assert len({out.numpy().tobytes() for out in out_BHWC}) > 40
 
 
 def test_none_leaves_the_batch_and_the_generator_alone():
     x_BHWC, rng = noise(3, 8, 8), seeded()
-    assert AUGMENTATIONS["none"](x_BHWC, rng) is x_BHWC
+    assert augmented("none", x_BHWC, rng) is x_BHWC
     assert torch.equal(rng.get_state(), seeded().get_state())
 
 
@@ -246,28 +259,17 @@ def test_an_unknown_name_lists_the_known_ones():
         augmentation("mixup")
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_one_generator_gives_the_same_images_on_cuda(name, channels):
-    x_BHWC = noise(500, 32, 32, channels)
-    there = AUGMENTATIONS[name](x_BHWC.cuda(), seeded(4))
-    assert there.device.type == "cuda"
-    assert torch.equal(there.cpu(), AUGMENTATIONS[name](x_BHWC, seeded(4)))
-    on_cuda = torch.Generator("cuda").manual_seed(4)
-    assert AUGMENTATIONS[name](x_BHWC, on_cuda).shape == x_BHWC.shape
-
-
 def test_large_images_are_cropped_and_resized_instead_of_shifted():
-    x = torch.randint(0, 256, (4, 128, 128, 3), generator=torch.Generator().manual_seed(0)).byte()
-    out = basic(x, torch.Generator().manual_seed(1))
-    draws = torch.Generator().manual_seed(1)
+    x = noise(4, 128, 128)
+    out = augmented("basic", x, seeded(1))
+    draws = seeded(1)
     flip_B = torch.randint(2, (4,), generator=draws)
-    crop = draw_resized_crop(x.shape, draws)
+    crop = resized_crop.draw_resized_crop(x.shape, draws)
     mirrored = torch.stack([image.flip(1) if flip else image for image, flip in zip(x, flip_B, strict=True)])
-    assert torch.equal(out, resized_crop(mirrored, *crop))
-    assert not torch.equal(randaugmc(x, torch.Generator().manual_seed(1)), out)
+    assert torch.equal(out, resized_crop.resized_crop(mirrored, *crop))
+    for op_B, level_B in zip(*draw_operations(4, draws), strict=True):
+        out = apply_operations(out, op_B, level_B)
+    assert torch.equal(augmented("randaugmc", x, seeded(1)), out)
 
 
 def test_what_may_not_be_mirrored_never_is():
@@ -276,13 +278,125 @@ def test_what_may_not_be_mirrored_never_is():
     rows_BW = kept[:, 16, :, 0].int()
     inside = (rows_BW[:, 1:] > 0) & (rows_BW[:, :-1] > 0)
     assert ((rows_BW.diff(dim=1) > 0) | ~inside).all()
-    digits = Modality("image", (32, 32, 1), mirrors=False)
-    for name, augmented in (("basic", basic), ("randaugmc", randaugmc)):
-        batch = augment_sample(name, x, digits, seeded())
-        assert torch.equal(batch, augmented(x, seeded(), mirrors=False))
-        assert not torch.equal(batch, augmented(x, seeded()))
+    for name in ("basic", "randaugmc"):
+        draws, mirrored = drawn(name, x, seeded(), mirrors=False), drawn(name, x, seeded())
+        assert not draws.pop("flip_B").any()
+        assert mirrored.pop("flip_B").any()
+        assert all(torch.equal(draws[key], mirrored[key]) for key in mirrored)
+    assert torch.equal(augmented("basic", x, seeded(), mirrors=False), kept)
 
 
 def test_only_images_are_augmented():
-    ids = torch.arange(10).view(2, 5)
-    assert augment_sample("randaugmc", ids, Modality("tokens", (5,)), seeded()) is ids
+    ids, rng = torch.arange(10).view(2, 5), seeded()
+    draws = draw_augmentation("randaugmc", Modality("tokens", (5,)), 2, rng)
+    assert draws == {}
+    assert torch.equal(rng.get_state(), seeded().get_state())
+    assert apply_augmentation("randaugmc", ids, draws) is ids
+
+
+@pytest.mark.parametrize("size", [32, 128])
+@pytest.mark.parametrize("name", ["basic", "randaugmc"])
+def test_batches_augmented_at_once_and_rows_of_them_are_those_of_each_batch(name, size):
+    rng, batches = seeded(5), [noise(count, size, size, seed=count) for count in (9, 0, 16, 1)]
+    draws = [drawn(name, x, rng) for x in batches]
+    alone = torch.cat([apply_augmentation(name, x, d) for x, d in zip(batches, draws, strict=True)])
+    x, together = torch.cat(batches), {key: torch.cat([d[key] for d in draws]) for key in draws[0]}
+    assert torch.equal(apply_augmentation(name, x, together), alone)
+    for rows in (torch.tensor([20, 3, 3, 11]), torch.tensor([], dtype=torch.long)):
+        part = {key: values[rows] for key, values in together.items()}
+        assert torch.equal(apply_augmentation(name, x[rows], part), alone[rows])
+
+
+@pytest.mark.parametrize("name", ["basic", "randaugmc"])
+def test_more_than_a_cache_holds_is_augmented_in_parts(name, monkeypatch):
+    x = noise(50, 32, 32)
+    whole, calls = augmented(name, x, seeded()), []
+    monkeypatch.setattr(augment, "RECIPE_BYTES", 8 * x[0].numel())
+    monkeypatch.setattr(augment, "MOVE_BYTES", 3 * x[0].numel())
+    monkeypatch.setitem(AUGMENTATIONS, name, counting(AUGMENTATIONS[name], calls))
+    assert torch.equal(augmented(name, x, seeded()), whole)
+    assert calls == [8, 8, 8, 8, 8, 8, 2]
+
+
+def counting(whole: augment.Augmentation, calls: list[int]) -> augment.Augmentation:
+    def apply(x_BHWC: torch.Tensor, **draws: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x_BHWC))
+        return whole.apply(x_BHWC, **draws)
+
+    return whole._replace(apply=apply)
+
+
+class PretendedGpu(TorchFunctionMode):
+    """Tensors made on a GPU have no memory; those of the host meet none of them unless they were sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.fake = FakeTensorMode()
+
+    def send(self, x: torch.Tensor, device: torch.device) -> torch.Tensor:
+        assert device.type == "cuda"
+        return self.images(x.shape, x.dtype)
+
+    def images(self, shape: torch.Size, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        with self.fake:
+            return torch.empty(shape, dtype=dtype, device="cuda")
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        there = torch.device(kwargs.get("device") or "cpu").type == "cuda"
+        with self.fake if there or any(isinstance(a, FakeTensor) for a in args) else nullcontext():
+            return func(*args, **kwargs)
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    gpu, tables = PretendedGpu(), (augment.source_pixels, augment.source_rows)
+    for module in (augment, resized_crop):
+        monkeypatch.setattr(module, "send", gpu.send)
+    for table in tables:
+        table.cache_clear()
+    yield gpu
+    for table in tables:
+        table.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (24, 40, 1), (128, 128, 3)])
+@pytest.mark.parametrize("name", ["basic", "randaugmc"])
+def test_a_gpu_is_not_waited_for(name, shape, pretended):
+    """Twin of the test on a GPU: a tensor without memory has no value that the host could read."""
+    x_BHWC = pretended.images((200, *shape))
+    draws = drawn(name, x_BHWC, seeded())
+    with pretended:
+        out_BHWC = apply_augmentation(name, x_BHWC, draws)
+    assert (out_BHWC.device.type, out_BHWC.shape, out_BHWC.dtype) == ("cuda", x_BHWC.shape, torch.uint8)
+
+
+def test_waiting_for_a_gpu_is_noticed(pretended, monkeypatch):
+    monkeypatch.setattr(augment, "counted", lambda bin_N, bins: bin_N.bincount(minlength=bins))
+    with pretended, pytest.raises(Exception, match="bincount"):
+        OPERATIONS["Equalize"](pretended.images((2, 32, 32, 3)), torch.tensor([1, 2]))
+
+
+def test_both_ways_to_count_agree():
+    bin_N = torch.randint(70, (999,), generator=seeded()).int()
+    on_a_gpu = torch.zeros(80, dtype=torch.long).index_add_(
+        0, bin_N, torch.ones_like(bin_N, dtype=torch.long)
+    )
+    assert torch.equal(augment.counted(bin_N, 80), on_a_gpu)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("shape", [(32, 32, 3), (24, 40, 1), (128, 128, 3)])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_one_draw_gives_the_same_images_on_cuda_without_waiting(name, shape):
+    x_BHWC = torch.cat([noise(200, *shape), pictures(*shape).repeat(40, 1, 1, 1)])
+    draws = drawn(name, x_BHWC, seeded(4))
+    sent = x_BHWC.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        there = apply_augmentation(name, sent, draws)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert there.device.type == "cuda"
+    assert torch.equal(there.cpu(), apply_augmentation(name, x_BHWC, draws))
