@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from mindgap import sweep
 from mindgap.data.dataset import Dataset, Split, subset_name, subsets
 from mindgap.data.modality import Modality
 from mindgap.stages.prepare import prepare_stage
@@ -80,5 +79,4 @@ def project(prepared, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MINDGAP_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("MINDGAP_WORKERS", "1")
-    sweep._dataset.cache_clear()
     return folder

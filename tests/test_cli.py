@@ -36,6 +36,7 @@ def test_help_names_every_step(monkeypatch, capsys):
         "report",
         "keep",
         "publish",
+        "watch",
         "sensitivity",
     )
     assert all(step in shown for step in steps)

@@ -1,16 +1,16 @@
 import dataclasses
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
 from mindgap.errors import MindGapError
-from mindgap.loop import Cell, Run, draw_ids, initial_record, run_cell, start_and_validation_ids
+from mindgap.loop import Cell, Run, draw_ids, initial_record, rounds, start_and_validation_ids
 from mindgap.params import Budget, DatasetRecipe, Model, Setting, Training
 from mindgap.query import METHODS
 from mindgap.query.contract import Method, QueryError
-from mindgap.records import RunStore
 
 SETTING = Setting(
     scale="tiny",
@@ -113,14 +113,11 @@ def test_methods_and_mitigations_of_one_seed_share_start_and_validation_sets(mak
 
 @pytest.mark.parametrize("query", METHODS)
 @pytest.mark.parametrize("modalities", [("a", "b"), ("a", "b", "c")])
-def test_every_method_runs_the_whole_loop(make_dataset, tmp_path, query, modalities):
-    dataset = make_dataset(modalities)
-    run, store = run_of(query), RunStore("x" * 32, 3, tmp_path)
+def test_every_method_runs_the_whole_loop(make_dataset, query, modalities):
+    dataset, run = make_dataset(modalities), run_of(query)
     initial, weights = initial_of(dataset)
-    rounds = []
-    run_cell(run, dataset, initial, weights, store, rounds.append)
-    records = store.read()
-    assert rounds == [0, 1, 2]
+    records = list(rounds(run, dataset, initial, weights))
+    assert [r["round"] for r in records] == [0, 1, 2]
     assert [r["labelled"] for r in records] == [8, 14, 20]
     assert [len(r["acquired_ids"]) for r in records] == [6, 6, 0]
     assert records[0]["metrics"] == initial["metrics"]
@@ -130,46 +127,35 @@ def test_every_method_runs_the_whole_loop(make_dataset, tmp_path, query, modalit
     assert not set(labelled) & set(start_and_validation_ids(run, dataset)[1].tolist())
 
 
-@pytest.mark.parametrize("killed_after", [0, 1, 2])
-def test_a_run_that_was_stopped_ends_as_an_uninterrupted_one(make_dataset, tmp_path, killed_after):
+@pytest.mark.parametrize("finished", [1, 2, 3])
+def test_a_run_that_was_stopped_ends_as_an_uninterrupted_one(make_dataset, finished):
     dataset, run = make_dataset(), run_of("badge")
     initial, weights = initial_of(dataset)
-    whole, stopped = (RunStore("x" * 32, 3, tmp_path / name) for name in ("whole", "stopped"))
-    run_cell(run, dataset, initial, weights, whole)
-
-    def stop(round):
-        if round == killed_after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_cell(run, dataset, initial, weights, stopped, stop)
-    assert stopped.finished_rounds == killed_after + 1
+    whole = list(rounds(run, dataset, initial, weights))
+    stopped = list(islice(rounds(run, dataset, initial, weights), finished))
     torch.rand(3)
-    run_cell(run, dataset, initial, weights, stopped)
-    assert comparable(stopped.read()) == comparable(whole.read())
+    rest = list(rounds(run, dataset, initial, weights, stopped))
+    assert len(rest) == 3 - finished
+    assert comparable(stopped + rest) == comparable(whole)
 
 
-def test_what_a_method_remembers_survives_a_stop(make_dataset, tmp_path, monkeypatch):
+def test_what_a_method_remembers_survives_a_stop(make_dataset, monkeypatch):
     def remembering(view, n):
-        view.memory["seen"] = [*view.memory.get("seen", []), len(view)]
+        view.memory["seen"] = view.memory.get("seen", [])
+        view.memory["seen"].append(len(view))
         return torch.arange(n)
 
     monkeypatch.setitem(METHODS, "remembering", Method(remembering))
     dataset, run = make_dataset(), run_of("remembering")
     initial, weights = initial_of(dataset)
-    store = RunStore("x" * 32, 3, tmp_path)
-
-    def stop(round):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_cell(run, dataset, initial, weights, store, stop)
-    run_cell(run, dataset, initial, weights, store)
+    first = next(rounds(run, dataset, initial, weights))
+    records = [first, *rounds(run, dataset, initial, weights, [first])]
     size = 160 - 8 - 16
-    assert store.read()[-1]["memory"] == {"seen": [size, size - 6]}
+    # Each record has the memory of its own time, also where the method changes a list in it.
+    assert [r["memory"] for r in records] == [{"seen": [size]}, *2 * [{"seen": [size, size - 6]}]]
 
 
-def test_only_an_oracle_sees_the_labels_of_the_pool(make_dataset, tmp_path, monkeypatch):
+def test_only_an_oracle_sees_the_labels_of_the_pool(make_dataset, monkeypatch):
     seen = {}
 
     def spy(view, n):
@@ -181,24 +167,23 @@ def test_only_an_oracle_sees_the_labels_of_the_pool(make_dataset, tmp_path, monk
     for name, oracle in (("blind", False), ("seeing", True)):
         monkeypatch.setitem(METHODS, name, Method(spy, oracle=oracle))
         seen.clear()
-        run_cell(run_of(name), dataset, initial, weights, RunStore("x" * 32, 3, tmp_path / name))
+        list(rounds(run_of(name), dataset, initial, weights))
         assert seen == {not oracle: True}
 
 
-def test_a_plug_in_that_returns_duplicates_stops_and_loses_nothing(make_dataset, tmp_path, monkeypatch):
+def test_a_plug_in_that_returns_duplicates_stops_and_loses_nothing(make_dataset, monkeypatch):
     def stuttering(view, n):
         return torch.zeros(n, dtype=torch.long) if view.round == 1 else torch.arange(n)
 
     monkeypatch.setitem(METHODS, "stuttering", Method(stuttering))
     dataset = make_dataset()
     initial, weights = initial_of(dataset)
-    store = RunStore("x" * 32, 3, tmp_path)
+    records = []
     with pytest.raises(QueryError, match=r"'stuttering' returned 1 positions more than once: \[0\]"):
-        run_cell(run_of("stuttering"), dataset, initial, weights, store)
-    assert store.finished_rounds == len(store.read()) == 1
+        records.extend(rounds(run_of("stuttering"), dataset, initial, weights))
+    assert [r["round"] for r in records] == [0]
     monkeypatch.setitem(METHODS, "stuttering", Method(lambda view, n: torch.arange(n)))
-    run_cell(run_of("stuttering"), dataset, initial, weights, store)
-    assert store.finished_rounds == 3
+    assert len(list(rounds(run_of("stuttering"), dataset, initial, weights, records))) == 2
 
 
 def test_mitigations_are_paired_in_all_but_what_they_do(make_dataset):
@@ -211,10 +196,8 @@ def test_mitigations_are_paired_in_all_but_what_they_do(make_dataset):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_run_on_a_gpu_is_repeated_bit_for_bit(make_dataset, tmp_path):
+def test_a_run_on_a_gpu_is_repeated_bit_for_bit(make_dataset):
     dataset, run = make_dataset().to("cuda"), run_of("badge")
     initial, weights = initial_of(dataset)
-    stores = [RunStore("x" * 32, 3, tmp_path / name) for name in ("one", "two")]
-    for store in stores:
-        run_cell(run, dataset, initial, weights, store)
-    assert comparable(stores[0].read()) == comparable(stores[1].read())
+    one, two = (list(rounds(run, dataset, initial, weights)) for _ in range(2))
+    assert comparable(one) == comparable(two)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindgap import sweep
+from mindgap import jobs
 from mindgap.errors import DivergenceError, MindGapError
 from mindgap.params import ParamsError, check_params, load_params
 from mindgap.search import DIVERGED, Search, candidates, choose, planned, rungs
@@ -154,7 +154,7 @@ def test_without_a_search_there_is_an_empty_table_and_no_recipe(project):
 
 
 def test_a_diverged_trial_is_written_down_and_not_tried_again(project, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "initial_record", diverging(sweep.initial_record))
+    monkeypatch.setattr(jobs, "initial_record", diverging(jobs.initial_record))
     params = searching(project, "grid")
     train_stage(params, "missing", "low")
     rows = trials()

@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import threading
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
 
+from faulty import FAULTY, job_of, when
 from mindgap import sweep
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.errors import MindGapError
-from mindgap.machine import Machine
+from mindgap.machine import Machine, fork_server
 from mindgap.params import load_params
 from mindgap.query import METHODS
 from mindgap.query.contract import Method
@@ -25,6 +27,7 @@ from mindgap.stages.paths import CURVES, places
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import report_stage
 from mindgap.stages.runs import acquire_stage, train_stage
+from mindgap.sweep import execute
 from small_project import params_in, small
 
 MISSING = places("missing")
@@ -105,8 +108,6 @@ def test_a_half_written_record_stops_with_its_name_and_keeps_the_rest(project, t
 
 
 def test_a_failing_method_fails_the_stage_and_the_other_runs_are_kept(project, monkeypatch, capsys):
-    import torch
-
     monkeypatch.setitem(METHODS, "stuttering", Method(lambda view, n: torch.zeros(n, dtype=torch.long)))
     params = params_in(project, query=["stuttering", "random"])
     train_stage(params, "missing", "low")
@@ -160,30 +161,108 @@ def test_a_missing_initial_model_names_the_stage_that_makes_it(project):
         acquire_stage(params_in(project), "missing", "low")
 
 
-def test_a_killed_worker_is_replaced(project, tmp_path, monkeypatch):
-    params = params_in(project, query=["random", "entropy", "badge", "bmmal"])
-    whole = run_all(params)
-    shutil.rmtree(tmp_path / "store")
+def test_a_killed_worker_is_replaced_and_only_its_run_goes_back(project, monkeypatch, capsys):
+    params = params_in(project)
     train_stage(params, "missing", "low")
-    monkeypatch.setenv("MINDGAP_WORKERS", "2")
-    killed = threading.Event()
+    jobs = [job_of(params, "slow", seconds=1.0), job_of(params, "slower", seconds=1.0)]
+    killed = []
 
-    def kill_one():
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not killed.is_set():
-            servers = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
-            workers = [w for server in servers for w in server.children()]
-            if len(workers) == 2 and any((tmp_path / "store").glob("*/round_001.json")):
-                workers[0].kill()
-                killed.set()
-            time.sleep(0.05)
+    def kill_one(where):
+        killed.extend(job.record_store.folder / "round_000.json" for job in jobs)
+        times.extend(path.stat().st_mtime_ns for path in killed)
+        workers()[0].kill()
 
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    acquire_stage(params, "missing", "low")
+    times = []
+    killer = when(lambda: all(job.finished_rounds for job in jobs), kill_one)
+    execute(jobs, Machine(2, ("cpu",)), "acquire")
     killer.join()
-    assert killed.is_set()
-    assert (CURVES / "missing-low.csv").read_bytes() == whole
+    assert [job.finished_rounds for job in jobs] == [3, 3]
+    assert [path.stat().st_mtime_ns for path in killed] == times
+    line = r"missing-low-slow(er)?-moddrop-0: worker [12] died \(killed by SIGKILL\); it goes on at round 1\n"
+    assert len(re.findall(line, capsys.readouterr().out)) == 1
+    assert not workers()
+
+
+def test_a_run_whose_workers_die_is_given_up_and_the_others_are_kept(project):
+    params = params_in(project)
+    train_stage(params, "missing", "low")
+    jobs = [job_of(params, "slow", seconds=30.0), job_of(params, "random"), job_of(params, "badge")]
+    over = threading.Event()
+
+    def kill():
+        while not over.wait(0.05):
+            if jobs[1].finished_rounds == jobs[2].finished_rounds == 3:
+                for worker in workers():
+                    worker.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    message = (
+        r"1 of 3 runs failed; .*\n.*-slow-moddrop-0: lost 3 times, last: worker [12] died \(killed by SIGKILL"
+    )
+    with pytest.raises(sweep.SweepError, match=message):
+        execute(jobs, Machine(2, ("cpu",)), "acquire")
+    over.set()
+    killer.join()
+
+
+def workers() -> list[psutil.Process]:
+    """The worker processes of this one."""
+    servers = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
+    return [worker for server in servers for worker in server.children()]
+
+
+@pytest.mark.parametrize("machine", [Machine(1, ("cpu",)), Machine(2, ("cpu",))], ids=["here", "workers"])
+def test_a_run_too_large_for_its_gpu_is_repeated_alone_in_smaller_passes(
+    project, machine, monkeypatch, capsys
+):
+    params = params_in(project)
+    train_stage(params, "missing", "low")
+    jobs = [job_of(params, "hungry", most=64), job_of(params, "random"), job_of(params, "hungry", 1, most=3)]
+    monkeypatch.setitem(METHODS, "hungry", FAULTY["hungry"])  # a worker gets it with the job
+    message = (
+        r"1 of 3 runs failed.*\nmissing-low-hungry-moddrop-1: the memory of its GPU did not do, even alone "
+        r"and with passes 16 times smaller \(CUDA out of memory\. Tried to .*\)\. End other programs"
+    )
+    with pytest.raises(sweep.SweepError, match=message):
+        execute(jobs, machine, "acquire")
+    assert [job.finished_rounds for job in jobs] == [3, 3, 0]
+    told = r"hungry-moddrop-(\d): GPU memory exhausted at round 0 .* and with passes (\d+) times smaller\n"
+    found = re.findall(told, capsys.readouterr().out)
+    assert sorted(found) == [("0", "16"), ("0", "4"), ("1", "16"), ("1", "4")]
+
+
+def test_a_run_that_another_command_works_on_is_waited_for(project, capsys):
+    params = params_in(project)
+    train_stage(params, "missing", "low")
+    held, free = job_of(params, "random"), job_of(params, "badge")
+    lock = held.record_store.hold()
+    releaser = when(lambda: free.finished_rounds == 3, lambda _: lock.close())
+    execute([held, free], Machine(1, ("cpu",)), "acquire")
+    releaser.join()
+    assert held.finished_rounds == 3
+    told = "missing-low-random-moddrop-0: another process works on it; waiting\n"
+    assert capsys.readouterr().out.count(told) == 1
+
+
+def _threads(pipe) -> None:
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    np.ones((9, 9)) @ np.ones((9, 9))
+    pipe.send([(pool["user_api"], pool["num_threads"]) for pool in threadpool_info()])
+
+
+def test_libraries_have_one_thread_in_a_worker():
+    context = fork_server()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_threads, args=(theirs,))
+    process.start()
+    pools = ours.recv()
+    process.join()
+    assert {kind for kind, _ in pools} >= {"blas", "openmp"}
+    assert {threads for _, threads in pools} == {1}
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 def test_a_killed_command_takes_its_workers_with_it(project, tmp_path):
@@ -208,6 +287,9 @@ def test_a_killed_command_takes_its_workers_with_it(project, tmp_path):
     [
         ("MINDGAP_WORKERS", "two", "MINDGAP_WORKERS is 'two'"),
         ("MINDGAP_WORKERS", "0", "MINDGAP_WORKERS is '0'"),
+        ("MINDGAP_RUNS_PER_GPU", "0", "MINDGAP_RUNS_PER_GPU is '0'"),
+        ("MINDGAP_DEVICES", "cuda", "MINDGAP_DEVICES names 'cuda'; this machine has cpu"),
+        ("MINDGAP_EXECUTOR", "slurm", "MINDGAP_EXECUTOR is 'slurm': make it local or ray"),
         ("MINDGAP_DEVICES", "cuda:99", "MINDGAP_DEVICES names 'cuda:99'; this machine has cpu"),
         ("MINDGAP_DEVICES", "tpu", "MINDGAP_DEVICES names 'tpu'"),
     ],
@@ -222,6 +304,16 @@ def test_the_machine_is_what_the_environment_says(monkeypatch):
     monkeypatch.setenv("MINDGAP_WORKERS", "3")
     monkeypatch.setenv("MINDGAP_DEVICES", "cpu")
     assert Machine.from_environment() == Machine(3, ("cpu",))
+
+
+def test_several_runs_share_each_gpu_if_so_asked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("MINDGAP_RUNS_PER_GPU", "3")
+    assert Machine.from_environment() == Machine(6, ("cuda:0", "cuda:1"), "local", 3)
+    monkeypatch.setenv("MINDGAP_DEVICES", "cuda:1")
+    assert Machine.from_environment() == Machine(3, ("cuda:1",), "local", 3)
+    monkeypatch.setenv("MINDGAP_WORKERS", "4")
+    assert Machine.from_environment() == Machine(4, ("cuda:1",), "local", 3)
 
 
 def test_a_dataset_without_its_files_passes_its_line_on_to_every_stage(project, monkeypatch, capsys):

@@ -43,7 +43,7 @@ def plan(
     measure: Annotated[bool, typer.Option(help="time a step and a pass of each model, some seconds")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the exact numbers here")] = None,
 ) -> None:
-    """Count what would be computed, and estimate time and disk; nothing is started."""
+    """Count what would be computed, estimate time, disk and memory; finished rounds beside their estimate."""
     from mindgap.stages.plan import overridden, plan_stage
 
     plan_stage(overridden(changes or []), datasets or [], measure=measure, json_file=json_file)
@@ -105,6 +105,14 @@ def publish(dataset: Dataset) -> None:
     from mindgap.stages.publish import publish_stage
 
     publish_stage(load_params(), dataset)
+
+
+@app.command()
+def watch(once: Annotated[bool, typer.Option("--once", help="print it once and end")] = False) -> None:
+    """Show the runs under way, from another terminal or a machine that shares the folder."""
+    from mindgap.stages.watch import watch_stage
+
+    watch_stage(once)
 
 
 sensitivity = typer.Typer(help="How far results depend on what the paper leaves open.", no_args_is_help=True)

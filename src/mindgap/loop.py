@@ -3,8 +3,9 @@
 Every round trains from scratch, so the state of a run is the list of its acquired ids.
 """
 
+import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindgap.batches import Recipe
 from mindgap.data.dataset import Dataset
 from mindgap.errors import MindGapError
 from mindgap.evaluation import encode, evaluate
 from mindgap.mitigations import MITIGATIONS
-from mindgap.models.network import ModelSpec, MultimodalNet, build_model
+from mindgap.models.network import ModelSpec, MultimodalNet, build_model, place
 from mindgap.params import Setting
 from mindgap.pool import Pool, PoolView
 from mindgap.query import METHODS
 from mindgap.query.select import select
-from mindgap.records import RunStore
 from mindgap.rng import numpy_rng, stream_seed, torch_rng
-from mindgap.training import Fit, Recipe, fit
+from mindgap.training import Fit, fit
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,8 @@ def train_round(run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarr
     )
     spec = model_spec(setting)
     mitigation = MITIGATIONS[run.cell.mitigation](**run.mitigation_settings)
-    model = build_model(
-        dataset.modalities, dataset.num_classes, spec, stream_seed(*run.key(round, "weights"))
-    )
-    model.to(dataset.device)
+    seed = stream_seed(*run.key(round, "weights"))
+    model = place(build_model(dataset.modalities, dataset.num_classes, spec, seed), dataset.device)
     with timed(seconds, "fit", dataset.device):
         result: Fit = fit(
             model,
@@ -153,23 +152,25 @@ def initial_record(run: Run, dataset: Dataset) -> tuple[dict[str, Any], Multimod
     return record_of(run, 0, pool, result, {"start_ids": start_ids.tolist()}), result.model
 
 
-def run_cell(
+def rounds(
     run: Run,
     dataset: Dataset,
     initial: Mapping[str, Any],
     weights: Mapping[str, Tensor],
-    store: RunStore,
-    on_round: Callable[[int], None] = lambda round: None,
-) -> None:
-    """Run a cell from its last finished round to its end. `initial` and `weights` are its round 0."""
+    finished: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[dict[str, Any]]:
+    """The records of a cell's rounds that are not `finished`; `initial` and `weights` are its round 0.
+
+    Nothing is stored here: what becomes of a record is its receiver's business.
+    """
     budget = run.setting.budget
     start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
     pool = Pool(len(dataset.train), start_ids, set_aside_ids)
     memory: dict[str, Any] = {}
-    for record in store.read():
+    for record in finished:
         pool.label(record["acquired_ids"])
-        memory = record["memory"]
-    for round in range(store.finished_rounds, budget.rounds):
+        memory = copy.deepcopy(record["memory"])
+    for round in range(len(finished), budget.rounds):
         if round == 0:
             result = initial_round(run, dataset, initial, weights)
         else:
@@ -179,9 +180,9 @@ def run_cell(
         if round < budget.rounds - 1:
             with timed(record["seconds"], "query", dataset.device):
                 acquired_ids = acquire(run, dataset, pool, result.model, round, memory)
-        store.append({**record, "acquired_ids": acquired_ids.tolist(), "memory": memory})
+        # A copy: the method goes on changing its memory in the next round.
+        yield {**record, "acquired_ids": acquired_ids.tolist(), "memory": copy.deepcopy(memory)}
         pool.label(acquired_ids)
-        on_round(round)
 
 
 def initial_round(run: Run, dataset: Dataset, initial, weights) -> Round:
@@ -189,7 +190,7 @@ def initial_round(run: Run, dataset: Dataset, initial, weights) -> Round:
     spec = model_spec(run.setting)
     model = build_model(dataset.modalities, dataset.num_classes, spec, 0)
     model.load_state_dict(weights)
-    return Round(model.to(dataset.device), initial["metrics"], initial["fit"], dict(initial["seconds"]))
+    return Round(place(model, dataset.device), initial["metrics"], initial["fit"], dict(initial["seconds"]))
 
 
 def acquire(

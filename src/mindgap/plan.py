@@ -1,6 +1,6 @@
 """What a selection costs, counted before anything starts: trainings, steps, samples, seconds and bytes.
 
-Counts are exact: they follow `loop.run_cell`, `training.fit` and `training.epoch_batches` number by number.
+Counts are exact: they follow `loop.rounds`, `training.fit` and `training.epoch_batches` number by number.
 Seconds come from speeds that `mindgap.calibration` measures; without them nothing here needs torch.
 """
 

@@ -5,16 +5,15 @@ everything a run's numbers depend on. So a killed run goes on at its last finish
 is reused by `dvc repro`, by experiments in temporary folders and by a longer list of methods.
 """
 
-import contextlib
 import csv
 import fcntl
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mindgap.errors import MindGapError
 
@@ -107,20 +106,19 @@ class RunStore:
         self.run, self.rounds = run, rounds
         self.folder = (root or store_root()) / run[:16]
 
-    @contextlib.contextmanager
-    def locked(self, waiting=lambda: None) -> Iterator[None]:
-        """Hold the run. If another process has it, call `waiting` and wait: nothing is done twice.
+    def hold(self) -> IO | None:
+        """The run's lock, until what comes back is closed; None while another process has it.
 
-        The kernel frees the lock of a killed process.
+        So nothing is done twice. The kernel frees the lock of a killed process.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        file = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
 
     def read(self) -> list[dict]:
         """Records of rounds 0, 1, ...: all that are finished."""

@@ -1,77 +1,50 @@
-"""Which runs are missing, and where they run: this process, or one worker process a core or GPU.
+"""Which runs are missing, and their way to an end: started, stored, begun anew when lost, told when failed.
 
-DVC decides what, this module decides where. A run's numbers do not depend on how many run beside it.
+DVC decides what, this module and its executors where: this process, processes beside it (`processes`) or a
+Ray cluster (`cluster`). A run's numbers do not depend on where it executes, nor on how many run beside it.
 """
 
-import concurrent.futures as futures
+import contextlib
 import functools
-import json
-import multiprocessing
-import os
-import threading
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Protocol
 
-import torch
-from safetensors.torch import load_file
-from safetensors.torch import save as serialise
-
-from mindgap.data.dataset import Dataset, load_dataset
-from mindgap.errors import DivergenceError, MindGapError
-from mindgap.loop import Run, initial_record, run_cell
+from mindgap.data.dataset import load_dataset
+from mindgap.errors import MindGapError
+from mindgap.jobs import OUTPUTS, Job, Message, Start, Task, explain, messages, set_up
 from mindgap.machine import Machine
 from mindgap.progress import Progress
-from mindgap.records import RunStore, write_atomically
+from mindgap.status import Board
 
 POLL_SECONDS = 1.0
 MOST_LOSSES = 3
+# A run for which a GPU's memory did not do is repeated alone on one, its passes so many times smaller: first
+# as all the others, last so small that only the training itself can be too large.
+DIVISORS = (1, 4, 16)
 
 
 class SweepError(MindGapError):
     """Some runs failed; the others are finished and kept."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run to execute: an initial model, or a cell that starts from one.
-
-    A trial is an initial model of which it is a result, too, that its training diverges.
-    """
-
-    run: Run
-    data: Path
-    store: Path
-    initial: Path | None = None
-    trial: bool = False
-
-    def __str__(self) -> str:
-        return str(self.run.cell)
+class Executor(Protocol):
+    """Where runs execute."""
 
     @property
-    def rounds(self) -> int:
-        return self.run.setting.budget.rounds if self.initial else 1
+    def free(self) -> bool:
+        """Whether one more may be started."""
 
-    @property
-    def record_store(self) -> RunStore:
-        return RunStore(self.run.digest, self.rounds, self.store)
+    def start(self, task: Task) -> None: ...
 
-    @property
-    def weights(self) -> Path:
-        """Where an initial model's weights lie in the store."""
-        return self.record_store.folder / "weights.safetensors"
+    def messages(self, seconds: float) -> Iterator[tuple[Job, Message]]:
+        """What is said within so many seconds, by whom."""
 
-    @property
-    def diverged(self) -> Path:
-        """Where it is written down that a trial diverged, and how."""
-        return self.record_store.folder / "diverged.txt"
+    def alone(self) -> None:
+        """From now on one run a device."""
 
-    @property
-    def finished_rounds(self) -> int:
-        return self.rounds if self.trial and self.diverged.exists() else self.record_store.finished_rounds
+    def close(self) -> None: ...
 
 
 def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
@@ -79,13 +52,16 @@ def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
     missing = [job for job in jobs if job.finished_rounds < job.rounds]
     begun = sum(job.finished_rounds > 0 for job in missing)
     print(f"{title}: {len(jobs)} runs, {len(jobs) - len(missing)} finished before, {begun} begun", flush=True)
+    if not missing:
+        return
     done = sum(job.finished_rounds for job in missing)
-    with Progress(title, total=sum(job.rounds for job in missing), done=done, unit="rounds") as progress:
-        workers = min(machine.workers, len(missing))
-        if workers <= 1:
-            failures = _run_here(missing, machine, progress)
-        else:
-            failures = _run_in_pool(missing, machine, workers, progress)
+    progress = Progress(title, total=sum(job.rounds for job in missing), done=done, unit="rounds")
+    with (
+        executor_of(machine, len(missing)) as executor,
+        progress,
+        Board(missing[0].store, progress).shown() as board,
+    ):
+        failures = Sweep(executor, board).finish(missing)
     if failures:
         raise SweepError(
             f"{len(failures)} of {len(jobs)} runs failed; the others are finished and kept, and a repeated "
@@ -93,109 +69,182 @@ def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
         )
 
 
-def _run_here(jobs: Iterable[Job], machine: Machine, progress: Progress) -> list[tuple[Job, str]]:
-    failures = []
-    set_up(machine.devices[0])
-    for job in jobs:
+@contextlib.contextmanager
+def executor_of(machine: Machine, runs: int) -> Iterator[Executor]:
+    """The executor for so many runs."""
+    if machine.executor == "ray":
+        from mindgap.cluster import cluster
+
+        with cluster(machine) as executor:
+            yield executor
+        return
+    if min(machine.workers, runs) == 1:
+        executor = Here(machine.devices[0])
+    else:
+        from mindgap.processes import Processes
+
+        executor = Processes(machine)
+    with contextlib.closing(executor):
+        yield executor
+
+
+class Here:
+    """One run at a time, in this process."""
+
+    def __init__(self, device: str):
+        self._task: Task | None = None
+        self._load = functools.lru_cache(maxsize=1)(
+            functools.partial(load_dataset, verify=False, device=device)
+        )
+        set_up(device)
+        self._where = f"this process on {device}"
+
+    @property
+    def free(self) -> bool:
+        return self._task is None
+
+    def start(self, task: Task) -> None:
+        self._task = task
+
+    def messages(self, seconds: float) -> Iterator[tuple[Job, Message]]:
+        """All that the run says, to its end."""
+        task, self._task = self._task, None
+        if task is not None:
+            load = functools.partial(self._load, task.job.data)
+            for message in messages(task, self._where, load, Start.read):
+                yield task.job, message
+
+    def alone(self) -> None:
+        """It is."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Sweep:
+    """The runs of a command on their way through an executor. All that they give is stored here.
+
+    The lock of a run is held while it executes, so two commands do nothing twice. Runs are known by their
+    digests: the trials of a search have one name.
+    """
+
+    def __init__(self, executor: Executor, board: Board):
+        self._executor, self._board = executor, board
+        self._locks: dict[str, IO] = {}
+        self._done: dict[str, int] = {}  # rounds of a run that the board counts
+        self._losses: Counter[str] = Counter()
+        self._told: set[str] = set()
+        self._failures: list[tuple[Job, str]] = []
+        self._waiting: deque[Job] = deque()
+        self._too_large: list[Job] = []
+
+    def finish(self, jobs: Sequence[Job]) -> list[tuple[Job, str]]:
+        """The jobs that failed, and why."""
+        self._done = {job.run.digest: job.finished_rounds for job in jobs}
+        self._waiting = deque(jobs)
         try:
-            run_job(job, machine.devices[0], on_round=progress.advance)
-        except Exception as error:
-            failures.append((job, _explain(error)))
-    return failures
+            for divisor in DIVISORS:
+                self._work_off(divisor)
+                if not self._too_large:
+                    break
+                self._executor.alone()
+                self._waiting, self._too_large = deque(self._too_large), []
+        finally:
+            for lock in self._locks.values():
+                lock.close()
+        return self._failures
 
+    def _work_off(self, divisor: int) -> None:
+        while self._waiting or self._locks:
+            self._start(divisor)
+            if not self._locks and self._waiting:
+                time.sleep(POLL_SECONDS)  # others have all that is left
+            for job, (kind, value) in self._executor.messages(POLL_SECONDS):
+                self._hear(job, kind, value, divisor)
 
-def _run_in_pool(
-    jobs: Iterable[Job], machine: Machine, workers: int, progress: Progress
-) -> list[tuple[Job, str]]:
-    """Like `_run_here` over worker processes; a pool that loses a worker is rebuilt for what is left."""
-    context = multiprocessing.get_context("forkserver")
-    failures, waiting, losses = [], list(jobs), Counter()
-    while waiting:
-        slots = context.SimpleQueue()
-        for slot in range(workers):
-            slots.put(machine.devices[slot % len(machine.devices)])
-        lost: list[Job] = []
-        with futures.ProcessPoolExecutor(workers, context, _start_worker, (slots,)) as pool:
-            running = {pool.submit(run_job_here, job): job for job in waiting}
-            while running:
-                done, _ = futures.wait(running, POLL_SECONDS, futures.FIRST_COMPLETED)
-                for future in done:
-                    job, error = running.pop(future), future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        lost.append(job)
-                    elif error is not None:
-                        failures.append((job, _explain(error)))
-                # Records say how far runs are: a queue's lock would be lost with a killed worker.
-                progress.reach(sum(job.finished_rounds for job in jobs))
-        # All unfinished jobs are lost with the pool; one that is lost each time may be the killer.
-        waiting = []
-        for job in lost:
-            losses[str(job)] += 1
-            if losses[str(job)] < MOST_LOSSES:
-                waiting.append(job)
-            else:
-                mend = "its worker died each time (out of memory?): set MINDGAP_WORKERS lower"
-                failures.append((job, mend))
-    return failures
-
-
-_worker: dict = {}
-
-
-def _start_worker(slots) -> None:
-    _worker["device"] = slots.get()
-    set_up(_worker["device"])
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """A killed command takes its workers with it: an orphan would keep its runs locked."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def set_up(device: str) -> None:
-    # One thread a run: two one-thread processes do 1.7 times the steps of one with two threads, and sums do
-    # not depend on how many threads shared them.
-    torch.set_num_threads(1)
-    if device.startswith("cuda"):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-
-
-def run_job_here(job: Job) -> None:
-    """Execute one job on this worker's device."""
-    run_job(job, _worker["device"])
-
-
-def run_job(job: Job, device: str, on_round: Callable[[], None] = lambda: None) -> None:
-    """Execute one job on a device, going on where its records end."""
-    dataset = _dataset(job.data, device)
-    store = job.record_store
-    with store.locked(waiting=lambda: print(f"{job}: another process works on it; waiting", flush=True)):
-        if job.initial is not None:
-            initial = json.loads(job.initial.with_suffix(".json").read_text())
-            weights = load_file(job.initial.with_suffix(".safetensors"))
-            run_cell(job.run, dataset, initial, weights, store, lambda round: on_round())
-        elif job.finished_rounds == 0:
+    def _start(self, divisor: int) -> None:
+        """Start what may be started of what is waiting."""
+        for _ in range(len(self._waiting)):
+            if not self._executor.free:
+                return
+            job = self._waiting.popleft()
+            lock = job.record_store.hold()
+            if lock is None:
+                self._waiting.append(job)
+                self._tell_once(job, "another process works on it; waiting")
+                continue
+            self._locks[job.run.digest] = lock
             try:
-                record, model = initial_record(job.run, dataset)
-            except DivergenceError as error:
-                if not job.trial:
-                    raise
-                return write_atomically(job.diverged, f"{error}\n".encode())
-            weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-            write_atomically(job.weights, serialise(weights))
-            store.append(record)
-            on_round()
+                self._start_one(job, divisor)
+            except Exception as error:
+                self._fail(job, explain(error))
 
+    def _start_one(self, job: Job, divisor: int) -> None:
+        done = job.finished_rounds
+        self._board.found(done - self._done[job.run.digest])
+        self._done[job.run.digest] = done
+        if done < job.rounds:
+            self._executor.start(Task(job, job.record_store.read(), divisor))
+        else:
+            self._end(job)
 
-@functools.lru_cache(maxsize=1)
-def _dataset(path: Path, device: str) -> Dataset:
-    # The command verified the files' checksums; once a worker is enough.
-    return load_dataset(path, verify=False, device=device)
+    def _hear(self, job: Job, kind: str, value: Any, divisor: int) -> None:
+        key = job.run.digest
+        if kind == "began":
+            self._board.begin(key, str(job), value, self._done[key], job.rounds)
+        elif kind in OUTPUTS:
+            job.keep(kind, value)
+            if kind != "weights":
+                self._done[key] += 1
+                self._board.advance(key)
+        elif kind == "done":
+            self._end(job)
+        elif kind == "failed":
+            self._fail(job, value)
+        elif kind == "memory":
+            self._set_aside(job, value, divisor)
+        else:
+            self._lose(job, value)
 
+    def _lose(self, job: Job, how: str) -> None:
+        """One that is lost each time may be the killer."""
+        key = job.run.digest
+        self._losses[key] += 1
+        if self._losses[key] == MOST_LOSSES:
+            return self._fail(
+                job,
+                f"lost {MOST_LOSSES} times, last: {how}. Out of memory? Let fewer runs execute at once: "
+                f"MINDGAP_WORKERS",
+            )
+        self._board.say(f"{job}: {how}; it goes on at round {self._done[key]}")
+        self._end(job)
+        self._waiting.append(job)
 
-def _explain(error: BaseException) -> str:
-    return str(error) if isinstance(error, MindGapError) else "".join(traceback.format_exception(error))
+    def _set_aside(self, job: Job, reason: str, divisor: int) -> None:
+        if divisor == DIVISORS[-1]:
+            return self._fail(
+                job,
+                f"the memory of its GPU did not do, even alone and with passes {divisor} times smaller "
+                f"({reason}). End other programs on that GPU, take one with more memory, or let fewer runs "
+                f"share it: MINDGAP_WORKERS, MINDGAP_RUNS_PER_GPU",
+            )
+        smaller = DIVISORS[DIVISORS.index(divisor) + 1]
+        self._board.say(
+            f"{job}: GPU memory exhausted at round {self._done[job.run.digest]} ({reason}); when the others "
+            f"are done it goes on there, alone on a GPU and with passes {smaller} times smaller"
+        )
+        self._end(job)
+        self._too_large.append(job)
+
+    def _fail(self, job: Job, text: str) -> None:
+        self._failures.append((job, text))
+        self._end(job)
+
+    def _end(self, job: Job) -> None:
+        self._board.end(job.run.digest)
+        self._locks.pop(job.run.digest).close()
+
+    def _tell_once(self, job: Job, text: str) -> None:
+        if job.run.digest not in self._told:
+            self._told.add(job.run.digest)
+            self._board.say(f"{job}: {text}")

@@ -1,0 +1,58 @@
+"""`mindgap watch`: the runs under way, from another terminal or a machine that shares the folder."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from mindgap.data import CREDENTIALED
+from mindgap.progress import running_table
+from mindgap.records import store_root
+from mindgap.stages.paths import places
+from mindgap.status import Status, statuses
+
+NOTHING = "nothing is under way here"
+
+
+def watch_stage(once: bool) -> None:
+    """Show what the commands of this project do until Ctrl-C; once where nobody looks, or if so asked."""
+    console = Console()
+    if once or not console.is_terminal:
+        return console.print(view(_found()), soft_wrap=True)
+    with Live(view(_found()), console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(1.0)
+                live.update(view(_found()), refresh=True)
+        except KeyboardInterrupt:
+            return None
+
+
+def _found() -> dict[Path, Status]:
+    stores = dict.fromkeys([store_root(), *(places(name).store for name in CREDENTIALED)])
+    return {path: status for store in stores for path, status in statuses(store).items()}
+
+
+def view(found: Mapping[Path, Status]) -> RenderableType:
+    """Each command with its runs; one that died with what to do about it."""
+    if not found:
+        return Text(NOTHING)
+    parts: list[RenderableType] = []
+    for path, status in found.items():
+        head = f"{status.title}: {status.done}/{status.total} rounds"
+        who = f"process {status.pid} on {status.host}"
+        if status.died:
+            age = max(0.0, time.time() - status.written)
+            parts.append(
+                Text(
+                    f"{head}; its command died ({who}, no word for {age:.0f} s): repeat it, finished rounds "
+                    f"are kept. To forget it delete {path}",
+                    style="red",
+                )
+            )
+        else:
+            parts += [Text(f"{head}; {who}, {len(status.running)} under way"), running_table(status.running)]
+    return Group(*parts)
