@@ -4,24 +4,27 @@ import ast
 from pathlib import Path
 
 import pytest
+import yaml
 
-from mindgap.provenance import NUMERICS, SOURCE, _meaning, code_digest
+from mindgap.provenance import NUMERICS, SOURCE, _meaning, code_digest, with_siblings
 from mindgap.query import METHODS
 from mindgap.report.names import CONTROLS
 
 # A module may import what stands before its own layer, and its own.
 LAYERS = [
     ["errors", "rng", "progress", "minilm"],
-    ["data", "machine"],
+    ["data", "machine", "gpu"],
     ["params"],
     ["augment", "models", "resized_crop"],
     ["mitigations"],
-    ["evaluation"],
+    ["evaluation", "batches"],
     ["training"],
     ["pool"],
     ["query"],
-    ["provenance", "records"],
+    ["provenance", "records", "status"],
     ["loop"],
+    ["jobs"],
+    ["processes", "cluster"],
     ["sweep"],
     ["search"],
     ["layout", "plan", "calibration"],
@@ -78,3 +81,27 @@ def test_numerics_are_all_there_and_comments_do_not_count(tmp_path):
 def test_the_report_knows_every_control():
     controls = {name for name, method in METHODS.items() if method.kind == "control"}
     assert set(CONTROLS) == controls, "name each control in report/names.py: reports load no torch"
+
+
+def test_the_code_of_a_method_is_its_file_and_what_it_stands_on():
+    def code(name: str) -> set[str]:
+        return {path.stem for path in with_siblings(SOURCE / "query" / f"{name}.py")}
+
+    assert code("bmmal") == {"bmmal", "badge", "kernels", "resident", "contract"}
+    assert code("random_") == {"random_", "contract"}
+    assert code("select") == {"select", "contract"}  # not all methods, though it knows their table
+
+
+def test_modules_that_import_each_other_are_found_once(tmp_path):
+    for name, other in (("one", "two"), ("two", "one")):
+        (tmp_path / f"{name}.py").write_text(f"from mindgap.query import {other}\nimport json\n")
+    assert {path.stem for path in with_siblings(tmp_path / "one.py")} == {"one", "two"}
+
+
+@pytest.mark.parametrize("project", [".", "data/mimic"])
+def test_dvc_trains_again_when_the_numerics_change(project):
+    root = SOURCE.parents[1]
+    stages = yaml.safe_load((root / project / "dvc.yaml").read_text())["stages"]
+    deps = {(root / project / dep).resolve() for dep in stages["train"]["deps"]}
+    watched = [{SOURCE / name, (SOURCE / name).parent} & deps for name in NUMERICS]
+    assert all(watched), [name for name, seen in zip(NUMERICS, watched, strict=True) if not seen]

@@ -7,6 +7,7 @@ of a sweep would pay.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 
@@ -15,8 +16,8 @@ class ImageEncoder(nn.Module):
 
     @staticmethod
     def prepare(x_BHWC: Tensor) -> Tensor:
-        """Pixels (uint8, as stored) in [-2, 2], B x C x H x W in channels-last memory: a view, not a copy."""
-        return (x_BHWC.permute(0, 3, 1, 2).float() - 127.5) / 63.75
+        """Pixels (uint8, as stored) in [-2, 2], B x C x H x W in channels-last memory."""
+        return x_BHWC.permute(0, 3, 1, 2).to(torch.float32, copy=True).sub_(127.5).div_(63.75)
 
 
 class TinyEncoder(ImageEncoder):
