@@ -29,6 +29,7 @@ from measure import arguments, in_turns, medians, target, write
 from mindgap.batches import Batches, Recipe
 from mindgap.data.dataset import Split
 from mindgap.data.modality import Modality
+from mindgap.jobs import set_up
 from mindgap.mitigations import Mitigation
 from mindgap.models.network import ModelSpec, build_model
 
@@ -122,7 +123,7 @@ def measure(recipe: str, size: int, images: int, repeats: int) -> dict:
 
 def main() -> None:
     quick = arguments(__doc__).quick
-    torch.set_num_threads(1)
+    set_up("cpu")  # as a worker begins; the loader's workers are forked from it
     torch.manual_seed(0)
     random.seed(0)
     amount = QUICK if quick else FULL
