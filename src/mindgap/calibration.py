@@ -4,6 +4,7 @@
 Presence is not drawn but fixed at its expected share, so that a few rows are as typical as many.
 """
 
+import collections
 import contextlib
 import math
 import statistics
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mindgap.batches import NUMBERS_AT_ONCE, Recipe
+from mindgap.batches import NUMBERS_AT_ONCE, Batches, Recipe
 from mindgap.data.dataset import Split
 from mindgap.data.modality import Modality
 from mindgap.data.presence import draw_presence
@@ -192,8 +193,8 @@ class _Enough(Exception):  # noqa: N818 - no error: it ends a fit whose steps ha
 class _Stopwatch(Mitigation):
     """A mitigation at work, with its presence replaced by a typical one; it marks the loss of each step.
 
-    Presence may be asked for many batches ahead of the steps, the loss may not. Between two marks lie a
-    backward pass, a step of the optimiser, the next batch's augmentation and its forward pass: one step.
+    Presence is asked for many batches ahead of the steps, the loss is not. Between two marks lie a backward
+    pass, a step of the optimiser and the next batch's forward pass: one step.
     """
 
     def __init__(self, inner: Mitigation, present_NM: Tensor, limit: float):
@@ -247,9 +248,23 @@ class _Bench:
         return line(measure, _fewest(shares), most, seconds)
 
     def _by_marks(self, mitigation: Mitigation, shares: Shares, rows: int, limit: float) -> float:
-        """The median step, without the first of its size where there are several."""
+        """The median step, without the first of its size where there are several, and its augmentation."""
         steps = [b - a for a, b in pairwise(self._marks(mitigation, shares, rows, limit))]
-        return statistics.median(steps[1:] or steps)
+        return statistics.median(steps[1:] or steps) + self._augmenting(mitigation, shares, rows)
+
+    def _augmenting(self, mitigation: Mitigation, shares: Shares, rows: int) -> float:
+        """Seconds a step that augmentation adds, done for a block of batches as a training does."""
+        split, ids, seconds = self._split(shares, rows), torch.arange(rows), {}
+        watch = _Stopwatch(mitigation, split.present_NM, math.inf)
+        recipe = self._recipe(rows, 1)
+        for augmentation in ("none", recipe.augmentation):
+            batches = Batches(split, ids, recipe, watch, self.model, _rng())
+            steps = min(batches.at_once, MOST_STEPS)
+            batches.recipe = replace(self._recipe(rows, steps), augmentation=augmentation)
+            begin = _now(self.device)
+            collections.deque(batches.epoch(), maxlen=0)
+            seconds[augmentation] = (_now(self.device) - begin) / steps
+        return max(0.0, seconds[recipe.augmentation] - seconds["none"])
 
     def _by_whole_fits(self, mitigation: Mitigation, shares: Shares, rows: int, limit: float) -> float:
         """By how much a longer fit takes longer, a step; what is done for many batches at once is in it.
@@ -272,15 +287,20 @@ class _Bench:
     def _fit(
         self, mitigation: Mitigation, shares: Shares, rows: int, steps: int, limit: float = math.inf
     ) -> list[float]:
-        """A fit of so many steps, or of fewer that reach the limit; when each had its loss, with a limit."""
-        shared = {**self.setting.training.model_dump(), "min_samples_per_epoch": rows * steps}
-        recipe = Recipe(**self.setting.recipe.model_dump(exclude={"projection_dropout"}), **shared)
-        recipe = replace(recipe, epochs=1, batch_size=rows, learning_rate=0.0)
-        split, ids = self._split(shares, rows), torch.arange(rows)
+        """A fit of so many steps; with a limit not augmented, and over at it: when each had its loss."""
+        split, ids, recipe = self._split(shares, rows), torch.arange(rows), self._recipe(rows, steps)
+        if limit < math.inf:
+            recipe = replace(recipe, augmentation="none")
         watch = _Stopwatch(mitigation, split.present_NM, limit)
         with contextlib.suppress(_Enough):
             fit(self.model, split, ids, ids, recipe, watch, _rng(), "calibration")
         return watch.marks
+
+    def _recipe(self, rows: int, steps: int) -> Recipe:
+        """The setting's, for one epoch of so many steps that change no weight."""
+        shared = {**self.setting.training.model_dump(), "min_samples_per_epoch": rows * steps}
+        recipe = Recipe(**self.setting.recipe.model_dump(exclude={"projection_dropout"}), **shared)
+        return replace(recipe, epochs=1, batch_size=rows, learning_rate=0.0)
 
     def passes(self, seconds: float) -> tuple[Line, Line]:
         """A validation, with what samples have; a test, complete and predicted with all subsets."""
@@ -354,7 +374,7 @@ class _Bench:
     def _measured(self, mitigation: Mitigation, shares: Shares, batch: int, chunk: int) -> tuple[int, int]:
         """By the GPU's allocator. A step is seen with augmentation for many batches, and once recorded."""
         largest = max(math.prod(m.shape) for m in self.layout.modalities.values())
-        steps = max(RECORD_AT + 2, min(MOST_STEPS, NUMBERS_AT_ONCE // (largest * batch)))
+        steps = max(RECORD_AT + 2, min(MOST_STEPS, NUMBERS_AT_ONCE["cuda"] // (largest * batch)))
         before = torch.cuda.memory_allocated(self.device) - self.weights
 
         def peak(run: Callable[[], Any]) -> int:
