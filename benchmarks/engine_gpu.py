@@ -9,7 +9,6 @@ TB/s. "loader" is how the field trains: 16 workers, a Pillow transform for each 
     python benchmarks/engine_gpu.py --quick         # the same at a toy size, on a CPU too; nothing written
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -23,7 +22,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +31,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from machine import machine
-from measure import GPU_TARGETS, RESULTS, gpu_target, in_turns, medians, write
+from measure import GPU_TARGETS, gpu_arguments, gpu_target, in_turns, medians, write
 from mindgap import gpu
 from mindgap.batches import Recipe
 from mindgap.data.dataset import Split
@@ -433,14 +431,7 @@ def with_missing(targets: list[dict]) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="a toy size, on a CPU too; nothing written")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of engine_gpu.json")
-    options = parser.parse_args()
-    if not options.quick and not torch.cuda.is_available():
-        raise SystemExit("engine_gpu: no CUDA device here; --quick runs the same code on a CPU at a toy size")
+    options = gpu_arguments(__doc__, "engine_gpu")
     amount, begin = QUICK if options.quick else FULL, time.perf_counter()
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
 GIB = 2**20  # of the KiB that /proc counts in
 
@@ -31,6 +33,17 @@ def arguments(doc: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes; asserts no figure, writes nothing")
     return parser.parse_args()
+
+
+def gpu_arguments(doc: str, name: str) -> argparse.Namespace:
+    """The command line of a benchmark that needs a GPU but for `--quick`: also where its result goes."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a toy size, on a CPU too; nothing written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help=f"the folder of {name}.json")
+    options = parser.parse_args()
+    if not options.quick and not torch.cuda.is_available():
+        raise SystemExit(f"{name}: no CUDA device here; --quick runs the same code on a CPU at a toy size")
+    return options
 
 
 def in_turns(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:

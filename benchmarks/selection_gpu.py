@@ -10,17 +10,15 @@ it picks. The CPU's picks, compared on 5,000 samples, are a float64 brute force'
     python benchmarks/selection_gpu.py --quick         # a toy size, on a CPU too; nothing written
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from machine import machine
-from measure import RESULTS, gpu_target, in_turns, medians, write
+from measure import gpu_arguments, gpu_target, in_turns, medians, write
 from mindgap.query import kernels, resident
 from mindgap.query.badge import residuals
 
@@ -96,17 +94,8 @@ def equal_picks(size: dict, device: torch.device) -> dict[str, dict[str, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="a toy size, on a CPU too; nothing written")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of selection_gpu.json")
-    options = parser.parse_args()
+    options = gpu_arguments(__doc__, "selection_gpu")
     if not torch.cuda.is_available():
-        if not options.quick:
-            raise SystemExit(
-                "selection_gpu: no CUDA device here; --quick runs the same code on a CPU at a toy size"
-            )
         print("selection_gpu: no CUDA device here; the kernels of a GPU run on the CPU, at a toy size")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)

@@ -18,6 +18,12 @@ os.environ["GX_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "true"
 
 
+def pytest_runtest_setup(item):
+    """What is marked `gpu` is skipped, and says so, where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)

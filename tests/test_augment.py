@@ -386,7 +386,6 @@ def test_both_ways_to_count_agree():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("shape", [(32, 32, 3), (24, 40, 1), (128, 128, 3)])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_one_draw_gives_the_same_images_on_cuda_without_waiting(name, shape):

@@ -129,7 +129,6 @@ def test_a_wrong_setting_is_named(case, settings, message):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @cases
 def test_cuda_gives_the_same_features_without_waiting_and_the_same_gradients_twice(case, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)

@@ -28,7 +28,6 @@ RECIPE = Recipe(
     validate_from=0.5,
 )
 CPU = torch.device("cpu")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 IMAGE, TOKENS = Modality("image", (32, 32, 3)), Modality("tokens", (12,))
 SIGNAL, TABLE = Modality("signal", (12, 250)), Modality("table", (7,))
 
@@ -214,7 +213,6 @@ def test_a_placed_model_is_trained_like_any_other_on_the_cpu(make_dataset, mitig
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("mitigation", MITIGATIONS)
 def test_recorded_steps_give_the_numbers_of_launched_ones(make_dataset, mitigation):
     """Bit for bit: else a run would depend on what its worker had recorded before."""
@@ -229,7 +227,6 @@ def test_recorded_steps_give_the_numbers_of_launched_ones(make_dataset, mitigati
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_a_training_on_a_gpu_follows_the_cpu(make_dataset):
     """bf16 has 8 bits: the first epochs' losses agree to 5 %."""
     dataset = make_dataset()
@@ -239,7 +236,6 @@ def test_a_training_on_a_gpu_follows_the_cpu(make_dataset):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_repeated_steps_on_a_gpu_all_count():
     counter = torch.zeros((), device="cuda")
     gpu.repeat(lambda: counter.add_(1), 11, counter.device)

@@ -195,7 +195,6 @@ def test_mitigations_are_paired_in_all_but_what_they_do(make_dataset):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_a_gpu_is_repeated_bit_for_bit(make_dataset):
     dataset, run = make_dataset().to("cuda"), run_of("badge")
     initial, weights = initial_of(dataset)

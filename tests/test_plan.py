@@ -494,7 +494,6 @@ devices = pytest.mark.parametrize(
             "cuda",
             marks=[
                 pytest.mark.gpu,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
             ],
         ),
     ],

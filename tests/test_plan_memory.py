@@ -211,7 +211,6 @@ def test_whole_fits_and_marks_agree_on_a_step():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dataset", ["unique", "share"])
 def test_what_is_measured_is_near_what_is_computed(dataset):
     params = PARAMS.model_copy(update={"scale": "paper"})

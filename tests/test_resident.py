@@ -170,11 +170,8 @@ def test_whole_kernels_ask_for_no_value(fake_gpu, monkeypatch):
 
 # On a GPU -------------------------------------------------------------------------------------------------
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("case", ["plain", "90 % duplicates", "half without residual", "saturated"])
 def test_k_means_pp_picks_the_same_on_a_gpu(case, recorded):
@@ -185,7 +182,6 @@ def test_k_means_pp_picks_the_same_on_a_gpu(case, recorded):
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("labelled", [0, 900])
 @pytest.mark.parametrize("case", ["plain", "90 % duplicates", "clusters"])
 def test_k_center_picks_the_same_on_a_gpu(case, labelled):
@@ -196,7 +192,6 @@ def test_k_center_picks_the_same_on_a_gpu(case, labelled):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_a_gpu_does_not_wait_between_picks():
     r, h = (x.cuda() for x in vectors(3000, 5, 64, "plain"))
     torch.cuda.set_sync_debug_mode("error")

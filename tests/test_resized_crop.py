@@ -103,7 +103,6 @@ def test_areas_and_ratios_are_uniform():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_one_generator_gives_the_same_crops_on_cuda():
     x_BHWC = noise(64, 224, 224, 3)
     crops = draw_resized_crop(x_BHWC.shape, seeded(7))

@@ -5,6 +5,7 @@ that shares no folder with it.
 """
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mindgap.data.dataset import Dataset
+from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.errors import DivergenceError, MindGapError
 from mindgap.evaluation import smaller_chunks
 from mindgap.loop import Run, initial_record, rounds
@@ -142,6 +143,14 @@ def _initial(job: Job, dataset: Dataset) -> Iterator[Message]:
         return
     yield "weights", save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()})
     yield "record", record
+
+
+def loader(device: str) -> Callable[[Path], Dataset]:
+    """Prepared datasets on a device: the last one is kept, for one copy is enough.
+
+    Their checksums the command has verified.
+    """
+    return functools.lru_cache(maxsize=1)(functools.partial(load_dataset, verify=False, device=device))
 
 
 def set_up(device: str) -> None:

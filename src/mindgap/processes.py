@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from mindgap.data.dataset import load_dataset
-from mindgap.jobs import LAST, Job, Message, Start, Task, messages, set_up
+from mindgap.jobs import LAST, Job, Message, Start, Task, loader, messages, set_up
 from mindgap.machine import Machine, fork_server
 
 
@@ -106,8 +105,7 @@ def _work(pipe: Connection, device: str, where: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     set_up(device)
-    # The command verified the files' checksums; one copy of them on a device is enough.
-    load = functools.lru_cache(maxsize=1)(functools.partial(load_dataset, verify=False, device=device))
+    load = loader(device)
     while True:
         try:
             task = pipe.recv()

@@ -11,9 +11,8 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Protocol
 
-from mindgap.data.dataset import load_dataset
 from mindgap.errors import MindGapError
-from mindgap.jobs import OUTPUTS, Job, Message, Start, Task, explain, messages, set_up
+from mindgap.jobs import OUTPUTS, Job, Message, Start, Task, explain, loader, messages, set_up
 from mindgap.machine import Machine
 from mindgap.progress import Progress
 from mindgap.status import Board
@@ -93,9 +92,7 @@ class Here:
 
     def __init__(self, device: str):
         self._task: Task | None = None
-        self._load = functools.lru_cache(maxsize=1)(
-            functools.partial(load_dataset, verify=False, device=device)
-        )
+        self._load = loader(device)
         set_up(device)
         self._where = f"this process on {device}"
 
