@@ -1,6 +1,7 @@
 # Two commands do everything, set-up included, on a machine that has Python >= 3.11, a C compiler and make:
 #   make repro    render, train, acquire, report: then open reports/index.html
 #   make test     all tests
+#   make gpu      ten minutes on a GPU host; without a network: `make bundle` elsewhere, and carry .bundle/ along
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -8,7 +9,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: repro test lint setup lock clean
+.PHONY: repro test lint setup lock clean gpu bundle
 
 repro: $(VENV)/ready
 	dvc repro
@@ -30,6 +31,21 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	uv pip install --quiet --python $(VENV)/bin/python --require-hashes --requirements requirements.lock
 	uv pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
 	touch $@
+
+# With .bundle/ there is no network: the host's own Python, and the wheels beside it. OUT: where results go.
+OUT ?= .mindgap/gpu/results
+SECONDS ?= 570
+ifneq ($(wildcard .bundle),)
+gpu:
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target .mindgap/site .bundle/*.whl
+	PYTHONPATH=$(CURDIR)/.mindgap/site $(PYTHON) cluster/gpu_check.py --out $(OUT) --seconds $(SECONDS) $(GPU_OPTIONS)
+else
+gpu: $(VENV)/ready
+	python cluster/gpu_check.py --out $(OUT) --seconds $(SECONDS) $(GPU_OPTIONS)
+endif
+
+bundle:
+	bash cluster/bundle.sh
 
 # requirements.lock: pins and hashes, no addresses.
 lock:

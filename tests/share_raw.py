@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 from PIL import Image
 
 from shared_data import shared
@@ -40,6 +39,8 @@ def share_raw(folder: Path, per_class: int | None = None) -> Path:
 
 def real_cifar10(split: str, per_class: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Images (uint8, N x 32 x 32 x 3) and classes of a split, in the order of the shared file."""
+    import polars as pl  # here: who collects the tests of a GPU has none
+
     table = pl.read_parquet(shared("cifar10") / f"{split}.parquet")
     if per_class is not None:
         table = table.filter(pl.int_range(pl.len()).over("label") < per_class)
