@@ -9,7 +9,7 @@ that goes away in between takes only the part that was under way. Nothing here i
 
 FOLDER gets `gpu_check.json` (seconds, exit status and last lines of each part), a log for each part, the
 results of the benchmarks, curves and provenance of the runs, and `records.tar.gz`: their finished rounds. The
-store in `.mindgap/gpu` has the weights that runs start from too, so the next call goes on where this one ended.
+store in `.mindgap/gpu` also has the weights that runs start from: the next call goes on where this one ended.
 """
 
 import argparse

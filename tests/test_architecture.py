@@ -30,7 +30,7 @@ LAYERS = [
     ["layout", "plan", "calibration"],
     ["report", "expectations"],
     ["stages"],
-    ["cli"],
+    ["cli", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Checks that params.yaml can be run ask the tables of plug-ins, when called.
