@@ -50,7 +50,7 @@ ABOUT_CONTROLS = {
     "presence_balanced": "Presence-balanced looks at no prediction and takes samples of the pattern of "
     "present modalities with the fewest labels; where nothing is missing it is Random.",
 }
-# The pages that the checks of a rendered dataset leave (`mindgap.expectations`).
+# What the suites of a rendered dataset check (`mindgap.expectations`).
 RENDERED_CHECKS = ("attributes", "images", "sample", "checks")
 
 
@@ -290,16 +290,12 @@ def _figures(dataset: str, mitigation: str, selection: Selection) -> list[dict]:
     ]
 
 
-def _checks(selection: Selection, kept: bool) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What was checked, and the pages (title, name) that say so; the data of kept records was, elsewhere."""
+def _checks(selection: Selection, kept: bool) -> list[tuple[str, list[str]]]:
+    """What was checked of each dataset; the data of kept records was, elsewhere."""
     lines = []
     for dataset in selection.datasets:
-        pages = []
+        titles = []
         if dataset not in CREDENTIALED and not kept:  # whose pages stay in its own project
-            kind, parts = ("rendered", RENDERED_CHECKS)
-            if dataset in SOURCES:
-                kind, parts = dataset, SOURCES[dataset].checks
-            pages = [("flow", f"flow-{dataset}"), *((part, f"{kind}_{part}-{dataset}") for part in parts)]
-        pages += [(f"curves {regime}", f"curves-{dataset}-{regime}") for regime in selection.regimes]
-        lines.append((dataset_name(dataset), pages))
-    return [*lines, ("AULC", [("table", "aulc")])]
+            titles = ["flow", *(SOURCES[dataset].checks if dataset in SOURCES else RENDERED_CHECKS)]
+        lines.append((dataset_name(dataset), titles + [f"curves {regime}" for regime in selection.regimes]))
+    return [*lines, ("AULC", ["table"])]
