@@ -1,9 +1,12 @@
 """The pipeline as a user runs it: DVC commands in a clone of the project, cut down to seconds."""
 
+import csv
+import io
 import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import time
@@ -60,17 +63,39 @@ def test_the_readmes_method_is_one_file_and_one_line_and_runs_only_what_is_missi
     clone.git("clean", "-fdq", "src")
 
 
-def test_experiments_change_the_grid_and_are_compared_by_a_few_aulc_columns(clone):
+def test_experiments_change_the_grid_and_are_compared_by_method_beside_their_state(clone):
     # In a temporary workspace, as a queue does: it shares the store of finished rounds with the checkout.
-    only_new = ("-S", "query=[random,entropy]", "-S", "seeds=[0]")
+    only_new = ("-S", "query=[random,badge,entropy]")
     output = clone.run("dvc", "exp", "run", "--temp", "-n", "entropy", *only_new)
-    assert "acquire missing-low: 2 runs, 1 finished before" in output
-    shown = clone.run("dvc", "exp", "show", "--csv")
-    header, *rows = shown.strip().splitlines()
-    assert "aulc.missing.all" in header
-    assert "aulc.missing.weak" in header
-    assert len([c for c in header.split(",") if c.startswith(("aulc", "runs"))]) == 3
-    assert any("entropy" in row for row in rows)
+    assert "acquire missing-low: 6 runs, 4 finished before" in output
+    clone.run("dvc", "exp", "run", "--queue", "-n", "fails", "-S", "query=[nobody]")
+    clone.run("dvc", "queue", "start")
+    end = time.time() + 60
+    while "Failed" not in clone.run("dvc", "queue", "status"):
+        assert time.time() < end
+        time.sleep(0.5)
+    clone.run("dvc", "exp", "run", "--queue", "-n", "waits", "-S", "mitigation=[none]")
+    readme = (ROOT / "README.md").read_text()
+    show, diff = (
+        shlex.split(re.search(rf"^{command} .*$", readme, re.MULTILINE)[0], comments=True)
+        for command in ("dvc exp show", "dvc metrics diff")
+    )
+    rows = list(csv.DictReader(io.StringIO(clone.run(*show, "--csv"))))
+    found = {row["Experiment"] or row["rev"]: row for row in rows}
+    states = {name: row["State"] for name, row in found.items()}
+    assert states == {"workspace": "", "master": "", "entropy": "", "fails": "Failed", "waits": "Queued"}
+    scores = [f"weak.missing.low.moddrop.{query}" for query in ("random", "badge", "entropy")]
+    assert [name for name in rows[0] if name.startswith("weak.")] == scores
+    # Another method moved no number.
+    assert [found["master"][name] for name in scores[:2]] == [found["entropy"][name] for name in scores[:2]]
+    assert [bool(found[name][scores[2]]) for name in ("master", "entropy", "waits")] == [False, True, False]
+    diff = ["entropy" if word == "<experiment>" else word for word in diff]
+    told = clone.run(*diff, "--json")
+    assert json.loads(told)["reports/metrics_full.json"].keys() == {
+        f"missing.low.moddrop.entropy.{name}"
+        for name in ("n_seeds", "weak.aulc", "weak.difference", "all.aulc", "all.difference")
+    }
+    clone.run("dvc", "queue", "remove", "--all")
     typo = clone.run("dvc", "exp", "run", "-S", "qery=[entropy]", expect=1)
     assert "qery" in typo
     clone.run("dvc", "plots", "show", "-o", "plots")

@@ -14,10 +14,11 @@ import pytest
 
 from mindgap.report import figures, tables
 from mindgap.report.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
-from mindgap.report.build import build_report, metrics, plot_points
+from mindgap.report.build import build_report
 from mindgap.report.claims import CLAIMS
 from mindgap.report.content import Inputs
 from mindgap.report.curves import COLUMNS, ReportError, Selection, read_curves
+from mindgap.report.metrics import all_metrics, few_metrics, plot_points
 from mindgap.report.names import subset_name, subset_order
 from mindgap.report.paper import (
     load_paper,
@@ -430,7 +431,7 @@ def test_report_holds_every_file(report):
     wanted |= {f"tables/comparison{end}.csv" for end in ("", "_summary", "_ranks")}
     wanted |= {"figures/comparison.svg", "figures/comparison.png", "tables/claims.csv", "tables/aulc.csv"}
     wanted |= {"curves/missing-low.csv", "curves/trio-low.csv", "plots/curves.csv"}
-    assert names == wanted | {"metrics.json", "index.html", "comparison.html"}
+    assert names == wanted | {"metrics.json", "metrics_full.json", "index.html", "comparison.html"}
     assert all((report / name).stat().st_size for name in names)
 
 
@@ -446,17 +447,68 @@ def test_report_is_deterministic_and_forgets_older_selections(report, tmp_path):
     assert not (tmp_path / "reports" / "tables" / "gone.csv").exists()
 
 
-def test_metrics_are_few_and_leave_controls_out(report, curves_dir):
-    curves = read_curves(curves_dir, SELECTION)
-    found = metrics(tidy(curves, order_of(curves)), curves, SELECTION)
-    both = [
-        accuracy(query, seed, i, 2) for query in ("random", "badge") for seed in (0, 1) for i in range(ROUNDS)
-    ]
-    assert found["aulc"]["missing"]["all"] == pytest.approx(sum(both) / len(both), abs=1e-4)
-    assert found["runs"] == 2 * 3 * 2 * 2
-    assert json.loads((report / "metrics.json").read_text())["aulc"]["trio"].keys() == {
-        "all"
-    }  # no weak modality
+def metrics_of(folder: Path, **changes) -> dict:
+    selection = replace(SELECTION, mitigations=("none",), **changes)
+    curves = read_curves(write_curves(folder, selection), selection)
+    return all_metrics(tidy(curves, order_of(curves)), curves, selection)
+
+
+def test_metrics_are_the_numbers_of_the_page_and_differences_to_random_with_intervals(tmp_path):
+    selection = replace(SELECTION, seeds=(0, 1, 2), mitigations=("none",))
+    curves = make_curves("unique", selection)
+    # BADGE leads by 0.05 at each point; with these shifts by 0.04, 0.05 and 0.09 along the curve.
+    shift = curves["seed"].map({0: -0.01, 1: 0.0, 2: 0.04}) * curves["ceiling"]
+    curves.loc[curves["query"] == "badge", "balanced_accuracy"] += shift
+    table = tidy(curves, order_of(curves))
+    found = all_metrics(table, curves, selection)["unique"]["low"]["none"]
+    shown = {row.title: row.cells for row in tables.weak_table(table, "none", selection).rows}
+    assert found["badge"]["weak"]["aulc"] == pytest.approx(shown["BADGE"][0].mean, abs=1e-4)
+    assert found["badge"]["weak"]["aulc"] > 1  # scaled by ten, as on the page
+    differences = [3 * 0.04, 3 * 0.05, 3 * 0.09]
+    mean = sum(differences) / 3
+    half = 4.302653 * math.sqrt(sum((d - mean) ** 2 for d in differences) / 2) / math.sqrt(3)
+    for target in ("weak", "all"):
+        one = found["badge"][target]
+        assert one["difference"] == pytest.approx(mean, abs=1e-4)
+        assert (one["low"], one["high"]) == pytest.approx((mean - half, mean + half), abs=1e-4)
+        assert found["random"][target] | {"aulc": 0} == dict.fromkeys(one) | {"aulc": 0}
+    assert found["class_balanced_oracle"]["n_seeds"] == 3
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_an_interval_that_so_few_seeds_cannot_carry_is_missing(tmp_path, seeds):
+    one = metrics_of(tmp_path, seeds=seeds)["missing"]["low"]["none"]["badge"]["weak"]
+    assert one["difference"] == pytest.approx(3 * 0.05)
+    assert (one["low"], one["high"]) == (None, None)
+    alone = metrics_of(tmp_path, queries=("badge",))["missing"]["low"]["none"]["badge"]["weak"]
+    assert alone == {"aulc": one["aulc"] if seeds == (0, 1) else alone["aulc"]} | dict.fromkeys(
+        ("difference", "low", "high")
+    )
+
+
+def test_another_method_dataset_or_mitigation_moves_no_metric(tmp_path):
+    def flat(value, path=()) -> dict:
+        if not isinstance(value, dict):
+            return {path: value}
+        return {k: v for name, part in value.items() for k, v in flat(part, (*path, name)).items()}
+
+    changes = [{"datasets": ("missing",)}, {"queries": ("random", "badge")}, {"regimes": ("low", "mid")}]
+    everything = flat(metrics_of(tmp_path))
+    for change in changes:
+        other = flat(metrics_of(tmp_path, **change))
+        both = other.keys() & everything.keys()
+        assert both in (set(other), set(everything)), change
+        assert {key: other[key] for key in both} == {key: everything[key] for key in both}, change
+
+
+def test_few_metrics_are_shown_and_controls_are_left_out(report, tmp_path):
+    assert few_metrics(metrics_of(tmp_path), SELECTION)["weak"]["missing"]["low"]["none"].keys() == {
+        *("random", "badge")
+    }
+    few = json.loads((report / "metrics.json").read_text())
+    assert (few["weak"].keys(), few["all"].keys()) == ({"missing"}, {"trio"})  # Trio has no weak modality
+    full = json.loads((report / "metrics_full.json").read_text())
+    assert full["trio"]["low"]["moddrop"]["badge"].keys() == {"n_seeds", "all"}
 
 
 def test_plot_points(curves_dir):
@@ -497,12 +549,12 @@ def test_page_opens_from_the_file_system(report):
     assert not re.search(r"(?:src|href)=.(?:https?:)?//", text)
     assert all(image["alt"] and (report / image["src"]).exists() for image in page.images)
     assert len(page.images) == 5
-    files = [link for link in page.links if not link.startswith(("#", "validation/", "provenance/"))]
+    files = [link for link in page.links if not link.startswith(("#", "provenance/"))]
     assert all((report / link).exists() for link in files)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(
         re.findall(r'id="([\w-]+)"', text)
     )
-    assert {"validation/aulc.html", "validation/curves-trio-low.html"} <= set(page.links)
+    assert "<li>Trio: flow, attributes, images, sample, checks, curves low</li>" in text
 
 
 def test_page_is_honest_about_its_scale(report):

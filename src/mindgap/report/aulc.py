@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from mindgap.report.names import modalities_of
+
 CELL = ["scale", "dataset", "mitigation", "regime", "query", "subset"]
 AULC_COLUMNS = [
     *(*CELL, "n_seeds", "rounds", "aulc_mean", "aulc_std", "mean_accuracy", "mean_accuracy_std"),
@@ -40,6 +42,17 @@ def per_seed(curves: pd.DataFrame) -> pd.DataFrame:
             dict(zip([*CELL, "seed"], key, strict=True)) | {"rounds": len(run), "aulc": area} | levels
         )
     return pd.DataFrame(rows)
+
+
+def on_targets(curves: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
+    """The rows on the weak modality, then those on all modalities together; `target` says "weak" or "all"."""
+    every = curves.groupby("dataset")["subset"].agg(lambda names: "+".join(modalities_of(list(names))))
+    subsets = {"weak": dict(weak), "all": every}
+    parts = [
+        curves[curves["subset"] == curves["dataset"].map(of_dataset)].assign(target=target)
+        for target, of_dataset in subsets.items()
+    ]
+    return pd.concat(parts)
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from mindgap.report import comparison_figures, figures, statistics_figures, tables
 from mindgap.report.content import Content, Inputs, content_of
 from mindgap.report.curves import Selection
-from mindgap.report.names import CONTROLS, modalities_of
+from mindgap.report.metrics import all_metrics, few_metrics, plot_points
 from mindgap.report.page import render_comparison, render_index
 from mindgap.report.statistics import as_tables
 
@@ -19,7 +19,7 @@ FOLDERS = ("tables", "figures", "plots")
 
 
 def build_report(inputs: Inputs, out_dir: Path, paper_dir: Path, selection: Selection) -> None:
-    """Write tables/, figures/, plots/, metrics.json, index.html and comparison.html under `out_dir`.
+    """Write tables/, figures/, plots/, two files of metrics, index.html and comparison.html under `out_dir`.
 
     The three folders are emptied first, so that nothing of an older selection is left. Raises ReportError.
     """
@@ -31,8 +31,9 @@ def build_report(inputs: Inputs, out_dir: Path, paper_dir: Path, selection: Sele
     for name, text in table_files(content):
         _write(out_dir / "tables" / name, text)
     _write(out_dir / "plots" / "curves.csv", _csv(plot_points(inputs.curves, selection)))
-    metrics_text = json.dumps(metrics(content.table, inputs.curves, selection), indent=2)
-    _write(out_dir / "metrics.json", metrics_text + "\n")
+    metrics = all_metrics(content.table, inputs.curves, selection)
+    _write(out_dir / "metrics.json", _json(few_metrics(metrics, selection)))
+    _write(out_dir / "metrics_full.json", _json(metrics))
     drawn = all_figures(content, out_dir / "figures")
     _write(out_dir / "index.html", render_index(content, drawn))
     _write(out_dir / "comparison.html", render_comparison(content))
@@ -69,31 +70,12 @@ def all_figures(content: Content, folder: Path) -> Mapping[tuple[str, str], list
     return {(r.mitigation, r.target): statistics_figures.draw(r, folder) for r in content.statistics}
 
 
-def metrics(table: pd.DataFrame, curves: pd.DataFrame, selection: Selection) -> dict:
-    """A few numbers for `dvc exp show`: AULC/(N-1) per dataset, over all query methods but the controls."""
-    methods = table[~table["query"].isin(CONTROLS)]
-    aulc = {}
-    for dataset, part in methods.groupby("dataset", sort=False):
-        subsets = {"all": "+".join(modalities_of(list(part["subset"]))), "weak": selection.weak.get(dataset)}
-        means = {
-            name: part.loc[part["subset"] == subset, "mean_accuracy"] for name, subset in subsets.items()
-        }
-        aulc[dataset] = {name: round(float(mean.mean()), 4) for name, mean in means.items() if len(mean)}
-    return {"aulc": aulc, "runs": int(curves["run"].nunique())}
-
-
-def plot_points(curves: pd.DataFrame, selection: Selection) -> pd.DataFrame:
-    """What `dvc plots` draws: mean accuracy over seeds with all modalities, and on the weak one."""
-    modalities = curves.groupby("dataset")["subset"].agg(lambda names: "+".join(modalities_of(list(names))))
-    is_all = curves["subset"] == curves["dataset"].map(modalities)
-    is_weak = curves["subset"] == curves["dataset"].map(dict(selection.weak))
-    shown = pd.concat([curves[is_all].assign(subset="all"), curves[is_weak].assign(subset="weak")])
-    keys = ["dataset", "regime", "mitigation", "subset", "query", "labelled"]
-    return shown.groupby(keys, sort=False, as_index=False)["balanced_accuracy"].mean()
-
-
 def _csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _json(value: Mapping) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from scipy.stats import kendalltau
 
 from mindgap.params import Block, load_block
-from mindgap.report.aulc import half_width, per_seed, spread
+from mindgap.report.aulc import half_width, on_targets, per_seed, spread
 from mindgap.report.curves import read_curve_file
 from mindgap.report.flow import ReportError
 from mindgap.report.names import (
@@ -276,14 +276,10 @@ def _answers(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str]) -
 
 def _accuracies(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     """Mean accuracy along the curve of every variant, cell and seed, on the weak modality and with all."""
-    curves = frame[~frame["query"].isin(CONTROLS)]
-    every = curves.groupby("dataset")["subset"].agg(lambda names: "+".join(modalities_of(list(names))))
-    is_all = curves["subset"] == curves["dataset"].map(every)
-    is_weak = curves["subset"] == curves["dataset"].map(dict(weak))
-    curves = pd.concat([curves[is_weak].assign(part="weak"), curves[is_all].assign(part="all")])
+    curves = on_targets(frame[~frame["query"].isin(CONTROLS)], weak)
     parts = [
         per_seed(part).assign(variant=variant, part=name)
-        for (variant, name), part in curves.groupby(["variant", "part"], sort=False)
+        for (variant, name), part in curves.groupby(["variant", "target"], sort=False)
     ]
     areas = pd.concat(parts, ignore_index=True)
     areas["accuracy"] = areas["aulc"] / (areas["rounds"] - 1)
