@@ -1,32 +1,49 @@
 """Kept records: copied once they are complete, and a report made from them alone, the same each time."""
 
+import errno
+import itertools
 import json
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mindgap.errors import MindGapError
-from mindgap.params import ParamsError, load_params
+from mindgap.params import ParamsError, load_kept, load_params
 from mindgap.report.flow import ReportError
 from mindgap.stages.keep import keep_stage
-from mindgap.stages.report import kept_report_stage, report_stage
+from mindgap.stages.report import kept_report_stage, record_files, report_stage, restore_kept, set_aside
 from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import ROOT, params_in, small
 
 KEPT = Path("reports/reference")
 
 
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory) -> Path:
+    """A project with four runs and their kept records; tests take copies."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MINDGAP_STORE", str(tmp_path_factory.mktemp("store")))
+        patch.setenv("MINDGAP_WORKERS", "1")
+        params = params_in(folder)
+        train_stage(params, "missing", "low")
+        acquire_stage(params, "missing", "low")
+        keep_stage(params, KEPT, "Four runs on little images.")
+    return folder
+
+
 @pytest.fixture
-def kept(project):
-    """A project with kept records of four runs, and the parameters they are of."""
-    params = params_in(project)
-    train_stage(params, "missing", "low")
-    acquire_stage(params, "missing", "low")
-    keep_stage(params, KEPT, "Four runs on little images.")
-    return params
+def kept(trained, project):
+    """The parameters of the kept records in the working folder."""
+    shutil.copytree(trained, project, dirs_exist_ok=True)
+    return load_params(project / "params.yaml")
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -70,12 +87,144 @@ def test_a_number_can_be_traced_from_the_page_to_its_parameters_and_commit(kept)
     assert 'href="provenance/missing-low.json"' in page
 
 
-def test_keeping_again_forgets_what_was_kept_before(kept, project):
-    (KEPT / "curves" / "share-low.csv").write_text("old")
+def test_keeping_again_forgets_what_was_kept_before_and_its_page(kept, project):
+    kept_report_stage(KEPT)
+    (KEPT / ".gitignore").write_text("/validation/\n")
+    # Whatever the report writes is no stranger to the next keep.
     keep_stage(params_in(project, query=["random"]), KEPT, "Two runs.")
-    assert not (KEPT / "curves" / "share-low.csv").exists()
+    assert not (KEPT / "index.html").exists()
+    assert (KEPT / ".gitignore").read_text() == "/validation/\n"
     selection = yaml.safe_load((KEPT / "selection.yaml").read_text())
     assert (selection["query"], selection["about"]) == (["random"], "Two runs.")
+    assert sorted(path.name for path in KEPT.parent.glob(".*")) == []
+
+
+def test_keep_takes_an_empty_folder(kept):
+    Path("mine").mkdir()
+    keep_stage(kept, Path("mine"), "Mine.")
+    assert set(files(Path("mine"))) == set(files(KEPT))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("flow/thesis.csv", "all my work"),
+        ("tables/notes.md", "all my work"),
+        ("figures/curves-missing-mine.svg", "all my work"),
+        ("README.md", "all my work"),
+        (".hidden/thesis", "all my work"),
+        ("curves/share-low.csv", "of no selection"),
+        ("flow/link.csv", None),
+        ("more", None),
+    ],
+)
+def test_a_kept_folder_with_something_else_in_it_is_left_as_it_is(kept, name, text):
+    path = KEPT / name
+    path.parent.mkdir(exist_ok=True)
+    if text is None:
+        path.symlink_to("/etc")
+    else:
+        path.write_text(text)
+    before = files(KEPT)
+    with pytest.raises(MindGapError, match="which neither keep nor report writes") as error:
+        keep_stage(kept, KEPT, "Again.")
+    assert name.split("/")[0] in str(error.value)
+    if name.startswith(("tables", "figures")):
+        with pytest.raises(MindGapError, match="would be lost: no report writes it"):
+            kept_report_stage(KEPT)
+    assert files(KEPT) == before
+    path.unlink()  # the mend that is printed
+    if name.startswith("."):
+        path.parent.rmdir()
+    keep_stage(kept, KEPT, "Again.")
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        (".", "is neither empty nor a folder of kept records"),
+        ("..", "is neither empty nor a folder of kept records"),
+        ("reports/reference/..", "is where every run writes"),
+        ("a_file", "is neither empty nor a folder of kept records"),
+        ("a_file/below", r"cannot be written \(.*Not a directory"),
+        ("thesis", "is neither empty nor a folder of kept records"),
+        ("damaged", "seedz: unknown parameter"),
+        ("a_link", "is a link: name the folder that it leads to"),
+        ("dangling", "is a link"),
+        ("loop/below", "cannot be written"),
+        ("/proc/mindgap", "cannot be written"),
+        ("reports/tables/mine", "is in reports/tables, where the pipeline reads and writes"),
+        ("data/mine", "is in data"),
+        ("reports/reference/mine", "is inside a kept folder"),
+    ],
+)
+def test_keep_refuses_a_place_where_something_would_be_lost(kept, project, folder, message):
+    Path("a_file").write_text("mine")
+    Path("thesis/flow").mkdir(parents=True)
+    Path("thesis/flow/chapter").write_text("mine")
+    Path("damaged").mkdir()
+    Path("damaged/selection.yaml").write_text("seedz: 1\n")
+    Path("a_link").symlink_to(KEPT)
+    Path("dangling").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    before = files(Path())
+    with pytest.raises(MindGapError, match=message) as error:
+        keep_stage(kept, Path(folder), "Mine.")
+    assert "\n" not in str(error.value) or folder == "damaged"
+    assert files(Path()) == before
+
+
+KILLED = 9
+
+
+def stopped_at(step: int, params, fail: bool) -> int:
+    """The exit status of a process whose keep is killed, or meets a full disk, at its nth change of files."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    steps = itertools.count()
+
+    def stop(event: str, arguments: tuple) -> None:
+        changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
+        if event == "open":
+            changes = isinstance(arguments[1], str) and arguments[1].startswith("w")
+        if changes and next(steps) == step:
+            if not fail:
+                os._exit(KILLED)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    sys.addaudithook(stop)
+    try:
+        keep_stage(params, KEPT, "Newer.")
+    except MindGapError as error:
+        os._exit(2 if "No space left on device" in str(error) else 3)
+    except BaseException:
+        os._exit(4)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["killed", "full disk"])
+def test_whatever_stops_it_leaves_the_old_or_the_new_records_whole(kept, fail):
+    (KEPT / "index.html").write_text("The page of the old records.")
+    old, states = files(KEPT), set()
+    shutil.copytree(KEPT, "older")
+    new = {*record_files(kept), "selection.yaml"}
+    for step in itertools.count():
+        status = stopped_at(step, kept, fail)
+        restore_kept(KEPT)  # as keep and report do first
+        about = load_kept(KEPT / "selection.yaml").about
+        assert files(KEPT) == old if about != "Newer." else set(files(KEPT)) == new
+        states.add(about)
+        beside = {path.resolve() for path in KEPT.parent.glob(".*")}
+        if status == 0 and not beside:
+            break
+        # What cannot be removed in the end stops nothing.
+        assert status == ((0 if about == "Newer." else 2) if fail else KILLED)
+        assert beside <= set(set_aside(KEPT))  # where the next keep removes it
+        if about == "Newer.":
+            shutil.rmtree(KEPT)
+            shutil.copytree("older", KEPT)
+    assert len(states) == 2
 
 
 def test_what_is_not_complete_is_not_kept(kept, project, tmp_path):

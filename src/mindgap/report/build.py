@@ -1,8 +1,9 @@
 """The whole report from the curves: everything is computed and checked before the first file is written."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -13,9 +14,23 @@ from mindgap.report.content import Content, Inputs, content_of
 from mindgap.report.curves import Selection
 from mindgap.report.metrics import all_metrics, few_metrics, plot_points
 from mindgap.report.page import render_comparison, render_index
-from mindgap.report.statistics import as_tables
+from mindgap.report.statistics import TARGETS, as_tables
 
 FOLDERS = ("tables", "figures", "plots")
+
+
+def output_names(datasets: Sequence[str], regimes: Sequence[str], mitigations: Sequence[str]) -> list[str]:
+    """What the files of a report of these are called, below its folder: regular expressions."""
+    names = (map(re.escape, some) for some in (datasets, regimes, mitigations, TARGETS))
+    dataset, regime, mitigation, target = map("|".join, names)
+    return [
+        r"(index|comparison)\.html|metrics(_full)?\.json|plots/curves\.csv",
+        rf"tables/(({dataset}|weak|rank_sums)-({mitigation})|paper-table-\d+)\.({'|'.join(tables.RENDERERS)})",
+        r"tables/(aulc|claims|search|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
+        rf"figures/((curves|bars)-({dataset})-({mitigation})|comparison)\.(svg|png)",
+        rf"figures/(ranks|wins)-({mitigation})-({target})\.(svg|png)",
+        rf"validation/(curves-({dataset})-({regime})|aulc)\.html",
+    ]
 
 
 def build_report(inputs: Inputs, out_dir: Path, paper_dir: Path, selection: Selection) -> None:

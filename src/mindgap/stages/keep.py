@@ -2,45 +2,114 @@
 
 A kept folder has the curves, flows, provenance and searches of a selection and the selection itself:
 `mindgap report FOLDER` makes its tables, figures and page from them, on any machine and at any later time.
+It is made beside its place and put there whole, so that whatever stops it leaves the old or the new records.
 """
 
+import os
 import shutil
-from itertools import product
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from mindgap.errors import MindGapError
-from mindgap.params import Params, Selected, load_kept
+from mindgap.params import Kept, Params, Selected, load_kept
 from mindgap.records import write_atomically
+from mindgap.report.build import FOLDERS
 from mindgap.report.curves import read_curves
 from mindgap.report.provenance import read_origins
 from mindgap.stages.paths import REPORTS, SELECTION
-from mindgap.stages.report import selection_of
+from mindgap.stages.report import (
+    IGNORE_FILES,
+    RECORDS,
+    record_files,
+    restore_kept,
+    selection_of,
+    set_aside,
+    strangers,
+)
+
+# Where the pipeline reads, writes or deletes: records that are kept there would not last.
+TAKEN = [
+    *(REPORTS / name for name in (*RECORDS, *FOLDERS, "expectations", "sensitivity", "validation")),
+    *map(Path, ("data", "src", ".git", ".dvc", ".mindgap")),
+]
 
 
 def keep_stage(params: Params, folder: Path, about: str) -> None:
-    """Copy what the report of params.yaml is made of to `folder`, once it is complete and of one kind."""
+    """Copy what the report of params.yaml is made of to `folder`, once it is complete and of one kind.
+
+    `folder` is new, empty, or a kept one, which is replaced as a whole; anything else is an error that leaves
+    it as it is.
+    """
     if not about.strip():
         raise MindGapError(
             "--about is empty: say in a sentence or two what the runs are, for the report's page"
         )
-    if Path(folder).resolve() == REPORTS.resolve():
+    try:
+        place = _place(Path(folder))
+        selection = selection_of(params, REPORTS)
+        read_origins(REPORTS / "provenance", read_curves(REPORTS / "curves", selection), selection)
+        asked = {name: getattr(params, name) for name in Selected.model_fields}
+        made = {key: [d for d in selection.datasets if d in asked[key]] for key in ("dataset", "published")}
+        kept = Kept(**asked | made, about=about.strip())
+        files = {name: REPORTS / name for name in record_files(kept) if (REPORTS / name).exists()}
+        _put(place, files, kept)
+    except OSError as error:
         raise MindGapError(
-            f"{folder} is where every run writes: name another folder, such as reports/reference"
-        )
-    selection = selection_of(params, REPORTS)
-    read_origins(REPORTS / "provenance", read_curves(REPORTS / "curves", selection), selection)
-    names = [f"{d}-{r}" for d, r in product(selection.datasets, selection.regimes)]
-    files = [f"flow/{dataset}.csv" for dataset in selection.datasets]
-    files += [f"curves/{name}.csv" for name in names] + [f"provenance/{name}.json" for name in names]
-    files += [f"search/{name}.csv" for name in names if (REPORTS / f"search/{name}.csv").exists()]
-    for part in ("flow", "curves", "provenance", "search"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    for file in files:
-        write_atomically(folder / file, (REPORTS / file).read_bytes())
-    kept = {name: getattr(params, name) for name in Selected.model_fields}
-    kept |= {"dataset": [d for d in selection.datasets if d in params.dataset], "about": about.strip()}
-    write_atomically(folder / SELECTION, yaml.safe_dump(kept, sort_keys=False, width=100).encode())
-    load_kept(folder / SELECTION)
+            f"{folder} cannot be written ({error}); nothing is lost, what was kept before is as it was: make "
+            f"room or name another folder, then keep again"
+        ) from error
     print(f"{folder}: {len(files) + 1} files kept; `mindgap report {folder}` makes its page")
+
+
+def _place(folder: Path) -> Path:
+    """The folder, resolved, if records can be kept there without anything being lost."""
+    elsewhere = "name another folder, such as reports/reference"
+    place = Path(os.path.realpath(folder))
+    if place == REPORTS.resolve():
+        raise MindGapError(f"{folder} is where every run writes: {elsewhere}")
+    if folder.is_symlink():
+        raise MindGapError(f"{folder} is a link: name the folder that it leads to, or another one")
+    for taken in TAKEN:
+        if place.is_relative_to(taken.resolve()):
+            raise MindGapError(f"{folder} is in {taken}, where the pipeline reads and writes: {elsewhere}")
+    for above in place.parents:
+        if (above / SELECTION).exists():
+            raise MindGapError(f"{folder} is inside a kept folder ({above}): {elsewhere}")
+    restore_kept(place)
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return place
+    if not (place / SELECTION).is_file():
+        raise MindGapError(f"{folder} is neither empty nor a folder of kept records: {elsewhere}")
+    foreign = strangers(place, load_kept(place / SELECTION))
+    if foreign:
+        raise MindGapError(
+            f"{folder} holds {foreign[0].relative_to(place)}, which neither keep nor report writes and which "
+            f"would be lost: move it away, or {elsewhere}"
+        )
+    return place
+
+
+def _put(place: Path, files: Mapping[str, Path], kept: Kept) -> None:
+    """Write the records beside their place, then let them take it: the older ones go last."""
+    new, old = set_aside(place)
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        for name, source in files.items():
+            write_atomically(new / name, source.read_bytes())
+        for name in IGNORE_FILES:
+            if (place / name).exists():
+                write_atomically(new / name, (place / name).read_bytes())
+        text = yaml.safe_dump(kept.model_dump(), sort_keys=False, width=100)
+        write_atomically(new / SELECTION, text.encode())
+        load_kept(new / SELECTION)
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+    except BaseException:
+        restore_kept(place)
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

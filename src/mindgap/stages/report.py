@@ -1,5 +1,8 @@
 """report: what the runs say, of the cells that params.yaml names and no others, all of them checked."""
 
+import os
+import re
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +11,7 @@ from mindgap.data import DATASETS
 from mindgap.errors import MindGapError
 from mindgap.expectations import validate_aulc, validate_curves
 from mindgap.params import Params, Selected, load_kept
-from mindgap.report.build import build_report
+from mindgap.report.build import FOLDERS, build_report, output_names
 from mindgap.report.content import Inputs
 from mindgap.report.curves import Selection, read_curves
 from mindgap.report.flow import read_flow, skipped_line
@@ -16,6 +19,10 @@ from mindgap.report.provenance import read_origins
 from mindgap.report.searches import read_searches
 from mindgap.report.sensitivity import VARIANTS, Variants, read_sensitivity, read_variants
 from mindgap.stages.paths import EXPECTATIONS, PAPER, REPORTS, SELECTION, SENSITIVITY
+
+# The folders of the records that a report is made of, with the endings of their files.
+RECORDS = {"curves": "csv", "flow": "csv", "provenance": "json", "search": "csv"}
+IGNORE_FILES = (".gitignore", ".dvcignore")
 
 
 def report_stage(params: Params) -> None:
@@ -28,8 +35,52 @@ def report_stage(params: Params) -> None:
 
 def kept_report_stage(folder: Path) -> None:
     """The report of kept records (`mindgap keep`), beside them."""
+    folder = Path(folder)
+    restore_kept(folder)
     kept = load_kept(folder / SELECTION)
+    # The folders of the page are emptied before they are written.
+    foreign = [path for path in strangers(folder, kept) if path.relative_to(folder).parts[0] in FOLDERS]
+    if foreign:
+        raise MindGapError(
+            f"{foreign[0]} would be lost: no report writes it, and {foreign[0].relative_to(folder).parts[0]} "
+            f"is written anew; move it away"
+        )
     _report(selection_of(kept, folder), folder, kept.about)
+
+
+def record_files(selected: Selected) -> list[str]:
+    """The records that a report of a selection is made of, below its folder; searches may be missing."""
+    datasets = [*selected.dataset, *selected.published]
+    pairs = [f"{dataset}-{regime}" for dataset, regime in product(datasets, selected.regime)]
+    names = {folder: datasets if folder == "flow" else pairs for folder in RECORDS}
+    return [f"{folder}/{name}.{RECORDS[folder]}" for folder in RECORDS for name in names[folder]]
+
+
+def strangers(folder: Path, selected: Selected) -> list[Path]:
+    """What lies in a kept folder that neither `mindgap keep` nor `mindgap report` writes; links are not."""
+    names = [re.escape(name) for name in (*record_files(selected), SELECTION, *IGNORE_FILES)]
+    datasets, regimes = [*selected.dataset, *selected.published], selected.regime
+    ours = re.compile("|".join([*names, *output_names(datasets, regimes, selected.mitigation)]))
+    folders = {*RECORDS, *FOLDERS, "validation"}
+
+    def known(path: Path) -> bool:
+        name = path.relative_to(folder).as_posix()
+        return not path.is_symlink() and bool(name in folders if path.is_dir() else ours.fullmatch(name))
+
+    return [path for path in sorted(folder.rglob("*")) if not known(path)]
+
+
+def set_aside(folder: Path) -> tuple[Path, Path]:
+    """Where `mindgap keep` makes new records, and where the older ones wait until these are in place."""
+    place = Path(os.path.realpath(folder))  # which a loop of links does not stop
+    return place.with_name(f".{place.name}.keep-new"), place.with_name(f".{place.name}.keep-old")
+
+
+def restore_kept(folder: Path) -> None:
+    """Put older records back whose replacement was stopped before the new ones were in place."""
+    old = set_aside(folder)[1]
+    if old.is_dir() and not folder.exists():
+        old.rename(os.path.realpath(folder))
 
 
 def _report(selection: Selection, folder: Path, about: str, sensitivity: Path | None = None) -> None:
