@@ -26,7 +26,7 @@ import polars as pl
 from machine import machine
 from mindgap.data.flow import Flow
 from mindgap.data.mimic.ecg import LEADS, RATE, SAMPLES, quiet_wfdb, read_by_wfdb, read_ecg, write_ecgs
-from mindgap.data.mimic.labs import LABS, lab_values
+from mindgap.data.mimic.labs import LABS, Lab, lab_values, usual_values
 from mindgap.data.mimic.raw import RELEASES, TIME, Checks
 
 RESULT = Path(__file__).parent / "results" / "mimic.json"
@@ -44,17 +44,24 @@ def made_up_demo() -> tuple[pl.DataFrame, pl.DataFrame]:
             subjects[i % 20],
             LABS[i % 50].itemid,
             noon + timedelta(hours=float(rng.normal(0, 40))),
-            LABS[i % 50].units[0],
+            *_usual(LABS[i % 50]),
         )
         for i in range(4000)
     ]
     labevents = pl.DataFrame(
-        [(i, s, item, t.strftime(TIME), "7", unit) for i, (s, item, t, unit) in enumerate(rows)],
+        [(i, s, item, t.strftime(TIME), value, unit) for i, (s, item, t, value, unit) in enumerate(rows)],
         schema=["labevent_id", "subject_id", "itemid", "charttime", "valuenum", "valueuom"],
         orient="row",
     )
     admissions = pl.DataFrame({"subject_id": subjects, "admittime": [noon.strftime(TIME)] * 20})
     return labevents.cast(pl.String), admissions.cast(pl.String)
+
+
+def _usual(lab: Lab) -> tuple[str, str]:
+    """A value and its unit."""
+    usual = usual_values()[lab.itemid]
+    middle = (usual["median_low"] + usual["median_high"]) / 2
+    return str(min(max(middle, usual["low"]), usual["high"])), lab.units[0]
 
 
 def read_demo(hosp: Path) -> tuple[pl.DataFrame, pl.DataFrame]:

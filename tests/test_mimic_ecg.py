@@ -1,5 +1,7 @@
 """Twelve-lead ECGs: two ways of reading that agree, leads by name, what is not usable, scaling."""
 
+import errno
+import os
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -45,7 +47,7 @@ def test_leads_go_by_name_in_whatever_order_the_header_has_them(tmp_path):
     write_ecg(tmp_path / "1", x_TL)
     swapped = (*FILE_LEADS[:4], "aVL", "aVF", *reversed(FILE_LEADS[6:]))
     write_ecg(tmp_path / "2", x_TL[:, [FILE_LEADS.index(lead) for lead in swapped]], swapped)
-    assert ecg.released_form((tmp_path / "2.hea").read_text())[1] == list(swapped)
+    assert ecg.released_form((tmp_path / "2.hea").read_text()).names == list(swapped)
     assert np.array_equal(read_ecg(tmp_path / "1"), read_ecg(tmp_path / "2"))
     assert np.array_equal(read_ecg(tmp_path / "1")[4], x_TL[:, FILE_LEADS.index("aVL")] / np.float32(200))
 
@@ -68,10 +70,51 @@ def cut(stem):
     data.write_bytes(data.read_bytes()[:-2400])
 
 
+def altered(change):
+    """Samples that their header was not written for."""
+
+    def spoil(stem):
+        data = stem.with_suffix(".dat")
+        x_TL = np.fromfile(data, "<i2").reshape(5000, 12)
+        change(x_TL)
+        x_TL.tofile(data)
+
+    return spoil
+
+
 def unmeasured(stem):
-    x_TL = samples()
-    x_TL[17, 3] = ecg.INVALID
-    x_TL.astype("<i2").tofile(stem.with_suffix(".dat"))
+    altered(lambda x_TL: x_TL[17, 3:4].fill(ecg.INVALID))(stem)
+
+
+def signals(stem, change):
+    """Change the fields of each lead's line."""
+    lines = stem.with_suffix(".hea").read_text().splitlines()
+    lines[1:13] = [" ".join(change(line.split())) for line in lines[1:13]]
+    stem.with_suffix(".hea").write_text("\n".join(lines))
+
+
+def shorten_signals(stem, fields):
+    signals(stem, lambda found: [*found[:fields], found[-1]])
+
+
+def resign(stem, first=0, checksum=0):
+    """First values and checksums that differ by so much."""
+    signals(stem, lambda f: [*f[:5], str(int(f[5]) + first), str(int(f[6]) + checksum), *f[7:]])
+
+
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def as_link(path, target):
+    path.unlink()
+    path.symlink_to(target)
+
+
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
 
 
 FAULTS = {
@@ -86,6 +129,35 @@ FAULTS = {
     "another rate": (lambda stem: alter_header(stem, " 12 500 5000", " 12 250 5000"), ecg.OTHER_LENGTH),
     "another length": (lambda stem: alter_header(stem, " 12 500 5000", " 12 500 2500"), ecg.OTHER_LENGTH),
     "not measured": (unmeasured, ecg.NOT_MEASURED),
+    "header a folder": (lambda stem: as_folder(stem.with_suffix(".hea")), ecg.NOT_READ),
+    "data a folder": (lambda stem: as_folder(stem.with_suffix(".dat")), ecg.NOT_READ),
+    "header a link to itself": (lambda stem: as_link(stem.with_suffix(".hea"), "1.hea"), ecg.NOT_READ),
+    "data a link to itself": (lambda stem: as_link(stem.with_suffix(".dat"), "1.dat"), ecg.NOT_READ),
+    "data a link to nothing": (lambda stem: as_link(stem.with_suffix(".dat"), "2.dat"), ecg.MISSING),
+    "header from a bad disk": (
+        lambda stem: as_link(stem.with_suffix(".hea"), "/proc/self/mem"),
+        ecg.NOT_READ,
+    ),
+    "header a pipe": (lambda stem: as_pipe(stem.with_suffix(".hea")), ecg.NOT_READ),
+    "data a pipe": (lambda stem: as_pipe(stem.with_suffix(".dat")), ecg.NOT_READ),
+    "second half zero": (altered(lambda x_TL: x_TL[2500:].fill(0)), ecg.ALTERED),
+    "one sample": (altered(lambda x_TL: x_TL[4000:4001].__iadd__(1)), ecg.ALTERED),
+    "one bit": (altered(lambda x_TL: x_TL[4321, 7:8].__ixor__(1 << 14)), ecg.ALTERED),
+    "shifted": (altered(lambda x_TL: np.copyto(x_TL, np.roll(x_TL, 1, axis=0))), ecg.ALTERED),
+    "leads exchanged": (altered(lambda x_TL: np.copyto(x_TL, x_TL[:, [1, 0, *range(2, 12)]])), ecg.ALTERED),
+    "first value": (lambda stem: resign(stem, first=1), ecg.ALTERED),
+    "checksum": (lambda stem: resign(stem, checksum=1), ecg.ALTERED),
+    "no lead name": (lambda stem: alter_header(stem, " 0 V6", " 0"), ecg.OTHER_LEADS),
+    "no checksum": (lambda stem: shorten_signals(stem, 6), ecg.UNVERIFIED),
+    "no first value": (lambda stem: shorten_signals(stem, 5), ecg.UNVERIFIED),
+    "unknown format": (lambda stem: alter_header(stem, ".dat 16 ", ".dat 17 "), ecg.OTHER_FORM),
+    "skewed": (lambda stem: alter_header(stem, ".dat 16 ", ".dat 16:3 "), ecg.OTHER_FORM),
+    "two samples a frame": (lambda stem: alter_header(stem, ".dat 16 ", ".dat 16x2 "), ecg.OTHER_FORM),
+    "segments": (
+        lambda stem: stem.with_suffix(".hea").write_text("1/2 12 500 5000\na 2500\nb 2500\n"),
+        ecg.OTHER_FORM,
+    ),
+    "data elsewhere": (lambda stem: alter_header(stem, "1.dat", "../1.dat"), ecg.UNREADABLE),
 }
 
 
@@ -97,6 +169,82 @@ def test_what_cannot_be_used_says_why(tmp_path, fault, gain):
     spoil(tmp_path / "1")
     with pytest.raises(Unusable, match=f"^{reason}$"):
         read_ecg(tmp_path / "1", 0)
+
+
+@pytest.mark.parametrize("gain", [200.0, 400.0])
+@pytest.mark.parametrize("checksum", [2**16, -(2**16)])
+def test_a_checksum_may_be_written_with_or_without_sign(tmp_path, gain, checksum):
+    write_ecg(tmp_path / "1", samples(), gain=gain)
+    expected = read_ecg(tmp_path / "1")
+    resign(tmp_path / "1", checksum=checksum)
+    assert np.array_equal(read_ecg(tmp_path / "1"), expected)
+
+
+@pytest.mark.parametrize("gain", [200.0, 400.0])
+def test_a_file_that_one_may_not_read_is_unusable_and_too_few_handles_are_no_fault_of_it(
+    tmp_path, monkeypatch, gain
+):
+    """Root may read everything: the system's answer is set here."""
+    write_ecg(tmp_path / "1", samples(), gain=gain)
+    opened, codes = os.open, [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE]
+
+    def denied(name, *args, **kwargs):
+        if str(name).endswith(".dat"):
+            code = codes.pop(0)
+            raise OSError(code, os.strerror(code), name)
+        return opened(name, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", denied)
+    for _ in codes[:-1]:
+        with pytest.raises(Unusable, match=ecg.NOT_READ):
+            read_ecg(tmp_path / "1")
+    with pytest.raises(OSError, match="Too many open files"):
+        read_ecg(tmp_path / "1")
+
+
+@pytest.mark.parametrize("form", ["80", "212", "24", "32"])
+def test_other_formats_are_verified_too(tmp_path, form):
+    leads, rng = list(FILE_LEADS), np.random.default_rng(0)
+    fields = {
+        "fs": 500,
+        "units": ["mV"] * 12,
+        "sig_name": leads,
+        "fmt": [form] * 12,
+        "write_dir": str(tmp_path),
+    }
+    fields |= {"adc_gain": [50.0] * 12, "baseline": [0] * 12}
+    x_TL = rng.integers(-100, 100, (5000, 12))
+    with quiet_wfdb() as wfdb:
+        wfdb.wrsamp("1", d_signal=x_TL, **fields)
+    expected = x_TL[:, [leads.index(lead) for lead in LEADS]].T / 50
+    assert np.allclose(read_ecg(tmp_path / "1"), expected, atol=1e-6)
+    data = tmp_path / "1.dat"
+    data.write_bytes(data.read_bytes()[:30000] + bytes(len(data.read_bytes()) - 30000))
+    with pytest.raises(Unusable, match=f"{ecg.ALTERED}|{ecg.NOT_MEASURED}"):
+        read_ecg(tmp_path / "1")
+
+
+def test_no_nonsense_in_a_header_is_more_than_an_unusable_record(tmp_path):
+    """Bytes of a header are exchanged and left out."""
+    write_ecg(tmp_path / "1", samples(), gain=400.0)
+    header, reasons = (tmp_path / "1.hea").read_bytes(), set()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        content = bytearray(header)
+        for _ in range(rng.integers(1, 4)):
+            place = int(rng.integers(len(content) - 30))  # of the comment not
+            content[place : place + int(rng.integers(0, 3))] = rng.choice(
+                list(b" /()x:+0129-ab\n\xe9"), 2
+            ).tobytes()[::8]
+        (tmp_path / "1.hea").write_bytes(content)
+        try:
+            x_LT = read_ecg(tmp_path / "1")
+        except Unusable as reason:
+            reasons.add(str(reason))
+        else:
+            assert x_LT.shape == (12, 5000)
+    assert len(reasons) > 4
+    assert reasons <= {*ecg.REASONS}
 
 
 def test_a_lead_that_is_missing(tmp_path):
@@ -206,11 +354,13 @@ def test_any_number_of_workers_writes_the_same_bytes(folder):
 
 def test_an_unfinished_download_is_told_from_stray_records(folder):
     _, unusable = write(folder, [[1], [2], [3]], folder / "ecg.npy")
-    message = rf"1 of 10 records lack data, such as 2 \({ecg.SHORT}\): finish the download"
-    with pytest.raises(DataError, match=message):
-        ecg.check_absent(unusable, 10, folder, Checks())
+    records = pl.DataFrame({"line": [2, 3, 4], "study_id": [1, 2, 3]})
+    path = folder / "record_list.csv"
+    message = rf"record_list.csv: 1 of 10 records that were tried cannot be used \({ecg.SHORT} 1\), such as "
+    with pytest.raises(DataError, match=message + rf"{ecg.SHORT} in line 3: download them again"):
+        ecg.check_faulty(unusable, records, 10, path, Checks())
     checks = Checks()
-    ecg.check_absent(unusable, 20, folder, checks)
+    ecg.check_faulty(unusable, records, 20, path, checks)
     assert checks.rows[0]["found"] == 0.1
 
 

@@ -277,11 +277,49 @@ def test_leads_may_lie_in_another_order(folder, prepared, tmp_path):
 def test_an_unfinished_download_stops(folder, tmp_path):
     for data in sorted(folder.glob("ecg/files/*/*/*/*.dat"))[::8]:
         data.unlink()
+    message = (
+        r"record_list.csv: 34 of 267 records that were tried cannot be used \(file missing 34\), such as "
+    )
     with pytest.raises(
-        DataError, match=r"lack data, such as files/p1000/.+ \(file missing\): finish the download"
-    ):
+        DataError, match=message + r"file missing in lines 8, .*: finish the download$"
+    ) as told:
         prepare(folder, tmp_path / "mimic")
+    assert "files/p" not in str(told.value)
     assert not (tmp_path / "mimic").exists()
+
+
+def zero_second_halves(folder, every):
+    for data in sorted(folder.glob("ecg/files/*/*/*/*.dat"))[::every]:
+        data.write_bytes(data.read_bytes()[:60_000] + bytes(60_000))
+
+
+def test_recordings_of_which_half_is_lost_are_left_out_and_counted(folder, prepared, tmp_path):
+    zero_second_halves(folder, every=40)
+    prepare(folder, tmp_path / "mimic")
+    lost = excluded(tmp_path / "mimic")["ecg records", ecg.ALTERED]
+    assert 5 <= lost <= 8
+    assert len(cohort_of(tmp_path / "mimic")) == len(cohort_of(prepared)) - lost
+    validate_source(tmp_path / "mimic", SUITES, tmp_path / "html")
+
+
+def test_recordings_of_which_half_is_lost_stop_where_they_are_many(folder, tmp_path):
+    zero_second_halves(folder, every=1)
+    message = (
+        rf"268 of 268 records that were tried cannot be used \({ecg.ALTERED} 268\), .*: download them again"
+    )
+    with pytest.raises(DataError, match=message):
+        prepare(folder, tmp_path / "mimic")
+
+
+def test_another_spelling_and_item_go_through_to_the_suites(folder, tmp_path):
+    items = {"Sodium": {"itemid": 59999, "label": "Na", "category": "chem"}}
+    change(
+        folder / "hosp" / "d_labitems.csv.gz", "itemid", "50983", itemid="59999", label="Na", category="chem"
+    )
+    change(folder / "hosp" / "labevents.csv.gz", "itemid", "50983", itemid="59999", valueuom="mmol")
+    settings = {"lab_items": items, "lab_units": {"Sodium": {"mmol": 1}}}
+    assert 59999 in prepare(folder, tmp_path / "mimic", **settings)["lab_items"]
+    validate_source(tmp_path / "mimic", SUITES, tmp_path / "html")
 
 
 def test_a_cohort_of_nobody_stops(folder, tmp_path):
@@ -327,6 +365,28 @@ def test_groups_are_drawn_and_say_nothing_of_ids():
         ({"test_subjects": 5}, "give either test_subjects or test_fraction"),
         ({"test_fraction": 0.0}, "give either test_subjects or test_fraction"),
         ({"test_fraction": 1.0}, "test_fraction is a share below 1"),
+        ({"lab_units": {"Glukose": {"mg/dL": 1}}}, "lab_units has 'Glukose'; the labs are 'Hematocrit', "),
+        ({"lab_units": {"Glucose": "mg/dl"}}, "lab_units of 'Glucose' has 'mg/dl': None; give a unit"),
+        (
+            {"lab_units": {"Glucose": {"mg/dl": 0}}},
+            "'mg/dl': 0; give a unit, as text, and the factor above 0",
+        ),
+        ({"lab_units": {"Glucose": {"mg/dl": True}}}, "'mg/dl': True; give a unit"),
+        ({"lab_units": {"Glucose": {"mg/dl": float("inf")}}}, "'mg/dl': inf; give a unit"),
+        ({"lab_units": []}, r"lab_units is \[\]: make it of type dict"),
+        (
+            {"lab_items": {"Glucose": {"unit": "g"}}},
+            "lab_items of 'Glucose' has 'unit': 'g'; it may have itemid",
+        ),
+        (
+            {"lab_items": {"Glucose": {"itemid": "1"}}},
+            "lab_items of 'Glucose' has 'itemid': '1'; it may have",
+        ),
+        ({"lab_items": {"Glucose": 50809}}, "lab_items of 'Glucose' has '50809': None; it may have"),
+        ({"lab_items": {"Glucose": {"itemid": 50983}}}, "lab_items gives two labs the itemid 50983"),
+        ({"unusual_labs": ["glucose"]}, "unusual_labs has 'glucose'; the labs are"),
+        ({"rows": {"labs": 3}}, "rows has 'labs': 3; give a number of rows of patients, admissions"),
+        ({"rows": {"labevents": "many"}}, "rows has 'labevents': 'many'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

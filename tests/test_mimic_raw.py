@@ -1,10 +1,12 @@
 """The tables of MIMIC-IV and the record list of MIMIC-IV-ECG: read whole, or refused with file and line."""
 
+import dataclasses
 import gzip
+import json
+import os
 import re
 import shutil
 
-import polars as pl
 import pytest
 
 from mimic_raw import mimic_raw, read_rows, write_rows
@@ -49,7 +51,7 @@ def refused(folder, message, settings=DEMO):
     out = folder.parent / "out" / "mimic"
     with pytest.raises(DataError, match=message):
         mimic.prepare(folder, out, settings, workers=1, progress=False)
-    assert not list(out.parent.iterdir())
+    assert not list(out.parent.glob("*"))
 
 
 def test_the_demo_is_read(whole):
@@ -127,7 +129,7 @@ def test_a_missing_column_is_named(folder, table, column):
     path = file_of(folder, table)
     rows = [{name: value for name, value in row.items() if name != column} for row in read_rows(path)]
     write_rows(path, rows)
-    refused(folder, rf"{table}.csv(.gz)? has no column {column}; it has ")
+    refused(folder, rf"{table}.csv(.gz)? has no column {column} among its \d+ columns: put the release's own")
 
 
 @pytest.mark.parametrize("table", ["patients", "admissions", "labevents", "d_labitems"])
@@ -168,21 +170,42 @@ def test_an_unpacked_table_that_ends_early_is_refused(folder):
 def test_an_id_twice_is_refused_with_its_line(folder, table, column):
     first = read_rows(file_of(folder, table))[4][column]
     change(folder, table, 9, **{column: first})
-    refused(folder, rf"{table}.csv(.gz)?, line 9: not the first row whose {column} is {first} \(1 in all\)")
+    refused(folder, rf"{table}.csv(.gz)?, line 9: {column} is '#+', not one of its own: a row before")
 
 
 @pytest.mark.parametrize(
     ("table", "values", "message"),
     [
-        ("patients", {"gender": "X"}, r"line 7: gender, F or M, is 'X'"),
-        ("patients", {"anchor_age": "17"}, r"line 7: anchor_age, 18 to 91, is 17"),
-        ("patients", {"anchor_age": "young"}, r"line 7: anchor_age is 'young'"),
-        ("patients", {"dod": "31.12.2150"}, r"line 7: dod is '31.12.2150'"),
-        ("admissions", {"subject_id": "19999999"}, r"line 7: subject_id, one of patients, is 19999999"),
-        ("admissions", {"admittime": ""}, r"line 7: admittime is None"),
-        ("admissions", {"dischtime": "2150-01-01"}, r"line 7: dischtime is '2150-01-01'"),
-        ("record_list", {"ecg_time": "noon"}, r"line 7: ecg_time is 'noon'"),
-        ("record_list", {"subject_id": "10000032"}, r"line 7: path, which subject_id and study_id give, is "),
+        (
+            "patients",
+            {"gender": "X"},
+            r"line 7: gender is 'a', not F or M \(1 in all\): mend the rows, or put",
+        ),
+        ("patients", {"anchor_age": "17"}, r"line 7: anchor_age is '##', not 18 to 91"),
+        ("patients", {"anchor_age": "young"}, r"line 7: anchor_age is 'aaaaa', not a whole number"),
+        ("patients", {"dod": "31.12.2150"}, r"line 7: dod is '##.##.####', not YYYY-MM-DD"),
+        (
+            "admissions",
+            {"subject_id": "19999999"},
+            r"line 7: subject_id is '########', not one of the table patients",
+        ),
+        ("admissions", {"admittime": ""}, r"line 7: admittime is empty, not YYYY-MM-DD HH:MM:SS"),
+        (
+            "admissions",
+            {"dischtime": "2150-01-01"},
+            r"line 7: dischtime is '####-##-##', not YYYY-MM-DD HH:MM:SS",
+        ),
+        (
+            "admissions",
+            {"admittime": "2150-01-01T10:00:00"},
+            r"line 7: admittime is '####-##-##a##:##:##', not .+: it is in ISO 8601, the release has a space",
+        ),
+        ("record_list", {"ecg_time": "noon"}, r"line 7: ecg_time is 'aaaa'"),
+        (
+            "record_list",
+            {"subject_id": "10000032"},
+            r"line 7: path is 'aaaaa/a####/a########/a#...', not the one",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_its_line(folder, table, values, message):
@@ -198,9 +221,12 @@ def test_a_lab_that_is_another_measurement_is_refused(folder, column, value):
     rows = read_rows(file_of(folder, "d_labitems"))
     line = 2 + next(i for i, row in enumerate(rows) if row["itemid"] == "50983")
     change(folder, "d_labitems", line, **{column: value})
-    refused(
-        folder, rf"d_labitems.csv.gz, line {line}: {column} of item 50983 is {value or None!r}, labs.py pins"
-    )
+    pinned = {"label": "Sodium", "fluid": "Blood", "category": "Chemistry"}[column]
+    message = f"d_labitems.csv.gz, line {line}: {column} of item 50983 is {value or None!r}, not {pinned!r}: "
+    refused(folder, re.escape(message))
+    items = {"Sodium": {column: value}}
+    refused(folder, re.escape(f"write `lab_items: {json.dumps(items)}` under scales.<scale>.prepare.mimic"))
+    raw.check_items(file_of(folder, "d_labitems"), "demo", dataclasses.replace(DEMO, lab_items=items).labs)
 
 
 def test_a_lab_that_is_unknown_is_refused(folder):
@@ -215,9 +241,161 @@ def test_a_row_with_too_many_fields_is_refused(folder):
     lines = gzip.decompress(path.read_bytes()).splitlines()
     lines[5] += b",1"
     path.write_bytes(gzip.compress(b"\n".join(lines)))
-    refused(folder, r"patients.csv.gz is truncated or damaged \(found more fields")
+    refused(folder, r"patients.csv.gz has 7 fields where the header has 6 in line 6: it was cut or changed")
 
 
-def test_no_permission_is_not_called_damage(tmp_path):
-    with pytest.raises(IsADirectoryError):
-        raw.read_table(tmp_path, {"a": pl.Int32})
+def as_link(target):
+    return lambda path: (path.unlink(), path.symlink_to(target))
+
+
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+# /proc/self/mem is a regular file that gives EIO when it is read.
+NO_FILES = {
+    "a folder": (as_folder, "is a folder: put the file itself there"),
+    "a link to nothing": (as_link("/nowhere/else"), "is a link to nothing: link it anew"),
+    "a link to itself": (lambda path: as_link(path)(path), "is a link that leads back to itself"),
+    "a pipe": (as_pipe, "is no regular file: put the file itself there"),
+    "a disk that fails": (
+        as_link("/proc/self/mem"),
+        r"cannot be read \(Input/output error\): look at its disk",
+    ),
+}
+
+
+@pytest.mark.parametrize("table", list(raw.TABLES))
+@pytest.mark.parametrize("fault", NO_FILES)
+def test_what_is_no_file_to_read_is_said_at_once(folder, table, fault):
+    path = file_of(folder, table)
+    spoil, message = NO_FILES[fault]
+    spoil(path)
+    refused(folder, f"{path.name} {message}")
+
+
+def test_a_file_that_one_may_not_read(folder, monkeypatch):
+    """Root may read everything: the system's answer is set here."""
+    path = file_of(folder, "patients")
+    opened = os.open
+
+    def denied(name, *args, **kwargs):
+        if str(name) == str(path):
+            raise PermissionError(13, "Permission denied", name)
+        return opened(name, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", denied)
+    refused(folder, r"patients.csv.gz is not yours to read: `chmod u\+r`")
+
+
+def test_a_folder_of_the_release_that_is_a_link_to_nothing(folder):
+    shutil.rmtree(folder / "hosp")
+    (folder / "hosp").symlink_to("/nowhere/else")
+    refused(folder, "raw/hosp is a link to nothing: link it anew, or mount what it leads to")
+
+
+def test_the_folder_of_recordings_is_a_file(folder):
+    (folder / "ecg" / "files").unlink()
+    (folder / "ecg" / "files").write_text("")
+    refused(folder, r"ecg/files cannot be read \(Not a directory\)")
+
+
+def rewritten(folder, table, change):
+    """The unpacked bytes of a table, changed and packed again."""
+    path = file_of(folder, table)
+    path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes())), 1))
+
+
+def with_cell(name, value, where=b"51277"):
+    """Put a value into the first row of item 51277."""
+
+    def change(content):
+        lines = content.split(b"\n")
+        place = lines[0].split(b",").index(name)
+        row = next(i for i, line in enumerate(lines) if where in line.split(b","))
+        cells = lines[row].split(b",")
+        cells[place] = value
+        lines[row] = b",".join(cells)
+        return b"\n".join(lines)
+
+    return change
+
+
+SPOILT = {
+    "latin-1": (
+        with_cell(b"valueuom", "\xb5g".encode("latin-1")),
+        r"has a byte that is no UTF-8 in line \d+: put the release's own file there, or .*iconv -f latin1",
+    ),
+    "a bound": (
+        with_cell(b"valuenum", b">500"),
+        r"has '>###' for valuenum in line \d+, .* leave valuenum empty",
+    ),
+    "pandas": (
+        with_cell(b"subject_id", b"10014729.0"),
+        r"has '########.#' for subject_id in line \d+, .* made whole numbers fractions",
+    ),
+    "a column twice": (
+        lambda content: content.replace(b",flag,", b",valuenum,", 1),
+        r"has a column more than once \(valuenum\): put",
+    ),
+    "no header": (
+        lambda content: content.split(b"\n", 1)[1],
+        "has no line of column names, such as labevent_id",
+    ),
+    "nothing": (lambda content: b"", "is empty: download it again"),
+    "text without an end": (
+        with_cell(b"valueuom", b'"mg'),
+        r"has (a field without an end|\d+ fields where the header has 16)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_each_fault_of_labevents_has_its_own_mend(folder, fault):
+    change, message = SPOILT[fault]
+    rewritten(folder, "labevents", change)
+    with pytest.raises(DataError, match=rf"labevents.csv.gz {message}") as refusal:
+        mimic.prepare(folder, folder.parent / "out" / "mimic", DEMO, workers=1, progress=False)
+    told = str(refusal.value)
+    assert "truncated or damaged" not in told
+    assert not re.search(r"1\d{7}|>500", told)  # no id, no cell
+
+
+def test_a_file_that_is_not_what_its_name_says(folder):
+    path = file_of(folder, "labevents")
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(content)
+    refused(folder, r"labevents.csv.gz is not packed, whatever its name says: name it labevents.csv$")
+    path.write_bytes(b"<!DOCTYPE html><html>Log in</html>")
+    refused(folder, r"labevents.csv.gz is a web page, .+: download it again, logged in")
+    path.rename(path.with_suffix(""))
+    path.with_suffix("").write_bytes(gzip.compress(content, 1))
+    refused(folder, r"labevents.csv is packed, whatever its name says: name it labevents.csv.gz$")
+    path.with_suffix("").write_bytes(b"")
+    refused(folder, "labevents.csv is empty: download it again")
+
+
+def test_times_in_iso_8601_stop_and_are_told_from_damage(folder):
+    when = re.compile(rb"(,\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d,)")
+    rewritten(folder, "labevents", lambda content: when.sub(rb"\1T\2", content))
+    refused(folder, r"[\d,]+ of [\d,]+ rows of the labs have no charttime written as .*ISO 8601")
+
+
+def test_a_filtered_table_may_be_said_to_be_one(folder):
+    path = file_of(folder, "labevents")
+    write_rows(path, read_rows(path)[:100_000])
+    refused(folder, r"if you filtered it, .+ say so: `rows: \{\"labevents\": 100000\}` under scales.<scale>")
+    out = folder.parent / "out" / "mimic"
+    filtered = dataclasses.replace(DEMO, rows={"labevents": 100000})
+    assert mimic.prepare(folder, out, filtered, workers=1, progress=False)["settings"]["rows"]
+    refused_rows = dataclasses.replace(DEMO, rows={"labevents": 99999})
+    with pytest.raises(
+        DataError, match="100,000 rows, by the setting `rows` it has 99,999: mend the file, or"
+    ):
+        mimic.prepare(folder, out, refused_rows, workers=1, progress=False)

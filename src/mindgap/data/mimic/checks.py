@@ -54,9 +54,10 @@ def parameters(meta: Mapping[str, Any]) -> dict[str, Any]:
 def read_table(folder: Path, name: str) -> pl.DataFrame:
     try:
         return pl.read_csv(folder / name)
-    except (FileNotFoundError, pl.exceptions.PolarsError) as error:
-        what = str(error).strip().splitlines()[0]
-        raise DataError(f"{folder / name} is missing or damaged ({what}): {mend(folder)}") from None
+    except (OSError, pl.exceptions.PolarsError) as error:  # whose own message may quote a row
+        raise DataError(
+            f"{folder / name} is missing or damaged ({type(error).__name__}): {mend(folder)}"
+        ) from None
 
 
 def cohort_table(folder: Path, meta: dict, cohort: pl.DataFrame) -> dict[str, Any]:
@@ -95,14 +96,15 @@ def splits_table(meta: dict, cohort: pl.DataFrame) -> dict[str, list]:
 
 def labs_table(folder: Path, meta: dict) -> dict[str, list]:
     """Each split's columns of bloodlabs: their pinned and their stored name and item, range, count of NaN."""
-    pinned = lab_columns(meta["settings"]["missing_flags"])
+    settings = Settings(**meta["settings"])
+    pinned = lab_columns(settings.missing_flags)
     names, items = meta["lab_columns"], meta["lab_items"]
     columns = {"split": [], "column": [], "name": [], "pinned": [], "itemid": [], "pinned_itemid": []}
     columns |= {"low": [], "high": [], "invalid": []}
     for split in SPLITS:
         x_NI = read_array(folder, f"{split}.bloodlabs.npy", meta, verify=False)
         for i in range(x_NI.shape[1]):
-            lab = LABS[i % len(LABS)]
+            lab = settings.labs[i % len(LABS)]
             row = (split, i, names[i], pinned[i], items[i % len(LABS)], lab.itemid)
             row += (
                 float(np.nanmin(x_NI[:, i])),

@@ -3,9 +3,10 @@
 Labs and ECG lie within `window_hours` of the admission, before or after, and are joined by subject and time.
 What is wrong with the files stops the extraction: a table without a column or with other rows than its
 release, an id twice, a subject unknown to patients, an ECG path that belies its ids, a lab that is another
-measurement or comes in another unit, one ECG in twenty without its data. What is wrong with a row leaves it
-out, counted by reason in flow.csv: an admission that ends before it begins or follows its patient's death, a
-value that is no number, impossible or in another unit, an ECG that is flat, incomplete or not measured.
+measurement or comes in another unit or on another scale, one ECG in twenty without its data. What is wrong
+with a row leaves it out, counted by reason in flow.csv: an admission that ends before it begins or follows
+its patient's death, a value that is no number, impossible or in another unit, an ECG that is flat,
+incomplete, not measured or not what its header was written for.
 
 Beside the arrays lie cohort.csv (whose sample is which row), ecg_unusable.csv, lab_summary.csv,
 raw_checks.csv and scaler.npz. All of it is data of patients, under the data use agreement. Recordings are
@@ -69,7 +70,7 @@ def prepare(raw: Path, out_dir: Path, settings: Settings, *, workers: int, progr
         scaler = write_arrays(folder, job, samples, x_NI, rows_N)
         samples.select(COHORT).write_csv(folder / "cohort.csv")
         pl.DataFrame(job.checks.rows).write_csv(folder / "raw_checks.csv")
-        summary(x_NI).write_csv(folder / "lab_summary.csv")
+        summary(x_NI, settings.labs).write_csv(folder / "lab_summary.csv")
         shutil.move(job.scratch / "ecg_unusable.csv", folder)
         shutil.rmtree(job.scratch)
         return describe(folder, job, samples, scaler)
@@ -79,10 +80,11 @@ def find_admissions(job: Job) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Consistent admissions with an ECG record in their window, and all records; what is small is checked
     before labevents is read."""
     files, settings, flow = job.files, job.settings, job.flow
-    check_items(files["d_labitems"], settings.release, LABS)
-    patients = read_patients(files["patients"], settings.release)
-    records = read_records(files["record_list"], settings.release)
-    admissions = read_admissions(files["admissions"], settings.release, patients)
+    release, rows = settings.release, settings.rows
+    check_items(files["d_labitems"], release, settings.labs, rows)
+    patients = read_patients(files["patients"], release, rows)
+    records = read_records(files["record_list"], release, rows)
+    admissions = read_admissions(files["admissions"], release, patients, rows)
     flow.start("subjects", "patients", len(patients))
     admissions = usable_admissions(admissions, settings.horizon_days, flow, job.checks)
     found = ecg.find_candidates(records, admissions, settings.window_hours)
@@ -105,8 +107,19 @@ def _none(what: str, settings: Settings) -> str:
 
 def add_labs(job: Job, admissions: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
     """Admissions with enough labs (n_labs) and their values (N x 50)."""
-    path, hours, release = job.files["labevents"], job.settings.window_hours, job.settings.release
-    x_NI = lab_values(path, admissions, hours, job.scratch, release=release, flow=job.flow, checks=job.checks)
+    path, hours, settings = job.files["labevents"], job.settings.window_hours, job.settings
+    x_NI = lab_values(
+        path,
+        admissions,
+        hours,
+        job.scratch,
+        release=settings.release,
+        flow=job.flow,
+        checks=job.checks,
+        labs=settings.labs,
+        unusual=settings.unusual_labs,
+        rows_of=settings.rows,
+    )
     admissions = admissions.with_columns(n_labs=np.isfinite(x_NI).sum(axis=1))
     enough = (admissions["n_labs"] >= job.settings.min_labs).to_numpy()
     if not enough.any():
@@ -142,7 +155,8 @@ def add_ecgs(
     taken = len(np.unique(taken_N[usable]))
     unusable.write_csv(job.scratch / "ecg_unusable.csv")
     ecg.fill_flow(job.flow, unusable, studies - taken - len(unusable))
-    ecg.check_absent(unusable, taken + len(unusable), job.files["record_list"].parent, job.checks)
+    tried = taken + len(unusable)
+    ecg.check_faulty(unusable, records, tried, job.files["record_list"], job.checks)
     job.flow.step("admissions", "ecg data", {_none("usable ECG", job.settings): (~usable).sum()})
     samples = admissions.with_columns(study_id=taken_N).filter(usable)
     return samples, x_NI[usable], np.flatnonzero(usable)
@@ -210,8 +224,8 @@ def describe(folder: Path, job: Job, samples: pl.DataFrame, scaler: Scaler) -> d
         "settings": asdict(settings),
         "leads": list(ecg.LEADS),
         "lab_columns": columns,
-        "lab_items": [lab.itemid for lab in LABS],
-        "lab_units": [list(lab.units) for lab in LABS],
+        "lab_items": [lab.itemid for lab in settings.labs],
+        "lab_units": [list(lab.units) for lab in settings.labs],
         "test_subjects": _subjects(samples, "test"),
         "scaler": {"n_fit": scaler.n_fit, "fit_sha256": scaler.fit_sha256},
     }

@@ -5,25 +5,37 @@ chosen by itemid: dozens of others share a label (urine pH, blood-gas glucose, d
 labevents (118 or 158 million rows, in no order) is streamed once: rows in a window go to a Parquet file, rows
 left out are counted by reason. A row belongs to an admission by subject and time, not by hadm_id: a third of
 the rows in a window have none, for the emergency department draws blood before the admission.
+
+A unit says nothing of a number that was not converted with it. So the values that are used are compared with
+the usual ones of the item, reference.csv: what the open demo of MIMIC-IV 2.2 has and the laboratory's normal
+ranges (tests/mimic_reference.py makes it).
 """
 
-from dataclasses import dataclass
-from math import inf
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
-from mindgap.data.mimic.raw import TIME, Checks, check_columns, check_rows, damage_named, read_header
+from mindgap.data.mimic.files import ORIGINAL, damage_named
+from mindgap.data.mimic.raw import TIME, Checks, check_columns, check_rows, read_header, setting
 
 HEMATOLOGY, CHEMISTRY, GAS = "Hematology", "Chemistry", "Blood Gas"
 
 
 @dataclass(frozen=True)
 class Lab:
-    """One item of d_labitems, its unit strings ("" is no unit), and the values that a patient can have."""
+    """One item of d_labitems, its unit strings ("" is no unit), and the values that a patient can have.
+
+    `factors`: what a number in a unit is multiplied by, where that is not 1. `listed`: the label in
+    d_labitems, where that is spelt in another way.
+    """
 
     itemid: int
     label: str
@@ -31,6 +43,18 @@ class Lab:
     units: tuple[str, ...]
     low: float = 0.0
     high: float = inf
+    fluid: str = "Blood"
+    listed: str | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def listed_as(self) -> str:
+        return self.label if self.listed is None else self.listed
+
+    @property
+    def unit(self) -> str:
+        """The one that its values are in."""
+        return next((unit for unit in self.units if unit), "")
 
 
 LABS = (
@@ -106,8 +130,29 @@ REASONS = (
 )
 KEPT = len(REASONS)
 OTHER_UNITS = 0.05  # more of an item: the release has changed its unit, and excluding would empty the column
-IMPOSSIBLE = 0.01
+IMPOSSIBLE = 0.01  # of all rows
+IMPOSSIBLE_OF_LAB = 0.05
+TIMELESS = 0.01
+# The values of an item that may lie below, and as many above, its usual ones, where a twentieth does in all;
+# half of them are below their median. Beyond that by more than four standard errors is no chance, with fifty
+# items looked at.
+UNUSUAL = 0.1
+STANDARD_ERRORS = 4
+FEW = 20  # rows or values that say nothing of a share
+ASKED = 10  # a unit string of fewer rows may be anything, a patient's cell too: it is counted and not told
 BATCH = 1_000_000  # rows sorted at a time: 0.3 GiB
+
+
+def adapted(
+    units: Mapping[str, Mapping[str, float]], items: Mapping[str, Mapping[str, Any]]
+) -> tuple[Lab, ...]:
+    """The labs with a release's other units, by label (factor to the pinned unit), and other items."""
+    labs = []
+    for lab in LABS:
+        item, factors = dict(items.get(lab.label, {})), dict(units.get(lab.label, {}))
+        item["listed"] = item.pop("label", None)
+        labs.append(replace(lab, **item, units=tuple(dict.fromkeys([*lab.units, *factors])), factors=factors))
+    return tuple(labs)
 
 
 def lab_values(
@@ -119,40 +164,51 @@ def lab_values(
     release: str | None,
     flow: Flow,
     checks: Checks,
+    labs: Sequence[Lab] = LABS,
+    unusual: Collection[str] = (),
+    rows_of: Mapping[str, int] | None = None,
 ) -> np.ndarray:
     """First value in each admission's window (N x 50, NaN where there is none); ties by labevent_id.
 
-    `admissions` has subject_id and admittime, and its rows are the N. Without `release` rows are not counted.
+    `admissions` has subject_id and admittime, and its rows are the N. Without `release` rows are not counted;
+    `rows_of` has the rows of a table where they are not the release's. The labels in `unusual` are not
+    compared with their usual values.
     """
     windows = admissions.select("subject_id", "admittime").with_row_index("admission")
     found = scratch / "window.parquet"
-    counts = stream_windows(path, windows, hours, found)
+    counts = stream_windows(path, windows, hours, found, labs)
     total, by_reason = counts["rows"].sum(), dict(counts.group_by("reason").agg(pl.sum("rows")).iter_rows())
     if release:
-        check_rows(path, "labevents", total, release)
-    check_units(path, counts)
+        check_rows(path, "labevents", total, release, rows_of)
+    check_units(path, counts, labs)
+    check_times(path, counts)
     x_NI, rows, pairs = first_values(found, windows)
+    for lab, x_N in zip(labs, x_NI.T, strict=True):
+        if lab.label not in unusual:
+            check_usual(path, lab, x_N[np.isfinite(x_N)])
     fill_flow(flow, total, by_reason, rows, pairs, int(np.isfinite(x_NI).sum()), hours)
     asked = total - by_reason.get(0, 0) - by_reason.get(1, 0)
     checks.share("labevents", REASONS[3], by_reason.get(3, 0), asked, OTHER_UNITS)
     checks.share("labevents", REASONS[4], by_reason.get(4, 0), asked, IMPOSSIBLE)
-    checks.add("labevents", "charttime missing or unreadable", by_reason.get(5, 0), 0)
+    checks.share("labevents", "charttime missing or unreadable", by_reason.get(5, 0), asked, TIMELESS)
     return x_NI
 
 
-def stream_windows(path: Path, windows: pl.DataFrame, hours: int, target: Path) -> pl.DataFrame:
+def stream_windows(
+    path: Path, windows: pl.DataFrame, hours: int, target: Path, labs: Sequence[Lab] = LABS
+) -> pl.DataFrame:
     """Write (admission, lab, labevent_id, charttime, value) of rows in a window; counts by unit, reason.
 
     One pass: rows to keep and counts are two sinks of one scan. 108 million rows take 0.4 GiB, as long
     as every expression streams (`replace_strict` does not, and took the whole file into memory; polars 2.1).
     """
-    rows = _labelled(_scan(path), windows["subject_id"].unique())
+    rows = _labelled(_scan(path), windows["subject_id"].unique(), labs)
     counts = rows.group_by("itemid", "unit", "reason").agg(pl.len().cast(pl.Int64).alias("rows"))
     kept = rows.filter(pl.col("reason") == KEPT).join(windows.lazy(), on="subject_id")
     kept = kept.filter((pl.col("charttime") - pl.col("admittime")).abs() <= pl.duration(hours=hours))
     columns = ("admission", "lab", "labevent_id", "charttime", "valuenum")
     sink = kept.select(columns).sink_parquet(target, lazy=True)
-    with damage_named(path):
+    with damage_named(path, KINDS):
         return pl.collect_all([sink, counts], engine="streaming")[1]
 
 
@@ -163,14 +219,19 @@ def _scan(path: Path) -> pl.LazyFrame:
     return pl.scan_csv(path, schema={name: KINDS.get(name, pl.String) for name in header}).select(*KINDS)
 
 
-def _labelled(rows: pl.LazyFrame, subjects: pl.Series) -> pl.LazyFrame:
+def _labelled(rows: pl.LazyFrame, subjects: pl.Series, labs: Sequence[Lab]) -> pl.LazyFrame:
     """Each row with its reason, a place in REASONS or KEPT; itemid is null where it is none of the labs."""
     pinned = pl.LazyFrame(
-        [(i, lab.itemid, unit, lab.low, lab.high) for i, lab in enumerate(LABS) for unit in lab.units],
+        [
+            (i, lab.itemid, unit, float(lab.factors.get(unit, 1)), lab.low, lab.high)
+            for i, lab in enumerate(labs)
+            for unit in lab.units
+        ],
         schema={
             "lab": pl.UInt8,
             "itemid": pl.Int32,
             "unit": pl.String,
+            "factor": pl.Float64,
             "low": pl.Float64,
             "high": pl.Float64,
         },
@@ -178,11 +239,12 @@ def _labelled(rows: pl.LazyFrame, subjects: pl.Series) -> pl.LazyFrame:
     )
     known = pl.LazyFrame({"subject_id": subjects, "known": True})
     rows = rows.with_columns(
-        itemid=pl.when(pl.col("itemid").is_in([lab.itemid for lab in LABS])).then("itemid"),
+        itemid=pl.when(pl.col("itemid").is_in([lab.itemid for lab in labs])).then("itemid"),
         unit=pl.col("valueuom").fill_null("").str.strip_chars(),
         charttime=pl.col("charttime").str.strptime(pl.Datetime("us"), TIME, strict=False),
     )
     rows = rows.join(known, on="subject_id", how="left").join(pinned, on=["itemid", "unit"], how="left")
+    rows = rows.with_columns(valuenum=pl.col("valuenum") * pl.col("factor").fill_null(1))
     value = pl.col("valuenum")
     faults = (
         pl.col("itemid").is_null(),
@@ -198,18 +260,89 @@ def _labelled(rows: pl.LazyFrame, subjects: pl.Series) -> pl.LazyFrame:
     return rows.with_columns(reason=reason.cast(pl.UInt8))
 
 
-def check_units(path: Path, counts: pl.DataFrame) -> None:
-    """Stop where an item has come in another unit than the pinned ones, not in a stray row."""
-    for lab in LABS:
+def check_units(path: Path, counts: pl.DataFrame, labs: Sequence[Lab] = LABS) -> None:
+    """Stop where an item has come in another unit than the pinned ones, or with values that cannot be in
+    them, not in a stray row."""
+    for lab in labs:
         asked = counts.filter((pl.col("itemid") == lab.itemid) & (pl.col("reason") > 2))
-        other = asked.filter(pl.col("reason") == 3)
-        if other["rows"].sum() > OTHER_UNITS * asked["rows"].sum():
-            units = ", ".join(f"{unit!r} {n:,}" for unit, n in other.select("unit", "rows").iter_rows())
+        total, other = asked["rows"].sum(), asked.filter(pl.col("reason") == 3)
+        if other["rows"].sum() > OTHER_UNITS * total:
+            raise DataError(f"{path}: {lab.label} (item {lab.itemid}) {_units_of(lab, other, total)}")
+        wrong = asked.filter(pl.col("reason") == 4)["rows"].sum()
+        if total >= FEW and wrong > IMPOSSIBLE_OF_LAB * total:
             raise DataError(
-                f"{path}: {lab.label} (item {lab.itemid}) has rows in another unit: {units} of "
-                f"{asked['rows'].sum():,}; labs.py pins {' or '.join(map(repr, lab.units))}: add a unit "
-                "there if its scale is the same"
+                f"{path}: {wrong:,} of {total:,} values of {lab.label} (item {lab.itemid}) lie outside "
+                f"{lab.low:g} to {lab.high:g} {lab.unit}, which no patient has: {_conversion(lab)}, "
+                f"or {ORIGINAL}"
             )
+
+
+def _units_of(lab: Lab, other: pl.DataFrame, total: int) -> str:
+    told = other.filter(pl.col("rows") >= ASKED).sort("rows", "unit", descending=[True, False])
+    units = ", ".join(f"{unit!r} {n:,}" for unit, n in told.select("unit", "rows").iter_rows())
+    rare = other["rows"].sum() - told["rows"].sum()
+    units = ", ".join([units] * bool(units) + [f"{rare:,} in units of fewer than {ASKED} rows"] * bool(rare))
+    aliases = setting(lab_units={lab.label: dict.fromkeys(told["unit"], 1) or {"THE UNIT": 1}})
+    pinned = " or ".join(repr(unit) for unit in lab.units)
+    return (
+        f"has rows in another unit: {units} of {total:,}, expected is {pinned}. If its scale is the same, "
+        f"write {aliases}; if not, the factor that makes {lab.unit or 'the expected unit'} of it instead of 1"
+    )
+
+
+def _conversion(lab: Lab) -> str:
+    """How to say that numbers are on another scale than their unit says."""
+    factor, unit = setting(lab_units={lab.label: {lab.unit: "FACTOR"}}), lab.unit or "the usual numbers"
+    return f"if they are in another unit, write {factor}, with the factor that makes {unit} of them"
+
+
+def check_times(path: Path, counts: pl.DataFrame) -> None:
+    """Stop where more than stray rows of the labs have no time that can be read."""
+    asked = counts.filter(pl.col("reason") > 2)["rows"].sum()
+    wrong = counts.filter(pl.col("reason") == REASONS.index("no time"))["rows"].sum()
+    if asked >= FEW and wrong > TIMELESS * asked:
+        raise DataError(
+            f"{path}: {wrong:,} of {asked:,} rows of the labs have no charttime written as YYYY-MM-DD "
+            f"HH:MM:SS (ISO 8601 has a T for the space): write the column so, or {ORIGINAL}"
+        )
+
+
+@functools.cache
+def usual_values() -> dict[int, dict[str, float]]:
+    """By the pinned itemid: low and high, the usual values; median_low and median_high, of their sizes."""
+    rows = pl.read_csv(Path(__file__).with_name("reference.csv")).iter_rows(named=True)
+    return {row["itemid"]: row for row in rows}
+
+
+def check_usual(path: Path, lab: Lab, x_N: np.ndarray) -> None:
+    """Stop where the values of a lab, or more than a tenth of them, are on another scale than usual."""
+    pinned = next(one.itemid for one in LABS if one.label == lab.label)
+    usual, size_N, unit = usual_values()[pinned], np.abs(x_N), f" {lab.unit}".rstrip()
+    name, mend = f"{lab.label} (item {lab.itemid})", _unusual_mend(lab)
+    low, high = usual["median_low"], usual["median_high"]
+    if exceeds(size_N < low, 0.5) or exceeds(size_N > high, 0.5):
+        size = "median size" if usual["low"] < 0 else "median"
+        raise DataError(
+            f"{path}: the {size} of {name} is {np.median(size_N):.3g}{unit} in {len(x_N):,} admissions, "
+            f"usual is {low:g} to {high:g}: {mend}"
+        )
+    low, high = usual["low"], usual["high"]
+    for wrong_N, beyond in ((x_N < low, f"below {low:g}"), (x_N > high, f"above {high:g}")):
+        if exceeds(wrong_N, UNUSUAL):
+            raise DataError(
+                f"{path}: {wrong_N.mean():.0%} of {len(x_N):,} values of {name} are {beyond}{unit}, usual is "
+                f"3%: some rows may be in another unit than they say: convert those in the file; {mend}"
+            )
+
+
+def _unusual_mend(lab: Lab) -> str:
+    return f"{_conversion(lab)}; if they are right, write {setting(unusual_labs=[lab.label])}"
+
+
+def exceeds(wrong_N: np.ndarray, share: float) -> bool:
+    """Whether more than a share is wrong, by more than chance."""
+    n = len(wrong_N)
+    return n >= FEW and wrong_N.mean() > share + STANDARD_ERRORS * sqrt(share * (1 - share) / n)
 
 
 def first_values(path: Path, windows: pl.DataFrame) -> tuple[np.ndarray, int, int]:
@@ -230,20 +363,20 @@ def first_values(path: Path, windows: pl.DataFrame) -> tuple[np.ndarray, int, in
     return x_NI, rows, pairs
 
 
-def summary(x_NI: np.ndarray) -> pl.DataFrame:
+def summary(x_NI: np.ndarray, labs: Sequence[Lab] = LABS) -> pl.DataFrame:
     """Each lab's values before scaling beside what they may be; null: no bound, or no value."""
     seen = [x_N[np.isfinite(x_N)] for x_N in x_NI.T]
     return pl.DataFrame(
         {
-            "itemid": [lab.itemid for lab in LABS],
-            "label": [lab.label for lab in LABS],
-            "unit": [" or ".join(unit for unit in lab.units if unit) for lab in LABS],
+            "itemid": [lab.itemid for lab in labs],
+            "label": [lab.label for lab in labs],
+            "unit": [" or ".join(unit for unit in lab.units if unit) for lab in labs],
             "values": [len(x_N) for x_N in seen],
-            "low": [lab.low for lab in LABS],
+            "low": [lab.low for lab in labs],
             "minimum": [x_N.min() if len(x_N) else None for x_N in seen],
             "median": [np.median(x_N) if len(x_N) else None for x_N in seen],
             "maximum": [x_N.max() if len(x_N) else None for x_N in seen],
-            "high": [None if lab.high == inf else lab.high for lab in LABS],
+            "high": [None if lab.high == inf else lab.high for lab in labs],
         },
         strict=False,
     )

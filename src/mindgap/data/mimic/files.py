@@ -1,0 +1,210 @@
+"""Files of the releases as a disk has them: which cannot be read, and what is wrong with a table.
+
+What a message says may end up in anyone's log. So no cell of a patient and no path with an id is in one: a
+row is named by file and line, a cell by its form (`form_of`).
+"""
+
+import csv
+import errno
+import gzip
+import io
+import os
+import re
+import stat
+import traceback
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import polars as pl
+
+from mindgap.data.errors import DataError
+from mindgap.errors import MindGapError
+
+# Not of a file but of the machine: nothing is wrong with what was to be read.
+OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+MENDS = {
+    errno.ENOENT: "is a link to nothing: link it anew, or mount what it leads to",
+    errno.ELOOP: "is a link that leads back to itself: link it anew",
+    errno.EISDIR: "is a folder: put the file itself there",
+    errno.EINVAL: "is no regular file: put the file itself there",
+    errno.EACCES: "is not yours to read: `chmod u+r`, or ask who owns it",
+}
+PARSE_ERRORS = (EOFError, OSError, zlib.error, UnicodeDecodeError, csv.Error, pl.exceptions.PolarsError)
+FORM_LENGTH = 24
+GZIP = b"\x1f\x8b"
+ORIGINAL = "put the release's own file there"
+
+
+def form_of(cell: str | None) -> str:
+    """What a cell looks like, without what it says: each digit is a #, each letter an a."""
+    if not cell:
+        return "empty"
+    form = re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "#", cell[:FORM_LENGTH]))
+    return repr(form + "..." * (len(cell) > FORM_LENGTH))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened to be read; OSError for all else, at once: a pipe would wait for its writer."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code), str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def open_table(path: Path) -> BinaryIO:
+    """The unpacked bytes of a table."""
+    open_regular(path).close()
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def is_there(path: Path) -> bool:
+    """Whether something lies there; DataError if it is no file that can be read."""
+    place = path.parent
+    try:
+        for place in (path.parent, path):
+            if place.is_symlink():
+                place.stat()
+        if not os.path.lexists(path):
+            return False
+        with open_regular(path) as file:
+            file.read(1)
+    except OSError as error:
+        raise unreadable(place, error) from None
+    return True
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What hinders the reading of a file, and the mend."""
+    other = f"cannot be read ({error.strerror or error}): look at its disk or share, or copy it again"
+    return DataError(f"{path} {MENDS.get(error.errno, other)}")
+
+
+@contextmanager
+def damage_named(path: Path, kinds: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """An error of reading a table becomes a DataError that says what is wrong with the file, and where.
+
+    polars, too, verifies length and checksum of a .gz (2.1); its own messages quote cells.
+    """
+    try:
+        yield
+    except PARSE_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in OF_MACHINE:
+            raise
+        try:
+            found = fault_of(path, kinds or {})
+        except OSError as trouble:
+            raise unreadable(path, trouble) from None
+        if not found:
+            said = f" ({error})" if isinstance(error, OSError) else ""  # of the system: no cell is in it
+            found = f"cannot be read as a table: {type(error).__name__}{said}: {ORIGINAL}"
+        raise DataError(f"{path} {found}") from None
+
+
+def fault_of(path: Path, kinds: Mapping[str, Any]) -> str:
+    """What is wrong with a table, found line by line, and its mend; empty where nothing is."""
+    with open_regular(path) as file:
+        head = file.read(512)
+    if not head:
+        return "is empty: download it again"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page, as a download without a login gives: download it again, logged in"
+    if head.startswith(GZIP) and path.suffix != ".gz":
+        return f"is packed, whatever its name says: name it {path.name}.gz"
+    if path.suffix == ".gz" and not head.startswith(GZIP):
+        return f"is not packed, whatever its name says: name it {path.stem}"
+    line = 0
+    try:
+        for line, text in _texts(path):
+            if text is None:
+                return (
+                    f"has a byte that is no UTF-8 in line {line}: {ORIGINAL}, or change its encoding with "
+                    f"`iconv -f latin1 -t utf-8` if that is what it has"
+                )
+        return _fault_of_rows(path, kinds)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        where = f"the .gz breaks off or is altered after line {line:,}; {type(error).__name__}"
+        return f"is truncated or damaged ({where}): download it again"
+
+
+def _texts(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Lines with their numbers, None for one that is no UTF-8."""
+    with open_table(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode()
+            except UnicodeDecodeError:
+                yield number, None
+
+
+def _fault_of_rows(path: Path, kinds: Mapping[str, Any]) -> str:
+    with io.TextIOWrapper(open_table(path), encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        numbers = {name: kind for name, kind in kinds.items() if name in header and kind in NUMBERS}
+        places = [(header.index(name), name, *NUMBERS[kind]) for name, kind in numbers.items()]
+        try:
+            for row in rows:
+                if len(row) != len(header):
+                    found = f"{len(row)} fields where the header has {len(header)}"
+                    return f"has {found} in line {rows.line_num}: it was cut or changed: {ORIGINAL}"
+                for place, name, parse, wanted in places:
+                    if row[place] and not parse(row[place]):
+                        return _not_a_number(rows.line_num, name, row[place], wanted)
+        except csv.Error:
+            return f"has a field without an end, or bytes of no text, in line {rows.line_num}: {ORIGINAL}"
+    return ""
+
+
+def _not_a_number(line: int, name: str, cell: str, wanted: str) -> str:
+    found = f"has {form_of(cell)} for {name} in line {line}, where {wanted} belongs"
+    if re.fullmatch(r"\d+\.0*", cell):
+        return f"{found}: a program wrote it anew and made whole numbers fractions: {ORIGINAL}"
+    if name == "valuenum":
+        return f"{found}: text belongs in the column value, so leave valuenum empty there, or {ORIGINAL}"
+    return f"{found}: mend the row, or {ORIGINAL}"
+
+
+def _is_whole(cell: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+", cell) is not None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return cell == cell.strip() and float(cell) is not None
+    except ValueError:
+        return False
+
+
+NUMBERS = {
+    pl.Int32: (_is_whole, "a whole number"),
+    pl.Int64: (_is_whole, "a whole number"),
+    pl.Float64: (_is_number, "a number or nothing"),
+}
+
+
+@contextmanager
+def kept_private(log: Path) -> Iterator[None]:
+    """What goes wrong unforeseen is told without its message, which may quote a patient's data; the whole of
+    it goes to `log`, which only its owner may read."""
+    try:
+        yield
+    except MindGapError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_MACHINE:
+            raise
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(traceback.format_exc())
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+        raise DataError(
+            f"{what}: its words may quote a patient's data and are in {log} alone, which neither git nor DVC "
+            f"takes; look there"
+        ) from None
