@@ -12,7 +12,7 @@ from mindgap.report.names import CONTROLS
 
 # A module may import what stands before its own layer, and its own.
 LAYERS = [
-    ["errors", "rng", "progress", "minilm"],
+    ["errors", "rng", "progress", "minilm", "settings"],
     ["data", "machine", "gpu"],
     ["params"],
     ["augment", "models", "resized_crop"],

@@ -1,13 +1,24 @@
+import contextlib
 import copy
+import random
+import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 
-from mindgap.params import Params, ParamsError, check_params, load_params
+from mindgap.errors import MindGapError, ParamsError
+from mindgap.params import Params, as_block, check_params, load_params, read_mapping
+from mindgap.plan import summary_line
+from mindgap.query import METHODS
+from mindgap.query.contract import Method
+from mindgap.settings import checked, defaults
 
 ROOT = Path(__file__).parents[1]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
+RECIPE = RAW["scales"]["tiny"]["recipe"]["missing"]["all"]
 
 
 @pytest.fixture
@@ -26,7 +37,7 @@ def load(tmp_path):
             else:
                 block[last] = value
         path = tmp_path / "params.yaml"
-        path.write_text(text or yaml.safe_dump(raw))
+        path.write_text(yaml.safe_dump(raw) if text is None else text)
         return load_params(path)
 
     return make
@@ -67,13 +78,46 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
         ({"scales.tiny.model.head_dropout": 0.0}, r"'bald' needs dropout .*head_dropout"),
         ({"scales.tiny.recipe.missing.all.augmentation": "basik"}, r"recipe\.missing: unknown 'basik'"),
         ({"scales.tiny.render.color_jitter": 0.2}, r"color_jitter"),
-        ({"scales.tiny.model.encoder.tokens": {"name": "bag", "widht": 3}}, r"encoder\.tokens: .*widht"),
+        ({"scales.tiny.model.encoder.tokens": {"name": "bag", "widht": 3}}, r"\.widht is unknown; known"),
         ({"scales.tiny.model.encoder.scent": {"name": "nose"}}, r"encoder: unknown 'scent'; known .*signal"),
-        ({"scales.tiny.prepare.share.canonical": "yes"}, r"prepare\.share: canonical"),
+        ({"scales.tiny.prepare.share.canonical": "yes"}, r"prepare\.share\.canonical: .*true or false"),
         ({"scales.tiny.prepare.mimic.release": "3.0"}, r"prepare\.mimic: release is '3\.0'; known: "),
         ({"dataset": ["mimic"]}, r"'mimic' is credentialed .*`dvc repro` in data/mimic"),
         ({"published": ["share"]}, r"published: 'share' is open"),
         ({"scales.tiny.prepare.missing.absence": {"scarce": 0.9}}, r"prepare\.missing: absence.*scarce"),
+        ({"scales.tiny.training.warmup_epochs": 1e9}, r"warmup_epochs is 1e\+09, .* has 12 epochs"),
+        ({"scales.tiny.training.warmup_epochs": 12}, r"warmup_epochs is 12, .*lower warmup_epochs"),
+        ({"scales.tiny.model.min_present": 33}, r"model\.min_present is 33, .*batch_size of 32"),
+        (
+            {"scales.tiny.model.min_present": 21, "scales.tiny.training.min_samples_per_epoch": 0},
+            r"model\.min_present is 21, .*budget\.missing\.low has 20 samples",
+        ),
+        ({"scales.tiny.recipe.missing.all.batch_size": 1}, r"all\.batch_size: .*equal to 2 \(given: 1\)"),
+        ({"scales.tiny.recipe.missing.all.epochs": 10**15}, r"all\.epochs: .*equal to 100000 \(given: 1"),
+        ({"scales.tiny.recipe.missing.all.learning_rate": float("inf")}, r"learning_rate: .*\(given: inf\)"),
+        ({"scales.tiny.recipe.missing.all.weight_decay": float("nan")}, r"weight_decay: .*\(given: nan\)"),
+        ({"scales.tiny.recipe.missing.all.learning_rate": 1e300}, r"learning_rate: .*\(given: 1e\+300\)"),
+        ({"scales.tiny.recipe.mising": {}}, r"recipe: unknown 'mising'; known"),
+        ({"scales.tiny.recipe.missing.lo": RECIPE}, r"recipe\.missing: unknown 'lo'; known"),
+        ({"scales.tiny.render.train_size": 10**13}, r"render\.train_size: .*equal to 10000000"),
+        ({"scales.tiny.render.image_size": 10**13}, r"render\.image_size: .*equal to 512"),
+        ({"scales.tiny.budget.missing.low.acquisition": 10**13}, r"low\.acquisition: .*equal to 10000000"),
+        ({"scales.tiny.prepare.missing.absence": {"rare": 1.0}}, r"absence\.rare: .*less than 1"),
+        ({"scales.tiny.prepare.missing.absence": 1}, r"prepare\.missing\.absence: .*\(given: 1\)"),
+        ({"scales.tiny.prepare.share.train_size": "all"}, r"prepare\.share\.train_size: .*\(given: 'all'\)"),
+        ({"scales.tiny.prepare.food101.side": 3}, r"food101\.side is unknown; known: text_source"),
+        ({"scales.tiny.model.encoder.image": {"name": ["tiny"]}}, r"image\.name: unknown \['tiny'\]"),
+        ({"scales.tiny.model.encoder.image": {"name": "tiny", "widths": [0]}}, r"widths\.0: .*given: 0"),
+        ({"scales.tiny.model.encoder.image": {"name": "tiny", "widths": []}}, r"image\.widths: .*at least 1"),
+        ({"scales.tiny.model.encoder.tokens.vocabulary": 500}, r"tokens\.vocabulary: .*30522"),
+        ({"scales": 5}, r"scales: .*\(given: 5\)"),
+        ({"regime": ["../../evil"]}, r"regime\.0: .*letters, digits and _ only"),
+        ({"scales.tiny.budget.missing": {"/x": {}}}, r"budget\.missing\./x: .*letters, digits and _ only"),
+        ({"seeds": [-1]}, r"seeds\.0: .*equal to 0 \(given: -1\)"),
+        ({"seeds": [2**32]}, r"seeds\.0: .*less than 4294967296"),
+        ({"query_settings.bald": {"passes": 0}}, r"query_settings\.bald\.passes: .*\(given: 0\)"),
+        ({"query_settings.grace_r": {"gamma": float("inf")}}, r"grace_r\.gamma: .*\(given: inf\)"),
+        ({"query_settings.bald": 5}, r"query_settings\.bald: .*\(given: 5\)"),
         (
             {"scales.tiny.render.train_size": 200},
             r"scales\.tiny\.budget\.\w+\.low needs \d+ training samples .*render\.train_size is 200",
@@ -85,16 +129,162 @@ def test_what_cannot_be_run_is_refused_with_key_and_mend(load, changes, message)
         check_params(load(changes))
 
 
-def test_a_key_given_twice_is_refused(load):
-    with pytest.raises(ParamsError, match="'scale' is given twice"):
-        load(text="scale: tiny\nscale: paper\n")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"params\.yaml is empty instead of parameters: `git checkout"),
+        ("- a\n- b\n", r"params\.yaml holds a list instead of parameters"),
+        ("scale: [tiny", r"params\.yaml is not valid YAML"),
+        ("scale: tiny\nscale: paper\n", r"key 'scale' is given twice.*line 1"),
+        ("? [a, b]\n: 1\n", r"key \['a', 'b'\] is no text: put quotes.*line 1"),
+        ("5: tiny\n", r"key 5 is no text"),
+        ("scale: &a tiny\nregime: [*a]\n", r"\*a is an alias: write out what it stands for.*line 2"),
+        ("scale: !!int x\n", r"is not valid YAML"),
+        ("scale: !!python/object:os.system x\n", r"is not valid YAML"),
+        ("scale: " + "[" * 5000, r"is not valid YAML"),
+        ("seeds: [1:30]\n", r"seeds\.0: .*integer \(given: '1:30'\); write a decimal whole number"),
+        ("seeds: [0o17]\n", r"seeds\.0: .*\(given: '0o17'\)"),
+        ("seeds: [017]\n", r"seeds\.0: .*\(given: '017'\)"),
+        ("seeds: [1_000]\n", r"seeds\.0: .*\(given: '1_000'\)"),
+        ("seeds: [2024-01-01]\n", r"seeds\.0: .*\(given: '2024-01-01'\)"),
+        ("query: [yes, true]\n", r"query\.1: .*valid string \(given: True\); put quotes"),
+    ],
+)
+def test_a_file_that_is_no_file_of_parameters_is_named(load, text, message):
+    with pytest.raises(ParamsError, match=message):
+        load(text=text)
 
 
-def test_a_file_that_is_no_yaml_or_not_there_is_named(load, tmp_path):
-    with pytest.raises(ParamsError, match=r"params\.yaml is not valid YAML"):
-        load(text="scale: [tiny")
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ParamsError, match=r"nowhere\.yaml is not here"):
         load_params(tmp_path / "nowhere.yaml")
+    with pytest.raises(ParamsError, match=r"cannot be read: Is a directory"):
+        load_params(tmp_path)
+    (tmp_path / "params.yaml").write_bytes(b"scale: \xff\n")
+    with pytest.raises(ParamsError, match=r"params\.yaml: byte 7 is not UTF-8"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_numbers_are_read_as_dvc_reads_and_writes_them(tmp_path):
+    """DVC writes `-S key=0.00001` as 1e-05, which YAML 1.1 takes for text."""
+    text = "a: [1e-05, 5.0e-4, -3, .5, true, no, ~, 1., .inf, 1e3]\n"
+    (tmp_path / "x.yaml").write_text(text)
+    assert read_mapping(tmp_path / "x.yaml") == YAML(typ="safe").load(text)
+
+
+class Plugin:
+    """A plug-in with every kind of setting."""
+
+    def __init__(
+        self,
+        shape,
+        *,
+        must: int,
+        k: int | None = None,
+        pair: tuple[float, float] = (0.5, 0.5),
+        kind: Literal["a", "b"] = "a",
+        plain=0.1,
+        named: "str" = "x",
+    ):
+        pass
+
+
+def test_the_settings_of_a_plug_in_are_what_its_annotations_say():
+    assert defaults(Plugin, 1) == {"k": None, "pair": (0.5, 0.5), "kind": "a", "plain": 0.1, "named": "x"}
+    given = {"must": 1, "k": 5, "pair": [1, 0.25], "kind": "b", "plain": 3, "named": "y"}
+    assert checked("here", Plugin, 1, given) == given | {"pair": (1.0, 0.25), "plain": 3.0}
+    assert checked("here", Plugin, 1, {"must": 1, "k": None}) == {"must": 1, "k": None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"here\.must: missing; it has no default"),
+        ({"must": 1, "k": 0.5}, r"here\.k: .*integer \(given: 0\.5\)"),
+        ({"must": 1, "pair": [1]}, r"here\.pair\.1: missing"),
+        ({"must": 1, "kind": "c"}, r"here\.kind: Input should be 'a' or 'b' \(given: 'c'\)"),
+        ({"must": 1, "plain": "0.1"}, r"here\.plain: .*\(given: '0\.1'\)"),
+        ({"must": 1, "shape": 3}, r"here\.shape is unknown; known: must, k, pair"),
+        ({"must": 1, "plain": float("inf")}, r"here\.plain: .*\(given: inf\)"),
+    ],
+)
+def test_a_setting_that_a_plug_in_cannot_take_is_refused(settings, message):
+    with pytest.raises(ParamsError, match=message):
+        checked("here", Plugin, 1, settings)
+
+
+def test_a_method_that_needs_a_setting_is_refused_before_any_compute(load, monkeypatch):
+    def needy(view, n, *, weights: tuple[float, float], k: int | None = None):
+        raise AssertionError("called")
+
+    monkeypatch.setitem(METHODS, "needy", Method(needy))
+    with pytest.raises(ParamsError, match=r"query_settings\.needy\.weights: missing; it has no default"):
+        check_params(load({"query": ["needy"]}))
+    check_params(load({"query": ["needy"], "query_settings": {"needy": {"weights": [0, 1], "k": None}}}))
+
+
+BAD = (
+    None, True, -1, 0, 1, 10**15, 10**300, -(10**9), 0.5, 1e300, 5e-324, float("inf"), float("nan"), "", "x",
+    "../../evil", "1:30", "yes", "\ud800", "a" * 10_000, [], [[]], [None], ["x"], [0, 0], {}, {"x": {}},
+    {"name": 3}, [1] * 5000,
+)  # fmt: skip
+
+
+def mutated(rng: random.Random) -> tuple[dict, list[str]]:
+    """The shipped parameters with one to three faults; and the keys of which one has to be named."""
+    raw, touched = copy.deepcopy(RAW), []
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        block, path = raw, []
+        while isinstance(block, dict) and block and (not path or rng.random() < 0.8):
+            parent, key = block, rng.choice(list(block))
+            block, path = block[key], [*path, key]
+        kind = rng.choice(("value", "value", "value", "delete", "rename", "add"))
+        if kind in ("delete", "rename"):
+            block = parent.pop(key)
+        new = {"value": key, "rename": key + "x", "add": "zzz"}.get(kind)
+        if new:
+            parent[new] = copy.deepcopy(block if kind == "rename" else rng.choice(BAD))
+        touched += [*path[-2:], new or key]
+    return raw, touched
+
+
+def refusal(raw: dict) -> str:
+    try:
+        params = as_block(raw, Params, Path("params.yaml"))
+        check_params(params)
+        summary_line(params)
+    except MindGapError as error:
+        return str(error)
+    return ""
+
+
+def test_any_fault_is_refused_by_a_message_that_names_the_key_in_bounded_time():
+    rng, refused = random.Random(15), 0
+    for _ in range(500):
+        raw, touched = mutated(rng)
+        begin = time.perf_counter()
+        message = refusal(raw)
+        assert time.perf_counter() - begin < 2, touched
+        if message:
+            refused += 1
+            assert any(key in message for key in touched) or "no Unicode" in message, (touched, message)
+            assert max(map(len, message.splitlines())) < 1000, touched
+    assert refused > 300
+
+
+def test_any_text_is_read_or_refused(tmp_path):
+    rng, shipped = random.Random(7), (ROOT / "params.yaml").read_bytes()[:2500]
+    path = tmp_path / "params.yaml"
+    for _ in range(60):
+        text = bytearray(shipped)
+        for _ in range(rng.randint(1, 6)):
+            at = rng.randrange(len(text))
+            text[at : at + rng.randint(0, 3)] = rng.choice(
+                (b"\xff", b"&a ", b"*a", b"!!", b"[", b"}", b"\n", b"\0")
+            )
+        path.write_bytes(text)
+        with contextlib.suppress(ParamsError):
+            load_params(path)
 
 
 def test_paper_scale_is_tables_5_and_6():

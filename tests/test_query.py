@@ -20,6 +20,7 @@ from mindgap.query.grace_r import easiness, rank01
 from mindgap.query.kernels import k_means_pp
 from mindgap.query.resident import ResidentDraws, ResidentProducts
 from mindgap.query.select import check_settings, hyperparameters, lookup, select
+from mindgap.settings import SettingsError
 
 CLASSES = 4
 
@@ -152,7 +153,7 @@ def test_settings_are_the_keyword_arguments():
     assert hyperparameters("bald") == {"passes": 50}
     assert hyperparameters("random") == {}
     check_settings("bald", {"passes": 10})
-    check_settings("grace_r", {"gamma": 1})
+    assert check_settings("grace_r", {"gamma": 1}) == {"gamma": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -160,13 +161,19 @@ def test_settings_are_the_keyword_arguments():
     [
         ("bald", {"pases": 3}, r"query_settings.bald.pases is unknown; known: passes"),
         ("random", {"k": 3}, r"query_settings.random.k is unknown; known: none"),
-        ("bald", {"passes": "3"}, r"query_settings.bald.passes is '3', a str; give a int"),
-        ("bald", {"passes": True}, r"query_settings.bald.passes is True, a bool"),
-        ("grace_r", {"gamma": None}, r"query_settings.grace_r.gamma is None"),
+        (
+            "bald",
+            {"passes": "3"},
+            r"bald.passes: Input should be a valid integer \(given: '3'\); write a decimal",
+        ),
+        ("bald", {"passes": True}, r"query_settings.bald.passes: .*integer \(given: True\)"),
+        ("grace_r", {"gamma": None}, r"query_settings.grace_r.gamma: .*given: None"),
+        ("bald", {"passes": 0}, r"passes: Input should be greater than or equal to 2 \(given: 0\)"),
+        ("grace_r", {"gamma": float("nan")}, r"gamma: Input should be .*given: nan"),
     ],
 )
 def test_wrong_settings_are_named(name, settings, message):
-    with pytest.raises(QueryError, match=message):
+    with pytest.raises(SettingsError, match=message):
         check_settings(name, settings)
 
 

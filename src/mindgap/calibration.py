@@ -30,7 +30,7 @@ from mindgap.gpu import MOST_RECORDINGS, RECORD_AT
 from mindgap.jobs import set_up
 from mindgap.layout import Layout
 from mindgap.loop import model_spec
-from mindgap.mitigations import MITIGATIONS, Mitigation
+from mindgap.mitigations import Mitigation, make_mitigation
 from mindgap.models.network import STORED, ModelSpec, build_model, place
 from mindgap.params import Setting
 from mindgap.plan import Line, Looks, Memory, Speed
@@ -88,7 +88,7 @@ class Calibration:
         steps = self._steps.setdefault(model, {})
         if name not in steps:
             known = next(iter(steps.values()), None)
-            steps[name] = self._step(self._bench_of(layout, setting), MITIGATIONS[name](**settings), known)
+            steps[name] = self._step(self._bench_of(layout, setting), make_mitigation(name, settings), known)
         if data not in self._passes:
             self._passes[data] = self._bench_of(layout, setting).passes(self.seconds / 2)
         return Speed(self.start, steps[name], *self._passes[data])
@@ -104,7 +104,7 @@ class Calibration:
         self, layout: Layout, setting: Setting, name: str, settings: Mapping[str, Any], kind: str
     ) -> Memory:
         """What a mitigation's run holds on a kind of device, at most where the number of rows varies."""
-        bench, mitigation = self._bench_of(layout, setting), MITIGATIONS[name](**settings)
+        bench, mitigation = self._bench_of(layout, setting), make_mitigation(name, settings)
         key = (kind, name, *_data(layout), *_training(setting))
         if key not in self._held:
             self._held[key] = bench.holds(mitigation, kind)

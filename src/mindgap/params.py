@@ -3,41 +3,43 @@
 Unknown keys, wrong types and impossible combinations are `ParamsError`s that name the key and the mend.
 """
 
-import inspect
+import json
+import re
+import reprlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mindgap.errors import MindGapError
+from mindgap.errors import ParamsError
+from mindgap.settings import Rate, Width, checked, explain
 
-
-class ParamsError(MindGapError):
-    """Something in params.yaml cannot be run."""
+# Bounds beyond which nothing could be computed, or no model would learn.
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Layers = Annotated[int, Field(ge=1, le=64)]
+LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
+WeightDecay = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# Becomes part of file names, where "-" stands between names.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 
 
 class Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Budget(Block):
     """How many labels: `initial`, then `rounds` - 1 times `acquisition`; `validation` is set aside first."""
 
-    initial: int = Field(ge=1)
-    validation: int = Field(ge=1)
-    acquisition: int = Field(ge=1)
-    rounds: int = Field(ge=2)
+    initial: Count
+    validation: Count
+    acquisition: Count
+    rounds: int = Field(ge=2, le=1_000)
 
     @property
     def needed(self) -> int:
@@ -47,22 +49,22 @@ class Budget(Block):
 class DatasetRecipe(Block):
     """A row of the paper's Table 5."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(ge=2, le=65_536)
+    learning_rate: LearningRate
+    weight_decay: WeightDecay
     augmentation: str
     class_balanced: bool = False
-    projection_dropout: float = Field(default=0.0, ge=0, lt=1)
+    projection_dropout: Rate = 0.0
 
 
 class Training(Block):
     """What all rows of Table 5 share or leave open."""
 
-    momentum: float = Field(ge=0, lt=1)
+    momentum: Rate
     warmup_epochs: float = Field(ge=0)
-    min_samples_per_epoch: int = Field(ge=0)
-    validate_from: float = Field(ge=0, le=1)
+    min_samples_per_epoch: int = Field(ge=0, le=10_000_000)
+    validate_from: Share
 
 
 class Model(Block):
@@ -70,12 +72,12 @@ class Model(Block):
 
     encoder: dict[str, dict[str, Any]]
     fusion: str
-    width: int = Field(ge=1)
-    fusion_layers: int = Field(ge=1)
-    fusion_heads: int = Field(ge=1)
-    fusion_feedforward: int = Field(ge=1)
-    fusion_dropout: float = Field(ge=0, lt=1)
-    head_dropout: float = Field(ge=0, lt=1)
+    width: Width
+    fusion_layers: Layers
+    fusion_heads: Width
+    fusion_feedforward: Width
+    fusion_dropout: Rate
+    head_dropout: Rate
     absent: Literal["skip", "zeros"]
     min_present: int = Field(ge=2)
 
@@ -89,18 +91,18 @@ class Model(Block):
 class Render(Block):
     """How many samples are rendered, and how hard they are."""
 
-    root_seed: int = Field(ge=0, lt=2**32)
-    train_size: int = Field(ge=1)
-    test_size: int = Field(ge=1)
-    image_size: int = Field(ge=16)
-    supersample: int = Field(ge=1)
+    root_seed: Seed
+    train_size: Count
+    test_size: Count
+    image_size: int = Field(ge=16, le=512)
+    supersample: int = Field(ge=1, le=8)
     erase: tuple[float, float]
     max_rotation: float = Field(ge=0, le=180)
     max_texture_rotation: float = Field(ge=0, le=180)
     half_width: tuple[float, float]
     texture_period: float = Field(gt=0, lt=1)
-    off_lightness: float = Field(ge=0, le=1)
-    off_chroma: float = Field(ge=0, le=1)
+    off_lightness: Share
+    off_chroma: Share
     color_jitter: float = Field(ge=0)
     allow_same_color: bool
     nuisance: dict[str, list[str]]
@@ -115,11 +117,11 @@ class Scale(Block):
     """`prepare`: what each dataset's data stage is told; rendered ones share `render`."""
 
     render: Render
-    prepare: dict[str, dict[str, Any]]
+    prepare: dict[Name, dict[str, Any]]
     model: Model
     training: Training
-    recipe: dict[str, dict[str, DatasetRecipe]]
-    budget: dict[str, dict[str, Budget]]
+    recipe: dict[Name, dict[Name, DatasetRecipe]]
+    budget: dict[Name, dict[Name, Budget]]
 
 
 class Loop(Block):
@@ -142,12 +144,12 @@ class Search(Block):
     """The choice of learning rate, weight decay and augmentation before the first round (paper, 5, A.3)."""
 
     method: Literal["none", "grid", "halving"]
-    learning_rate: list[PositiveFloat] = Field(min_length=1)
-    weight_decay: list[NonNegativeFloat] = Field(min_length=1)
+    learning_rate: list[LearningRate] = Field(min_length=1, max_length=30)
+    weight_decay: list[WeightDecay] = Field(min_length=1, max_length=30)
     augmentation: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1, max_length=100)
     mitigation: str
-    factor: int = Field(ge=2)
+    factor: int = Field(ge=2, le=1_000)
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,13 @@ class Setting:
 class Selected(Block):
     """What to run, and what a report is about: every combination of these lists."""
 
-    dataset: list[str] = Field(min_length=1)
-    published: list[str]
-    regime: list[str] = Field(min_length=1)
-    query: list[str] = Field(min_length=1)
-    mitigation: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
-    scale: str
+    dataset: list[Name] = Field(min_length=1)
+    published: list[Name]
+    regime: list[Name] = Field(min_length=1)
+    query: list[Name] = Field(min_length=1)
+    mitigation: list[Name] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1, max_length=1_000)
+    scale: Name
 
 
 class Kept(Selected):
@@ -187,7 +189,7 @@ class Params(Selected):
     search: Search
     query_settings: dict[str, dict[str, Any]]
     mitigation_settings: dict[str, dict[str, Any]]
-    scales: dict[str, Scale]
+    scales: dict[Name, Scale]
 
     @property
     def at_scale(self) -> Scale:
@@ -209,8 +211,9 @@ class Params(Selected):
 
 def pick(table: Mapping[str, Any], name: str, key: str, where: str) -> Any:
     """`table[name]`, or an error that names the key and lists what there is."""
-    if name not in table:
-        raise ParamsError(f"{key}: unknown {name!r}; known in {where}: {', '.join(map(str, table))}")
+    if not isinstance(name, str) or name not in table:
+        known = ", ".join(map(str, table))
+        raise ParamsError(f"{key}: unknown {reprlib.repr(name)}; known in {where}: {known}")
     return table[name]
 
 
@@ -226,27 +229,73 @@ def load_kept(path: Path) -> Kept:
 
 def load_block(path: Path, block: type[Block]) -> Any:
     """A YAML file as that block; ParamsErrors name the file and the key."""
+    return as_block(read_mapping(path), block, path)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Plain words are numbers, true, false and null as in YAML 1.2, which DVC
+    reads, and else text: "1:30" is no number here and "no" is a name.
+    """
     try:
-        raw = yaml.load(path.read_text(), Loader=_Loader)
+        text = path.read_bytes().decode()
     except FileNotFoundError as error:
         raise ParamsError(f"{path} is not here: run the command in the project's top folder") from error
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error.strerror}; put a text file there") from error
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8 text") from error
     try:
-        return block.model_validate(_tuples(raw))
+        raw = yaml.load(text, Loader=_Loader)
+    # The last three: what PyYAML raises for an explicit tag (`!!int x`) whose value does not fit.
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        what = "is empty" if raw is None else f"holds a {type(raw).__name__}"
+        raise ParamsError(f"{path} {what} instead of parameters: `git checkout {path}` brings them back")
+    return raw
+
+
+def as_block(raw: Mapping[str, Any], block: type[Block], path: Path) -> Any:
+    """What a file holds as that block. By way of JSON, in which a list may be a tuple and nothing else is
+    taken for another type.
+    """
+    try:
+        return block.model_validate_json(json.dumps(raw))
     except ValidationError as error:
-        raise ParamsError("\n".join(f"{path}: {line}" for line in _explain(error))) from error
+        raise ParamsError("\n".join(f"{path}: {line}" for line in explain(error))) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ParamsError(f"{path}: no file of parameters: {error}") from error
 
 
 def check_params(params: Params) -> None:
     """Stop before any compute at whatever could not be run: names, settings, sizes."""
+    from mindgap.data import CREDENTIALED, SOURCES
+
     for key in ("dataset", "regime", "query", "mitigation", "seeds"):
         _unique(key, getattr(params, key))
+    for name in params.published:
+        pick(SOURCES, name, "published", "mindgap.data.SOURCES")
+        if name not in CREDENTIALED:
+            raise ParamsError(f"published: {name!r} is open: name it in `dataset` instead")
+    check_runs(params, params.dataset, params.regime)
+    for name in CREDENTIALED & set(params.dataset):
+        raise ParamsError(
+            f"dataset: {name!r} is credentialed and has a DVC project of its own, which shares nothing: "
+            f"take it out of the list and run `dvc repro` in data/{name} (docs/data.md)"
+        )
+
+
+def check_runs(params: Params, datasets: Iterable[str], regimes: Iterable[str]) -> None:
+    """The same for runs of other datasets and regimes than those listed in the file."""
+    from mindgap.data import DATASETS
+
+    for name in datasets:
+        pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
     _check_data(params)
     _check_plug_ins(params)
     _check_search(params.search)
-    for dataset in params.dataset:
-        for regime in params.regime:
+    for dataset in datasets:
+        for regime in regimes:
             _check_setting(params, params.setting(dataset, regime))
 
 
@@ -254,28 +303,25 @@ def check_params(params: Params) -> None:
 
 
 def _check_data(params: Params) -> None:
-    from mindgap.data import CREDENTIALED, DATASETS, RENDERED, SOURCES
+    from mindgap.data import DATASETS, RENDERED
     from mindgap.data.quintfeatures import Style
 
-    for name in params.dataset:
-        pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
-        if name in CREDENTIALED:
-            raise ParamsError(
-                f"dataset: {name!r} is credentialed and has a DVC project of its own, which shares nothing: "
-                f"take it out of the list and run `dvc repro` in data/{name} (docs/data.md)"
-            )
-    for name in params.published:
-        pick(SOURCES, name, "published", "mindgap.data.SOURCES")
-        if name not in CREDENTIALED:
-            raise ParamsError(f"published: {name!r} is open: name it in `dataset` instead")
-    for name, settings in params.at_scale.prepare.items():
-        pick(DATASETS, name, f"scales.{params.scale}.prepare", "mindgap.data.DATASETS")
-        where = f"scales.{params.scale}.prepare.{name}"
+    scale, where = params.at_scale, f"scales.{params.scale}"
+    for block in ("prepare", "recipe", "budget"):
+        for name in getattr(scale, block):
+            pick(DATASETS, name, f"{where}.{block}", "mindgap.data.DATASETS")
+    for name, recipes in scale.recipe.items():
+        for regime in recipes:
+            regimes = {"all": None, **scale.budget.get(name, {})}
+            pick(regimes, regime, f"{where}.recipe.{name}", f"{where}.budget.{name}, beside all")
+    for name, settings in scale.prepare.items():
         if name in RENDERED:
-            _as_params_error(where, _rendered_settings, RENDERED[name].modalities, **settings)
+            given = f"{where}.prepare.{name}"
+            checked(given, _rendered_settings, 1, settings)
+            _as_params_error(given, _rendered_settings, RENDERED[name].modalities, **settings)
         else:
             source_settings(params, name)
-    _as_params_error("Style", Style, **params.at_scale.render.style)
+    _as_params_error(f"{where}.render", Style, **scale.render.style)
 
 
 def source_settings(params: Params, dataset: str) -> Any:
@@ -284,10 +330,12 @@ def source_settings(params: Params, dataset: str) -> Any:
 
     where = f"scales.{params.scale}.prepare"
     settings = pick(params.at_scale.prepare, dataset, "dataset", where)
-    return _as_params_error(f"{where}.{dataset}", SOURCES[dataset].module.Settings, **settings)
+    made = SOURCES[dataset].module.Settings
+    settings = checked(f"{where}.{dataset}", made, 0, settings)
+    return _as_params_error(f"{where}.{dataset}", made, **settings)
 
 
-def _rendered_settings(modalities: tuple[str, ...], absence: Mapping[str, float] | None = None) -> None:
+def _rendered_settings(modalities: tuple[str, ...], absence: dict[str, Rate] | None = None) -> None:
     """What may stand under `prepare` for a rendered dataset."""
     from mindgap.data.presence import absence_rates
 
@@ -295,27 +343,31 @@ def _rendered_settings(modalities: tuple[str, ...], absence: Mapping[str, float]
 
 
 def _check_plug_ins(params: Params) -> None:
-    from mindgap.mitigations import MITIGATIONS
-    from mindgap.models import ENCODERS, FUSIONS
+    from mindgap.mitigations import MITIGATIONS, make_mitigation
+    from mindgap.models import ENCODERS, FUSIONS, encoder_settings
     from mindgap.query import METHODS
     from mindgap.query.select import check_settings
 
-    for name in params.query:
-        pick(METHODS, name, "query", "mindgap.query.METHODS")
-    for name, settings in params.query_settings.items():
-        pick(METHODS, name, "query_settings", "mindgap.query.METHODS")
-        _as_params_error("query_settings", check_settings, name, settings)
-    for name in params.mitigation:
-        pick(MITIGATIONS, name, "mitigation", "mindgap.mitigations.MITIGATIONS")
-    for name, settings in params.mitigation_settings.items():
-        mitigation = pick(MITIGATIONS, name, "mitigation_settings", "mindgap.mitigations.MITIGATIONS")
-        _as_params_error(name, mitigation, **settings)
+    for key, names in {"query": params.query, "query_settings": params.query_settings}.items():
+        for name in names:
+            pick(METHODS, name, key, "mindgap.query.METHODS")
+            check_settings(name, params.query_settings.get(name, {}))
+    mitigations = {
+        "mitigation": params.mitigation,
+        "search.mitigation": [params.search.mitigation],
+        "mitigation_settings": params.mitigation_settings,
+    }
+    for key, names in mitigations.items():
+        for name in names:
+            pick(MITIGATIONS, name, key, "mindgap.mitigations.MITIGATIONS")
+            settings = params.mitigation_settings.get(name, {})
+            _as_params_error(f"mitigation_settings.{name}", make_mitigation, name, settings)
     model, where = params.at_scale.model, f"scales.{params.scale}.model"
     for kind in ENCODERS:
         settings = pick(model.encoder, kind, f"{where}.encoder", f"{where}.encoder")
         name = pick(settings, "name", f"{where}.encoder.{kind}", f"{where}.encoder.{kind}")
         pick(ENCODERS[kind], name, f"{where}.encoder.{kind}.name", f"mindgap.models.ENCODERS[{kind!r}]")
-        _as_params_error(f"{where}.encoder.{kind}", _bind_encoder, ENCODERS[kind][name], settings)
+        encoder_settings(f"{where}.encoder.{kind}", kind, settings)
     for kind in model.encoder:
         pick(ENCODERS, kind, f"{where}.encoder", "mindgap.models.ENCODERS")
     pick(FUSIONS, model.fusion, f"{where}.fusion", "mindgap.models.FUSIONS")
@@ -329,17 +381,11 @@ def _check_plug_ins(params: Params) -> None:
 
 def _check_search(search: Search) -> None:
     from mindgap.augment import AUGMENTATIONS
-    from mindgap.mitigations import MITIGATIONS
 
     for key in ("learning_rate", "weight_decay", "augmentation", "seeds"):
         _unique(f"search.{key}", getattr(search, key))
     for name in search.augmentation:
         pick(AUGMENTATIONS, name, "search.augmentation", "mindgap.augment.AUGMENTATIONS")
-    pick(MITIGATIONS, search.mitigation, "search.mitigation", "mindgap.mitigations.MITIGATIONS")
-
-
-def _bind_encoder(cls: type, settings: Mapping[str, Any]) -> None:
-    inspect.signature(cls).bind((), **{key: value for key, value in settings.items() if key != "name"})
 
 
 def _check_setting(params: Params, setting: Setting) -> None:
@@ -350,6 +396,7 @@ def _check_setting(params: Params, setting: Setting) -> None:
     recipe = f"{where}.recipe.{setting.dataset}"
     pick(AUGMENTATIONS, setting.recipe.augmentation, recipe, "mindgap.augment.AUGMENTATIONS")
     pick(params.at_scale.prepare, setting.dataset, "dataset", f"{where}.prepare")
+    _check_learning(setting, where, recipe)
     # How many samples a dataset from outside has is known when it is prepared.
     size, needed = params.at_scale.render.train_size, setting.budget.needed
     if setting.dataset in RENDERED and needed > size:
@@ -357,6 +404,29 @@ def _check_setting(params: Params, setting: Setting) -> None:
             f"{where}.budget.{setting.dataset}.{setting.regime} needs {needed} training "
             f"samples (initial + validation + (rounds - 1) x acquisition), but {where}."
             f"render.train_size is {size}: raise it, or ask for fewer"
+        )
+
+
+def _check_learning(setting: Setting, where: str, recipe: str) -> None:
+    """What no single parameter shows: a warm-up without an end, batches in which every modality sits out."""
+    epochs, warmup = setting.recipe.epochs, setting.training.warmup_epochs
+    if warmup >= epochs:
+        raise ParamsError(
+            f"{where}.training.warmup_epochs is {warmup:g}, but {recipe} has {epochs} epochs, of which none "
+            f"would have the learning rate: lower warmup_epochs, or raise epochs"
+        )
+    least = setting.model.min_present
+    if least > setting.recipe.batch_size:
+        raise ParamsError(
+            f"{where}.model.min_present is {least}, but {recipe} has a batch_size of "
+            f"{setting.recipe.batch_size}: no modality would ever train; lower the one, or raise the other"
+        )
+    draws = max(setting.budget.initial, setting.training.min_samples_per_epoch)
+    if least > draws:
+        raise ParamsError(
+            f"{where}.model.min_present is {least}, but an epoch of {where}.budget.{setting.dataset}."
+            f"{setting.regime} has {draws} samples: no modality would train on the start set; lower "
+            f"min_present, or raise initial or {where}.training.min_samples_per_epoch"
         )
 
 
@@ -370,18 +440,45 @@ def _unique(key: str, values: Iterable) -> None:
 def _as_params_error(where: str, check, *args, **kwargs) -> Any:
     try:
         return check(*args, **kwargs)
+    except ParamsError:
+        raise
     except (ValueError, TypeError) as error:
         raise ParamsError(f"{where}: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice: the first would be lost without a word."""
+    """YAML of plain values: keys are text and given once, words are read as in YAML 1.2's core."""
+
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's name; those of YAML 1.1 are not taken over
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(
+                f"*{event.anchor} is an alias: write out what it stands for{event.start_mark}"
+            )
+        return super().compose_node(parent, index)
+
+
+for _tag, _words, _first in (
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
+    # More digits than any parameter takes stay text, which Python would not even print.
+    ("int", "[-+]?(0|[1-9][0-9]{0,17})", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?[0-9]+[eE][-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_words})$"), _first)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for (key_node, _), key in zip(node.value, keys, strict=True):
+        if not isinstance(key, str):
+            raise yaml.YAMLError(f"key {key!r} is no text: put quotes around a name{key_node.start_mark}")
+    for key, count in Counter(keys).items():
+        if count > 1:
             raise yaml.YAMLError(f"key {key!r} is given twice{node.start_mark}")
     return {
         key: loader.construct_object(value, deep=True)
@@ -390,27 +487,3 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def _tuples(raw: Any) -> Any:
-    """YAML has no tuples; the two pairs of numbers in `render` are ones."""
-    for scale in (raw.get("scales") or {}).values() if isinstance(raw, dict) else ():
-        render = scale.get("render") if isinstance(scale, dict) else None
-        for key in ("erase", "half_width"):
-            if isinstance(render, dict) and isinstance(render.get(key), list):
-                render[key] = tuple(render[key])
-    return raw
-
-
-def _explain(error: ValidationError) -> list[str]:
-    """One line a fault: the key, what is wrong, and for an unknown key what is known there."""
-    lines = []
-    for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown parameter; take it out, or mend its spelling")
-        elif fault["type"] == "missing":
-            lines.append(f"{key}: missing; every parameter has to be given")
-        else:
-            lines.append(f"{key}: {fault['msg']} (given: {fault['input']!r})")
-    return lines

@@ -6,6 +6,7 @@ Seconds come from speeds that `mindgap.calibration` measures; without them nothi
 
 import heapq
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -140,9 +141,10 @@ def training_work(setting: Setting, labelled: int, test: int = 0) -> Work:
     recipe, shared = setting.recipe, setting.training
     draws = max(labelled, shared.min_samples_per_epoch)
     per_epoch = math.ceil(draws / recipe.batch_size)
-    validations = sum(
-        epoch + 1 >= shared.validate_from * recipe.epochs for epoch in range(recipe.epochs)
-    )  # the comparison of `fit`, with its rounding
+    # The comparison of `fit`, with its rounding.
+    validations = recipe.epochs - bisect_left(
+        range(1, recipe.epochs + 1), shared.validate_from * recipe.epochs
+    )
     return Work(
         trainings=1,
         steps=recipe.epochs * per_epoch,

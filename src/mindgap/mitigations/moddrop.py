@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from mindgap.mitigations.base import Mitigation
+from mindgap.settings import Rate
 
 
 class ModDrop(Mitigation):
     """Drops with probability `rate`; where nothing would be left, one present modality at random is kept."""
 
-    def __init__(self, rate: float = 0.5):
+    def __init__(self, rate: Rate = 0.5):
         if not 0 <= rate < 1:
             raise ValueError(f"mitigation_settings.moddrop.rate must be in [0, 1), not {rate}")
         self.rate = rate

@@ -1,10 +1,16 @@
 """What a model can be made of, by name. Encoders stand under the kind of modality that they read."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
 from mindgap.models.fusion import TransformerFusion
 from mindgap.models.image import EfficientNetB0, TinyEncoder
 from mindgap.models.signal import EfficientNet1dB0, TinySignal
 from mindgap.models.table import TableMLP
 from mindgap.models.text import BagOfTokens, MiniLM
+from mindgap.settings import checked
 
 ENCODERS = {
     "image": {"tiny": TinyEncoder, "efficientnet_b0": EfficientNetB0},
@@ -16,3 +22,15 @@ ENCODERS = {
 FUSIONS = {
     "transformer": TransformerFusion,
 }
+
+
+def make_encoder(kind: str, shape: tuple[int, ...], settings: Mapping[str, Any]) -> nn.Module:
+    """The encoder that `settings` name, for stored samples of that shape, with its own settings checked."""
+    own = encoder_settings(f"model.encoder.{kind}", kind, settings)
+    return ENCODERS[kind][settings["name"]](shape, **own)
+
+
+def encoder_settings(where: str, kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder's own settings, those beside its name; a SettingsError names each that it cannot take."""
+    own = {key: value for key, value in settings.items() if key != "name"}
+    return checked(where, ENCODERS[kind][settings["name"]], 1, own)

@@ -5,10 +5,10 @@ torchvision is imported only when EfficientNet is asked for: its import costs fi
 of a sweep would pay.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
+
+from mindgap.settings import Widths
 
 
 class ImageEncoder(nn.Module):
@@ -26,7 +26,7 @@ class TinyEncoder(ImageEncoder):
     Three stages stay near chance on shapes whatever the number of steps: they never see a whole one.
     """
 
-    def __init__(self, shape: tuple[int, ...], widths: Sequence[int] = (16, 32, 64, 96)):
+    def __init__(self, shape: tuple[int, ...], widths: Widths = (16, 32, 64, 96)):
         super().__init__()
         self.out_features = widths[-1]
         layers, width_in = [], shape[-1]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mindgap.data.modality import DTYPES, Modality
 from mindgap.gpu import Recordings
-from mindgap.models import ENCODERS, FUSIONS
+from mindgap.models import ENCODERS, FUSIONS, make_encoder
 
 STORED = {kind: torch.from_numpy(np.empty(0, dtype)).dtype for kind, dtype in DTYPES.items()}
 DEFAULT_ENCODERS = {kind: {"name": next(iter(table))} for kind, table in ENCODERS.items()}
@@ -172,8 +172,7 @@ def projection(in_features: int, spec: ModelSpec) -> nn.Module:
 
 def build_encoder(modality: Modality, encoder: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """The encoder of a modality's kind, with its settings."""
-    settings = dict(encoder[modality.kind])
-    return ENCODERS[modality.kind][settings.pop("name")](modality.shape, **settings)
+    return make_encoder(modality.kind, modality.shape, encoder[modality.kind])
 
 
 def build_model(

@@ -4,11 +4,12 @@ Signals pass through two-dimensional convolutions as images of height 1 in chann
 one-dimensional ones lack: on a CPU 294 ms instead of 436 for a step of EfficientNet on 16 x 12 x 1000 values.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from mindgap.settings import Widths
 
 # Axes: B batch, C channels, T time; 1 is the height.
 
@@ -33,7 +34,7 @@ class TinySignal(SignalEncoder):
 
     KERNEL, STRIDE = 9, 4
 
-    def __init__(self, shape: tuple[int, ...], widths: Sequence[int] = (32, 64, 96, 128)):
+    def __init__(self, shape: tuple[int, ...], widths: Widths = (32, 64, 96, 128)):
         super().__init__()
         if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
             raise ValueError(f"widths is {widths!r}: one whole number of at least 1 for each layer")

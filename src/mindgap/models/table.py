@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from mindgap.settings import Width
+
 
 class TableMLP(nn.Module):
     """Two layers, both with a ReLU: the projection that follows begins with a linear layer.
@@ -9,7 +11,7 @@ class TableMLP(nn.Module):
     No batch normalisation: the columns come scaled.
     """
 
-    def __init__(self, shape: tuple[int, ...], hidden: int = 256):
+    def __init__(self, shape: tuple[int, ...], hidden: Width = 256):
         super().__init__()
         if not isinstance(hidden, int) or hidden < 1:
             raise ValueError(f"hidden is {hidden!r}: a whole number of at least 1")

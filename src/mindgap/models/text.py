@@ -4,10 +4,16 @@ Tokens are ids padded with 0 at the end. `prepare` keeps them whole numbers: abs
 nothing but padding. transformers is imported only when MiniLM is asked for: its import takes four seconds.
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from mindgap.minilm import minilm_folder
+from mindgap.settings import Width
+
+WORD_PIECES = 30_522  # of MiniLM's vocabulary, which prepared texts are written in
 
 
 class TokenEncoder(nn.Module):
@@ -80,7 +86,12 @@ class BagOfTokens(TokenEncoder):
     size is what a step costs: 3.5 ms for a batch of 32, 6.5 at twice the width, which is no better.
     """
 
-    def __init__(self, shape: tuple[int, ...], vocabulary: int = 30522, width: int = 32):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        vocabulary: Annotated[int, Field(ge=WORD_PIECES, le=10_000_000)] = WORD_PIECES,
+        width: Width = 32,
+    ):
         super().__init__()
         for name, value in (("vocabulary", vocabulary), ("width", width)):
             if not isinstance(value, int) or value < 1:

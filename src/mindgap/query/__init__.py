@@ -20,7 +20,7 @@ METHODS = {
     "kcenter_greedy": Method(kcenter_greedy),
     "badge": Method(badge),
     "bmmal": Method(bmmal),
-    "grace_r": Method(grace_r),
+    "grace_r": Method(grace_r, kind="reconstruction"),
     "class_balanced_oracle": Method(class_balanced_oracle, kind="control", oracle=True),
     "presence_balanced": Method(presence_balanced, kind="control"),
 }

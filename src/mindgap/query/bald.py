@@ -4,7 +4,10 @@ All samples share the same K masks, as in realistic-al, which the paper builds o
 scores is taken.
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mindgap.query.kernels import top_k
@@ -13,8 +16,11 @@ from mindgap.query.kernels import top_k
 CHUNK = 2**22
 
 
-def bald(view, n: int, passes: int = 50) -> Tensor:
-    """The n samples with the largest mutual information; raises ValueError when the model has no dropout."""
+def bald(view, n: int, passes: Annotated[int, Field(ge=2, le=10_000)] = 50) -> Tensor:
+    """The n samples with the largest mutual information; raises ValueError when the model has no dropout.
+
+    One pass has no disagreement in it.
+    """
     step = max(1, CHUNK // (passes * view.num_classes))
     scores = [
         mutual_information(view.mc_log_probs_NKC(passes, rows=slice(start, start + step)))

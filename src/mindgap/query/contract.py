@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mindgap.errors import MindGapError
 
+GIVEN = 2  # view and n; a method's other arguments are its hyper-parameters
+
 
 class QueryError(MindGapError, ValueError):
     """A query method, its settings or its input broke the contract."""
@@ -19,12 +21,13 @@ class QueryError(MindGapError, ValueError):
 class Method:
     """A query method `fn(view, n, **hyperparameters)` and how it is to be reported.
 
-    A control is a measuring rod, not a competitor; an oracle sees the labels of the pool; `dropout`: it asks
-    for Monte-Carlo passes, so its model has to have dropout before the linear layer.
+    A control is a measuring rod, not a competitor; a reconstruction is ours, of a method without public code;
+    an oracle sees the labels of the pool; `dropout`: it asks for Monte-Carlo passes, so its model has to have
+    dropout before the linear layer.
     """
 
     fn: Callable[..., Tensor]
-    kind: Literal["query", "control"] = "query"
+    kind: Literal["query", "control", "reconstruction"] = "query"
     oracle: bool = False
     dropout: bool = False
 

@@ -6,8 +6,10 @@ GRACE's.
 """
 
 import math
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mindgap.gpu import repeat
@@ -17,7 +19,7 @@ from mindgap.query.kernels import Draws, OuterProducts
 from mindgap.query.resident import ResidentDraws, ResidentProducts
 
 
-def grace_r(view, n: int, gamma: float = 2.0) -> Tensor:
+def grace_r(view, n: int, gamma: Annotated[float, Field(ge=0, le=100)] = 2.0) -> Tensor:
     """n draws with probability ~ ((1 - t) easiness + t value)^gamma, t from 0 to 1 over the rounds.
 
     Value is the rank of the BADGE gradient's length times the rank of its squared distance to the nearest

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mindgap.calibration import Calibration, as_a_worker, looks_of
-from mindgap.data import DATASETS, RENDERED
+from mindgap.data import RENDERED
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.quintfeatures import Style
 from mindgap.data.render import usable_cores
@@ -31,8 +31,9 @@ from mindgap.params import (
     Params,
     ParamsError,
     check_params,
+    check_runs,
     load_params,
-    pick,
+    read_mapping,
     source_settings,
 )
 from mindgap.plan import (
@@ -70,8 +71,7 @@ def make_plan(params: Params, datasets: Sequence[str] = (), *, measure: bool = T
     """The plan of the datasets, those of params.yaml by default; MIMIC has to be named."""
     check_params(params)
     names = list(datasets) or params.dataset
-    for name in names:
-        pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
+    check_runs(params, names, params.regime)
     layouts = {name: _layout(params, name) for name in names}
     parts, machine = plan_parts(params, layouts), Machine.local()
     return Plan(
@@ -88,11 +88,12 @@ def make_plan(params: Params, datasets: Sequence[str] = (), *, measure: bool = T
 
 def overridden(changes: Sequence[str], path: Path = Path("params.yaml")) -> Params:
     """The parameters with changes as `dvc exp run -S` takes them, `key=value` in Hydra's grammar."""
-    if not changes or not path.exists():
+    if not changes:
         return load_params(path)
+    read_mapping(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, path.name)
-        copy.write_text(path.read_text())
+        copy.write_bytes(path.read_bytes())
         _apply(changes, copy)
         try:
             return load_params(copy)
@@ -120,7 +121,7 @@ def _apply(changes: Sequence[str], path: Path) -> None:
             )
         apply_overrides(path, overrides)
     except (InvalidArgumentError, HydraException) as error:
-        cause = str(error.__cause__ or error).partition("\nSee http")[0].replace("\n", " ")
+        cause = " ".join(str(error.__cause__ or error).partition("\nSee http")[0].split())
         raise ParamsError(f"{given}: {cause}") from error
 
 

@@ -1,0 +1,112 @@
+"""What a plug-in can be told: its keyword arguments, checked by their annotations before any compute.
+
+The same for query methods, mitigations, encoders and datasets from files. An annotation may hold bounds
+(`Annotated[int, Field(ge=1)]`, pydantic's); where there is none, the default's type counts. Values are those
+of YAML: a list is a tuple where the annotation wants one.
+"""
+
+import functools
+import inspect
+import json
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from mindgap.errors import ParamsError
+
+Parameters = dict[str, inspect.Parameter]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+# Of layers; wider ones exhaust any memory.
+Width = Annotated[int, Field(ge=1, le=16_384)]
+Widths = Annotated[Sequence[Width], Field(min_length=1, max_length=64)]
+# Errors have a mend for what the type alone does not say.
+MENDS = {
+    "bool_type": "write true or false",
+    "finite_number": "infinity and .nan are no settings",
+    "float_type": "write a decimal number without quotes",
+    "int_type": "write a decimal whole number without quotes",
+    "string_pattern_mismatch": "letters, digits and _ only, 64 at most, as it becomes part of file names",
+    "string_type": "put quotes around it if it is meant",
+}
+
+
+class SettingsError(ParamsError, ValueError):
+    """A plug-in does not have that setting, needs one that is not given, or cannot take its value."""
+
+
+@functools.cache
+def parameters(plug_in: Callable, given: int) -> Parameters:
+    """The settings of a plug-in: its parameters behind the first `given`, which its caller fills in."""
+    named = list(_signature(plug_in).parameters.values())[given:]
+    return {p.name: p for p in named if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def defaults(plug_in: Callable, given: int) -> dict[str, Any]:
+    """The settings that need not be given, with the values they then have."""
+    return {n: p.default for n, p in parameters(plug_in, given).items() if p.default is not p.empty}
+
+
+def checked(where: str, plug_in: Callable, given: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as the plug-in's annotations want them; a SettingsError has a line for each fault.
+
+    `where` is the key that they stand under.
+    """
+    known, faults, values = parameters(plug_in, given), [], {}
+    for name, value in settings.items():
+        if name not in known:
+            listed = ", ".join(known) or "none, it has no settings"
+            faults.append(f"{where}.{name} is unknown; known: {listed}")
+            continue
+        try:
+            values[name] = _adapter(plug_in, given, name).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            faults += explain(error, (where, name))
+        except (TypeError, ValueError) as error:  # no value that YAML can give
+            faults.append(f"{where}.{name}: {error}")
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in settings:
+            faults.append(f"{where}.{name}: missing; it has no default, so give it a value")
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return values
+
+
+def explain(error: ValidationError, where: Iterable[str] = ()) -> list[str]:
+    """One line a fault: the key under `where`, what is wrong, what was given, and the mend."""
+    lines = []
+    for fault in error.errors():
+        parts = (*where, *(part for part in fault["loc"] if part != "[key]"))
+        key = ".".join(str(part) for part in parts) or "the file"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown parameter; take it out, or mend its spelling")
+        elif fault["type"] == "missing":
+            lines.append(f"{key}: missing; every parameter has to be given")
+        elif fault["type"] == "json_invalid":
+            lines.append(f"{key}: nested too deeply, or it holds text that is no Unicode: make it simple")
+        else:
+            mend = f"; {MENDS[fault['type']]}" if fault["type"] in MENDS else ""
+            lines.append(f"{key}: {fault['msg']} (given: {reprlib.repr(fault['input'])}){mend}")
+    return lines
+
+
+def _signature(plug_in: Callable) -> inspect.Signature:
+    try:
+        return inspect.signature(plug_in, eval_str=True)
+    except NameError:  # an annotation that only type checkers can resolve
+        return inspect.signature(plug_in)
+
+
+@functools.cache
+def _adapter(plug_in: Callable, given: int, name: str) -> TypeAdapter:
+    parameter = parameters(plug_in, given)[name]
+    wanted = parameter.annotation
+    if wanted is parameter.empty or isinstance(wanted, str):
+        wanted = Any if parameter.default in (None, parameter.empty) else type(parameter.default)
+    config = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+    try:
+        return TypeAdapter(wanted, config=config)
+    except PydanticUserError:  # a type with a configuration of its own
+        return TypeAdapter(wanted)
