@@ -9,14 +9,20 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: repro test lint setup lock clean gpu bundle
+.PHONY: repro test lint setup lock clean git gpu bundle
 
-repro: $(VENV)/ready
+repro: git $(VENV)/ready
 	dvc repro
 	@echo "Done: open reports/index.html"
 
 test: $(VENV)/ready
 	pytest --cov --cov-report=term
+
+# DVC wants a checkout; what was unpacked from an archive is none.
+git:
+	@git rev-parse --git-dir > /dev/null 2>&1 || grep -qs 'no_scm = true' .dvc/config .dvc/config.local || \
+		{ echo "No git here: 'git init && git add -A && git commit -m start', or, without experiments, write"; \
+		echo "'no_scm = true' under [core] in .dvc/config"; exit 1; }
 
 lint: $(VENV)/ready
 	ruff check .

@@ -1,9 +1,16 @@
+import shutil
 import sys
+import tomllib
 
 import pytest
 
 from mindgap import cli
+from mindgap.data import DATASETS
+from mindgap.mitigations import MITIGATIONS
+from mindgap.models import ENCODERS, FUSIONS
 from mindgap.progress import Progress
+from mindgap.query import METHODS
+from small_project import ROOT, params_in
 
 
 def run(monkeypatch, *arguments: str) -> int:
@@ -24,6 +31,69 @@ def test_a_mendable_error_is_one_message_and_no_traceback(monkeypatch, capsys, t
     assert run(monkeypatch, "acquire", "missing", "low") == 1
 
 
+def test_a_stage_by_hand_is_checked_before_it_begins(monkeypatch, capsys, tmp_path):
+    params_in(tmp_path, query_settings={"bald": {"passes": 0}})
+    monkeypatch.chdir(tmp_path)
+    for command, message in (
+        (["prepare", "mising"], "mindgap: dataset: unknown 'mising'; known in"),
+        (["train", "missing", "../evil"], "mindgap: query_settings.bald.passes: Input should be"),
+        (["acquire", "missing", "low"], "mindgap: query_settings.bald.passes: Input should be"),
+        (["plan", "mising"], "mindgap: query_settings.bald.passes: Input should be"),
+        (
+            ["plan", "-S", "query_settings.new.alpha=0.3"],
+            "append to your config use +query_settings.new.alpha",
+        ),
+    ):
+        assert run(monkeypatch, *command) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_a_stage_by_hand_refuses_a_regime_that_is_not_in_the_file(monkeypatch, capsys, tmp_path):
+    params_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "train", "missing", "../../evil") == 1
+    assert "mindgap: regime: unknown '../../evil'; known in scales.tiny" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(monkeypatch, capsys, tmp_path):
+    params_in(tmp_path)
+    (tmp_path / "data").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "check-params") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("mindgap: data")
+    assert error.count("\n") == 1
+
+
+def test_experiments_without_git_say_what_to_do(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    shutil.copytree(ROOT / "reports" / "sensitivity", tmp_path / "reports" / "sensitivity")
+    params_in(tmp_path)
+    assert run(monkeypatch, "sensitivity", "collect") == 1
+    assert "`git init && git add -A && git commit -m start`" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_project(monkeypatch, capsys):
+    assert run(monkeypatch, "--version") == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"mindgap {project['version']}\n"
+
+
+def test_the_list_has_every_plug_in_on_a_line_with_its_settings(monkeypatch, capsys):
+    assert run(monkeypatch, "list") == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line[:1] == " "}
+    tables = (DATASETS, METHODS, MITIGATIONS, FUSIONS, *ENCODERS.values())
+    assert set(lines) == {name for table in tables for name in table}
+    assert lines["bald"].endswith("dropout mask. [passes=50]")
+    assert "(control)" in lines["presence_balanced"]
+    assert "(reconstruction)" in lines["grace_r"]
+    assert "credentialed" in lines["mimic"]
+    assert lines["moddrop"].endswith("[rate=0.5]")
+
+
 def test_help_names_every_step(monkeypatch, capsys):
     assert run(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
@@ -37,14 +107,13 @@ def test_help_names_every_step(monkeypatch, capsys):
         "keep",
         "publish",
         "watch",
+        "list",
         "sensitivity",
     )
     assert all(step in shown for step in steps)
 
 
 def test_checked_parameters_leave_a_mark_and_say_what_is_to_be_done(monkeypatch, capsys, tmp_path):
-    from small_project import params_in
-
     params_in(tmp_path)
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,7 @@
 """The command line: the steps of the pipeline, which DVC calls and people can. Thin on purpose."""
 
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +9,9 @@ import typer
 
 from mindgap.errors import MindGapError
 from mindgap.machine import start_fork_server
-from mindgap.params import check_params, load_params
+from mindgap.params import Params, check_params, check_runs, load_params
 
 app = typer.Typer(
-    help="The steps of the MindGap pipeline. `dvc repro` runs them in order; every one also works by hand.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,15 +21,46 @@ Dataset = Annotated[str, typer.Argument(help="a dataset of params.yaml, such as 
 Regime = Annotated[str, typer.Argument(help="low, mid or high")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mindgap {metadata.version('mindgap')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print it and end")
+    ] = False,
+) -> None:
+    """The steps of the MindGap pipeline. `dvc repro` runs them in order; every one also works by hand."""
+
+
+@app.command("list")
+def list_plug_ins() -> None:
+    """List datasets, query methods, mitigations, encoders and fusions, with settings and their defaults."""
+    from mindgap.stages.catalogue import list_stage
+
+    list_stage()
+
+
+def _params_for(dataset: str, *regimes: str) -> Params:
+    """params.yaml, checked for what a stage by hand would run; the dataset need not be in its lists."""
+    params = load_params()
+    check_runs(params, [dataset], regimes or params.regime)
+    return params
+
+
 @app.command("check-params")
 def check() -> None:
     """Check params.yaml and write data/params.ok: a typo stops here, before any compute."""
     from mindgap.plan import summary_line
+    from mindgap.records import write_atomically
 
     params = load_params()
     check_params(params)
     print(summary_line(params), flush=True)
-    Path("data/params.ok").write_text("ok\n")
+    write_atomically(Path("data/params.ok"), b"ok\n")
 
 
 @app.command()
@@ -54,7 +85,7 @@ def prepare(dataset: Dataset) -> None:
     """Render a dataset, or make it from its files in data/raw, and check it against its expectations."""
     from mindgap.stages.prepare import prepare_stage
 
-    prepare_stage(load_params(), dataset)
+    prepare_stage(_params_for(dataset), dataset)
 
 
 @app.command()
@@ -63,7 +94,7 @@ def train(dataset: Dataset, regime: Regime) -> None:
     start_fork_server()
     from mindgap.stages.runs import train_stage
 
-    train_stage(load_params(), dataset, regime)
+    train_stage(_params_for(dataset, regime), dataset, regime)
 
 
 @app.command()
@@ -72,7 +103,7 @@ def acquire(dataset: Dataset, regime: Regime) -> None:
     start_fork_server()
     from mindgap.stages.runs import acquire_stage
 
-    acquire_stage(load_params(), dataset, regime)
+    acquire_stage(_params_for(dataset, regime), dataset, regime)
 
 
 @app.command()
@@ -146,4 +177,8 @@ def main() -> None:
         app()
     except MindGapError as error:
         print(f"mindgap: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mindgap: {where}{error.strerror or error}; finished rounds are kept", file=sys.stderr)
         raise SystemExit(1) from None

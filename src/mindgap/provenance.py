@@ -87,6 +87,14 @@ def commit() -> str:
         return "unknown"
 
 
+def inside_git() -> bool:
+    """Whether there is a git, and the working folder is in a checkout."""
+    try:
+        return not subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode
+    except OSError:
+        return False
+
+
 def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=SOURCE, check=True, capture_output=True, text=True

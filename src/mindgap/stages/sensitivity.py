@@ -16,6 +16,7 @@ from typing import Any
 
 from mindgap.errors import MindGapError
 from mindgap.params import Params, check_params, load_params
+from mindgap.provenance import inside_git
 from mindgap.records import write_atomically
 from mindgap.report.curves import Selection, read_curves
 from mindgap.report.provenance import flat, read_origins
@@ -209,6 +210,11 @@ def _lacking(name: str, states: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _git(*arguments: str) -> str:
+    if not inside_git():
+        raise SensitivityError(
+            "experiments are kept in git, and this is no git checkout: `git init && git add -A && git commit "
+            "-m start` makes it one"
+        )
     return _run(["git", *arguments])
 
 
