@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mindgap.errors import MindGapError
-from mindgap.loop import Cell, Run, draw_ids, initial_record, rounds, start_and_validation_ids
+from mindgap.loop import Cell, Run, draw_ids, initial_record, rounds, start_and_validation_ids, warnings_of
 from mindgap.params import Budget, DatasetRecipe, Model, Setting, Training
 from mindgap.query import METHODS
 from mindgap.query.contract import Method, QueryError
@@ -90,6 +90,49 @@ def test_no_group_lies_on_both_sides_of_pool_and_validation(make_dataset):
     lonely = replace(dataset, train=replace(dataset.train, group_N=torch.zeros(160, dtype=torch.int64)))
     with pytest.raises(MindGapError, match="of 160 training samples 0 are left beside the validation set"):
         start_and_validation_ids(run_of(), lonely)
+
+
+def imbalanced(make_dataset, positives: int):
+    """Two classes, so many positives among the 160 training samples, as many of each in the test set."""
+    dataset = make_dataset(classes=2)
+    return replace(dataset, train=replace(dataset.train, y_N=(torch.arange(160) < positives).long()))
+
+
+def test_a_class_that_validation_and_start_use_up_is_told_by_the_numbers(make_dataset):
+    # Validation takes 8 of each class: of 8 positives none is left, of 10 the start set takes the last two.
+    message = (
+        r"blobs-low-random-moddrop-0: no model can learn class 1 \(8 training samples: 8 set aside for "
+        r"validation, 0 in the start set, 0 left to label\)\. Lower validation of "
+        r"scales\.tiny\.budget\.blobs\.low"
+    )
+    with pytest.raises(MindGapError, match=message):
+        start_and_validation_ids(run_of(), imbalanced(make_dataset, 8))
+    with pytest.raises(MindGapError, match=r"class 1 \(0 training samples"):
+        start_and_validation_ids(run_of(), imbalanced(make_dataset, 0))
+    assert warnings_of(run_of(), imbalanced(make_dataset, 10)) == [
+        "blobs-low, seed 0: no query can pick class 1 (10 training samples: 8 set aside for validation, 2 in "
+        "the start set, 0 left to label)"
+    ]
+    assert warnings_of(run_of(), imbalanced(make_dataset, 16)) == [
+        "blobs-low, seed 0: most samples are not for queries to pick in class 1 (16 training samples: 8 set "
+        "aside for validation, 4 in the start set, 4 left to label)"
+    ]
+    assert warnings_of(run_of(), imbalanced(make_dataset, 60)) == []
+
+
+def test_a_start_or_validation_set_too_small_for_all_classes_is_told(make_dataset):
+    budget = Budget(initial=3, validation=2, acquisition=6, rounds=3)
+    assert warnings_of(run_of(budget=budget), make_dataset()) == [
+        "blobs-low, seed 0: initial: 3 samples cannot show all 4 classes",
+        "blobs-low, seed 0: validation: 2 samples cannot show all 4 classes",
+    ]
+
+
+def test_a_test_set_without_a_class_stops_the_run(make_dataset):
+    dataset = make_dataset()
+    without = replace(dataset, test=dataset.test.select((dataset.test.y_N != 2).nonzero().squeeze(1)))
+    with pytest.raises(MindGapError, match=r"the test set has no sample of class 2: balanced accuracy"):
+        initial_record(run_of(None), without)
 
 
 def test_methods_and_mitigations_of_one_seed_share_start_and_validation_sets(make_dataset):

@@ -18,7 +18,7 @@ from mindgap.batches import Recipe
 from mindgap.data.dataset import Dataset
 from mindgap.errors import MindGapError
 from mindgap.evaluation import encode, evaluate
-from mindgap.mitigations import MITIGATIONS
+from mindgap.mitigations import make_mitigation
 from mindgap.models.network import ModelSpec, MultimodalNet, build_model, place
 from mindgap.params import Setting
 from mindgap.pool import Pool, PoolView
@@ -93,7 +93,71 @@ def start_and_validation_ids(run: Run, dataset: Dataset) -> tuple[np.ndarray, np
             f"budget of {run.cell.dataset} in params.yaml"
         )
     start = draw_ids(y_N, rest, budget.initial, stratified, numpy_rng(*run.key(0, "start")))
+    lost = [share for share in class_shares(dataset, start, set_aside) if share.start + share.left == 0]
+    if lost:
+        raise MindGapError(
+            f"{run.cell}: no model can learn {told(lost)}. Lower validation of "
+            f"scales.{run.setting.scale}.budget.{run.cell.dataset}.{run.cell.regime} in params.yaml, or "
+            f"prepare more samples of it"
+        )
+    if untested := [c for c, n in enumerate(class_counts(dataset, dataset.test.y_N)) if n == 0]:
+        raise MindGapError(
+            f"{run.cell}: the test set has no sample of class {', '.join(map(str, untested[:5]))}: balanced "
+            f"accuracy would be a mean over fewer classes than the chance and ceiling beside it. Raise the "
+            f"dataset's test_size in params.yaml, or give it samples of each class"
+        )
     return start, validation, set_aside
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """Training samples of a class: all, those set aside with the validation set, in the start set, and those
+    that are left to label.
+    """
+
+    label: int
+    there: int
+    set_aside: int
+    start: int
+    left: int
+
+    def __str__(self) -> str:
+        return (
+            f"class {self.label} ({self.there} training samples: {self.set_aside} set aside for validation, "
+            f"{self.start} in the start set, {self.left} left to label)"
+        )
+
+
+def class_shares(dataset: Dataset, start_ids: np.ndarray, set_aside_ids: np.ndarray) -> list[ClassShare]:
+    """What becomes of the training samples of each class."""
+    y_N = dataset.train.y_N.cpu()
+    counts = [class_counts(dataset, y) for y in (y_N, y_N[set_aside_ids], y_N[start_ids])]
+    return [ClassShare(c, *n, n[0] - n[1] - n[2]) for c, n in enumerate(zip(*counts, strict=True))]
+
+
+def class_counts(dataset: Dataset, y_N: Tensor) -> list[int]:
+    return torch.bincount(y_N.cpu(), minlength=dataset.num_classes).tolist()
+
+
+def told(shares: Sequence[ClassShare]) -> str:
+    """The first of the shares in words, and how many more there are."""
+    more = f" and {len(shares) - 1} more classes" * (len(shares) > 1)
+    return f"{shares[0]}{more}"
+
+
+def warnings_of(run: Run, dataset: Dataset) -> list[str]:
+    """What a run can be computed with, though pool, start or validation set are short of classes."""
+    start, _, set_aside = start_and_validation_ids(run, dataset)
+    shares, budget = class_shares(dataset, start, set_aside), run.setting.budget
+    lines = []
+    if gone := [share for share in shares if share.left == 0]:
+        lines.append(f"no query can pick {told(gone)}")
+    if scarce := [share for share in shares if 0 < share.left < share.there / 2]:
+        lines.append(f"most samples are not for queries to pick in {told(scarce)}")
+    for name in ("initial", "validation"):
+        if (size := getattr(budget, name)) < dataset.num_classes:
+            lines.append(f"{name}: {size} samples cannot show all {dataset.num_classes} classes")
+    return [f"{run.cell.dataset}-{run.cell.regime}, seed {run.cell.seed}: {line}" for line in lines]
 
 
 def draw_ids(
@@ -125,7 +189,7 @@ def train_round(run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarr
         **setting.recipe.model_dump(exclude={"projection_dropout"}), **setting.training.model_dump()
     )
     spec = model_spec(setting)
-    mitigation = MITIGATIONS[run.cell.mitigation](**run.mitigation_settings)
+    mitigation = make_mitigation(run.cell.mitigation, run.mitigation_settings)
     seed = stream_seed(*run.key(round, "weights"))
     model = place(build_model(dataset.modalities, dataset.num_classes, spec, seed), dataset.device)
     with timed(seconds, "fit", dataset.device):

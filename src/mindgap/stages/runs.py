@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.errors import SourceMissing
 from mindgap.errors import MindGapError
-from mindgap.loop import Cell, Run
+from mindgap.loop import Cell, Run, warnings_of
 from mindgap.machine import Machine
 from mindgap.mitigations import MITIGATIONS
 from mindgap.models import ENCODERS
@@ -52,6 +53,8 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
             for dropout in params.loop.initial_models:
                 run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
                 jobs[_initial(cell, dropout)] = Job(run, where.prepared, where.store)
+    for line in dict.fromkeys(line for job in jobs.values() for line in warnings_of(job.run, dataset)):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
     # DVC empties the folder first only where the output does not persist.
     shutil.rmtree(where.models / name, ignore_errors=True)
