@@ -210,7 +210,7 @@ def test_dropout_may_be_of_bald_alone(project):
         ({"augmentation": ["basik"]}, r"search\.augmentation: unknown 'basik'; known in .*: .*basic"),
         ({"mitigation": "modrop"}, r"search\.mitigation: unknown 'modrop'"),
         ({"factor": 1}, r"search\.factor: .*greater than or equal to 2"),
-        ({"learning_rate": [-0.1]}, r"search\.learning_rate\.0: .*greater than 0"),
+        ({"learning_rate": [-0.1]}, r"search\.learning_rate\.0: .*greater than or equal to 0"),
         ({"seeds": []}, r"search\.seeds: .*at least 1"),
     ],
 )

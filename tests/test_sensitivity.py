@@ -173,7 +173,7 @@ def changed(key: str, override: str) -> dict:
             "image-24: .*Could not override 'scales.tiny.render.image_sise'",
         ),
         ("scales.tiny.render.image_size=small", "image-24: .*image_size: Input should be a valid integer"),
-        ("scales.tiny.render.image_size=20", "image-24: Style: texture_period is 0.1875: make it"),
+        ("scales.tiny.render.image_size=20", "image-24: scales.tiny.render: texture_period is 0.1875"),
         ("scales.tiny.render.image_size=16,24", "image-24: .*several values"),
         ("scales.tiny.render.image_size=48", "image-24 and image-48 ask for the same: take one out"),
         ("scales.tiny.render.image_size=32", "default and image-24 ask for the same: take one out"),
