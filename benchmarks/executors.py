@@ -48,6 +48,7 @@ def project(size: dict, quick: bool) -> Iterator[None]:
         tiny["render"] |= {"train_size": 220, "test_size": 50}
         tiny["budget"]["missing"]["low"] = {"initial": 20, "validation": 20, "acquisition": 10, "rounds": 2}
     raw["scales"]["tiny"]["recipe"]["missing"]["all"]["epochs"] = size["epochs"]
+    raw["scales"]["tiny"]["training"]["warmup_epochs"] = min(2, size["epochs"] / 2)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         suites = Path("reports/expectations")
         suites.parent.mkdir()
