@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from mindgap.report.aulc import ACCURACY_COLUMNS
-from mindgap.report.claims import CLAIMS, COLUMNS, FAILS, HOLDS, PAPER_CONTRADICTS, UNKNOWN, judge
+from mindgap.report.claims import CLAIMS, COLUMNS, FAILS, FEW, HOLDS, PAPER_CONTRADICTS, UNKNOWN, judge
 from mindgap.report.curves import ReportError
 from mindgap.report.names import CONTROLS
 from mindgap.report.paper import CLASSES, TIMES_TEN, WEAK, paper_accuracies, published_rank_sums
+from mindgap.report.statistics import Wins, wins
 
 PAPER = Path(__file__).parents[1] / "data" / "paper"
 KEYS = [claim.key for claim in CLAIMS]
@@ -423,13 +424,35 @@ def test_the_detail_says_what_was_judged(published):
     )
 
 
-@pytest.mark.parametrize("unknown", [{"n_seeds": 1}, {"std": math.nan}], ids=str)
-def test_one_seed_has_no_spread(published, unknown):
-    single = judge(published.assign(**unknown), WEAK).set_index("key")["verdict"]
-    assert set(single.index[single != UNKNOWN]) == {
-        *("imbalanced", "rare-near-chance", "missing-low-unlearnt", "partial-near-chance"),
-        *("grace-and-kcg-best-of-partial", "kcg-leads-mid", "no-leader-throughout"),
-    }
+@pytest.mark.parametrize("few", [{"n_seeds": 1, "std": math.nan}, {"n_seeds": 2}], ids=str)
+def test_few_seeds_give_no_verdict(published, few):
+    found = judge(published.assign(**few), WEAK)
+    assert set(found["verdict"]) == {FEW}
+    assert found["effect"].isna().all()
+    assert set(found["detail"]) == {""}
+    assert found["needs"].str.endswith(", 3 seeds or more each").all()
+
+
+def test_cells_of_few_seeds_are_left_out_of_a_verdict():
+    few = runs("missing", "rare", 0.9, "bmmal grace_r badge", n_seeds=2)
+    row = judged([runs("missing", "rare", 0.09, "random entropy"), few], "rare-near-chance")
+    assert (row["verdict"], row["effect"]) == (HOLDS, pytest.approx(0.09))
+    assert "in 2 of 2 cells" in row["detail"]
+
+
+def wins_of(seeds: int):
+    cells = product(("random", "badge"), range(seeds), range(3))
+    rows = [("missing", "low", seed, query, i, 0.1 * i + 0.01 * seed) for query, seed, i in cells]
+    columns = ["dataset", "regime", "seed", "query", "round", "balanced_accuracy"]
+    return wins(pd.DataFrame(rows, columns=columns), ["random", "badge"], 0.05)
+
+
+def test_claims_and_statistics_ask_for_as_many_seeds():
+    assert "no setting has more than 2 seeds" in wins_of(seeds=2).reason
+    assert isinstance(wins_of(seeds=3), Wins)
+    for seeds, verdict in ((2, FEW), (3, HOLDS)):
+        part = runs("missing", "rare", 0.09, n_seeds=seeds)
+        assert judged([part], "rare-near-chance")["verdict"] == verdict
 
 
 def test_the_default_runs_answer_what_they_can(published):

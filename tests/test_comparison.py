@@ -67,6 +67,7 @@ def ours(scale: str = "paper") -> pd.DataFrame:
         mean_accuracy=cells["paper_mean"] / intervals,
         mean_accuracy_std=cells["paper_std"] / intervals,
         ceiling_aulc=intervals / printed_factor(cells),
+        changed="",
     ).reindex(columns=AULC_COLUMNS)
 
 
@@ -345,17 +346,36 @@ def test_another_scale_is_a_counterpart_and_never_reproduced():
     assert found[["ours_mean_accuracy", "paper_mean_accuracy"]].notna().all(axis=None)
 
 
-def test_another_number_of_points_or_one_seed_is_not_compared():
+def test_another_number_of_points_or_few_seeds_are_not_compared():
     table = ours().assign(rounds=5)
     found = compare(table, PAPER)
     same = (found["dataset"] == "food101") & (found["regime"] == "high")
     assert statuses(found[~same]) == {NOT_RUN}
     assert set(found[~same]["why"]) == {"5 points on the curve where the paper has 10"}
     assert statuses(found[same]) == {"reproduced"}
-    found = compare(ours().assign(n_seeds=1, aulc_std=math.nan), PAPER)
-    assert set(found["why"]) == {"only 1 seed: no spread"}
-    assert statuses(found) == {NOT_RUN}
-    assert (found["difference"] == 0).all()
+    for few, why in (
+        ({"n_seeds": 1, "aulc_std": math.nan}, "only 1 seed: a spread needs 3"),
+        ({"n_seeds": 2}, "only 2 seeds: a spread needs 3"),
+    ):
+        found = compare(ours().assign(**few), PAPER)
+        assert set(found["why"]) == {why}
+        assert statuses(found) == {NOT_RUN}
+        assert (found["difference"] == 0).all()
+
+
+def test_runs_with_other_settings_than_the_scales_are_counterparts():
+    table = ours()
+    changed = table["dataset"] == "missing"
+    table.loc[changed, "changed"] = "recipe.missing.epochs 60 → 3"
+    table.loc[table["dataset"] == "share", "changed"] = "not recorded: prepare.share"
+    found = compare(table, PAPER).set_index("dataset")
+    assert statuses(found.loc[["missing", "share"]]) == {NOT_RUN}
+    assert set(found.loc["missing", "why"]) == {"counterpart at scale paper, changed"}
+    assert set(found.loc["share", "why"]) == {"counterpart at scale paper, not all recorded"}
+    assert found.loc[["missing", "share"], ["difference", "deviations"]].isna().all(axis=None)
+    assert statuses(found.drop(["missing", "share"])) == {"reproduced"}
+    ranks = rank_sum_comparison(found.reset_index(), PAPER)
+    assert set(ranks["status"]) == {NOT_RUN}
 
 
 def test_no_run_at_all_and_two_scales():

@@ -250,6 +250,10 @@ AULC_FAULTS = {
         lambda f: f.assign(aulc_mean=f["aulc_mean"].mask(f["subset"] == "partial", 0.5)),
         "aulc_limit, aulc_mean: expect_column_pair_values_a_to_be_greater_than_b",
     ),
+    "paper's numbers beside other settings": (
+        lambda f: f.assign(scale="paper", paper_mean=0.5, changed="recipe.missing.epochs 60 → 3"),
+        "paper_at_other_scale",
+    ),
     "paper's numbers at tiny scale": (
         lambda f: f.assign(paper_mean=4.5),
         "paper_at_other_scale: expect_column_values_to_be_in_set",

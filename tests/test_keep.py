@@ -83,7 +83,14 @@ def test_a_number_can_be_traced_from_the_page_to_its_parameters_and_commit(kept)
     for run, made in provenance["runs"].items():
         assert f"<code>{run}</code>" in page
         assert made["commit"][0][:12] in page
-        assert provenance["settings"][made["settings"]]["setting"]["recipe"]["epochs"] == 2
+        settings = provenance["settings"][made["settings"]]
+        assert settings["setting"]["recipe"]["epochs"] == 2
+        assert settings["data"]["render"]["image_size"] == 16
+    # These are no runs of scale tiny: what differs stands on the page, of the data too.
+    assert "Scale: tiny, changed: " in page
+    for change in ("recipe.missing.epochs 12 → 2", "render.image_size 32 → 16", "model.width 96 → 16"):
+        assert f"<li>{change}</li>" in page
+    assert "not recorded" not in page
     assert 'href="provenance/missing-low.json"' in page
 
 

@@ -55,7 +55,7 @@ def test_origins_tell_what_runs_share_and_where_they_ran(tmp_path):
         "n" * 64,
     )
     assert (one.commits, one.devices, one.versions) == (["c1", "c2"], ["H200", "cpu"], ["torch 2"])
-    assert one.setting["recipe"] == {"epochs": 2}
+    assert one.settings["none", "bald"]["setting"]["recipe"] == {"epochs": 2}
 
 
 def test_settings_stand_once_under_their_digest():
@@ -63,6 +63,14 @@ def test_settings_stand_once_under_their_digest():
     assert len(made["runs"]) == 4
     assert len(made["settings"]) == 2
     assert provenance_json(records()) == provenance_json(records())
+
+
+def test_rounds_from_before_settings_of_the_data_were_kept_belong_with_later_ones(tmp_path):
+    data = {"render": {"image_size": 32}, "prepare": {"absence": {}}}
+    later = record("bald", 1)["provenance"]["settings"] | {"data": data}
+    (one,) = origins(tmp_path, records(settings=later))
+    # One digest of the data, so one way of making it.
+    assert [made["data"] for made in one.settings.values()] == [data, data]
 
 
 SETTING = {"scale": "tiny", "model": {"width": 9, "head_dropout": 0.5}, "recipe": {"epochs": 2}}

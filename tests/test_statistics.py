@@ -29,6 +29,8 @@ from mindgap.report.statistics import (
     pairwise,
     signed_rank_p,
     statistics,
+    taken_together,
+    unbeaten,
     wins,
 )
 from mindgap.report.statistics_figures import draw
@@ -389,9 +391,9 @@ def test_wins_by_hand():
     low = curve_rows({0: clear, 1: clear, 2: [0.1, 0, -0.1], 3: [-d for d in clear], 4: clear})
     high = curve_rows({0: [0, 0, 0], 1: clear}, "high")
     result = wins(pd.concat([low, high]), PAIR, 0.05)
-    assert result.matrix.to_dict("list") == {"random": [0, 0.5 + 1], "entropy": [0.25, 0]}
-    assert (result.settings, result.by_chance, result.note) == (2, 0.05, "")
-    assert result.beaten.to_dict() == {"random": 1.5, "entropy": 0.25}
+    assert result.matrix.to_dict("list") == {"random": [0, 2 + 1], "entropy": [1, 0]}  # whole wins
+    assert (result.settings, result.points, result.by_chance, result.note) == (2, 5, 0.125, "")
+    assert (result.beaten.to_dict(), result.against) == ({"random": 3, "entropy": 1}, 5)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -405,15 +407,15 @@ def test_wins_are_paired_t_tests(seeds):
         ],
         columns=[*BLOCK, "query", "round", "balanced_accuracy"],
     )
-    expected = dict.fromkeys(itertools.permutations(METHODS[:4], 2), 0.0)
+    expected = dict.fromkeys(itertools.permutations(METHODS[:4], 2), 0)
     for _, point in rows[rows["round"] > 0].groupby(["regime", "round"]):
         runs = {query: part["balanced_accuracy"].tolist() for query, part in point.groupby("query")}
         for a, b in expected:
             test = stats.ttest_rel(runs[a], runs[b])
-            expected[a, b] += (test.pvalue < 0.05 and test.statistic > 0) / 4
+            expected[a, b] += test.pvalue < 0.05 and test.statistic > 0
     result = wins(rows.sample(frac=1, random_state=0), METHODS[:4], 0.05)
-    assert {pair: result.matrix.at[pair] for pair in expected} == pytest.approx(expected)
-    assert 0 < max(expected.values()) <= 2
+    assert {pair: result.matrix.at[pair] for pair in expected} == expected
+    assert 0 < max(expected.values()) <= result.points == 8
 
 
 def test_equal_differences_have_no_spread_and_win():
@@ -421,7 +423,7 @@ def test_equal_differences_have_no_spread_and_win():
     rows["balanced_accuracy"] += 0.1 * rows["seed"]  # so that differences are equal but for their last bits
     last_bit = (rows["query"] == "entropy") & (rows["round"] == 4)
     rows.loc[last_bit, "balanced_accuracy"] = np.nextafter(rows.loc[last_bit, "balanced_accuracy"], 1)
-    assert wins(rows, PAIR, 0.05).matrix.to_dict("list") == {"random": [0, 0.25], "entropy": [0, 0]}
+    assert wins(rows, PAIR, 0.05).matrix.to_dict("list") == {"random": [0, 1], "entropy": [0, 0]}
 
 
 @pytest.mark.parametrize(
@@ -451,7 +453,60 @@ def test_settings_of_two_seeds_are_left_out_of_wins():
     )
     result = wins(rows, PAIR, 0.05)
     assert result.settings == result.matrix.at["entropy", "random"] == 1
-    assert result.note == "Left out for want of three seeds: Missing high."
+    assert result.note == "Left out for want of 3 seeds: Missing high."
+
+
+# Best, and what the tests say together
+
+
+def test_unbeaten_are_the_best_and_all_that_are_not_told_from_it():
+    blocks = make_blocks(np.arange(10)[:, None] * 0.01 + [[0.0, 0.5, 0.5, 0.3]])
+    assert unbeaten(blocks) == ("entropy", "bald")
+    assert unbeaten(make_blocks(np.ones((10, 4)))) == ()  # no two are told apart
+    assert isinstance(unbeaten(blocks.head(5)), Refusal)
+
+
+def test_the_largest_mean_is_not_the_best_where_the_test_places_another_above_it():
+    # BALD has the highest mean by one block alone, and is below Entropy in all others.
+    values = np.array([[0.0, 0.5 + 0.001 * i, 0.49 + 0.0005 * i] for i in range(12)])
+    values[0] = [0.0, 0.5, 0.9]
+    blocks = make_blocks(values)
+    assert blocks.mean().idxmax() == "bald"
+    assert unbeaten(blocks) == ("entropy",)
+
+
+def test_a_direction_does_not_need_a_median():
+    # Equal in sixteen blocks of thirty, above in all others: the median difference is 0.
+    values = np.zeros((30, 2))
+    values[:14, 1] = 0.01 * np.arange(1, 15)
+    (pair,) = pairwise(make_blocks(values), 0.05).itertuples()
+    assert (pair.different, pair.median_difference, pair.a_above) == (True, 0, False)
+    assert unbeaten(make_blocks(values)) == ("entropy",)
+
+
+def result_of(blocks: pd.DataFrame) -> SimpleNamespace:
+    tests = {"friedman": friedman, "pairwise": pairwise, "bootstrap": bootstrap}
+    return SimpleNamespace(alpha=0.05, **{name: test(blocks, 0.05) for name, test in tests.items()})
+
+
+def test_tests_that_do_not_agree_are_read_together():
+    # In five of fifteen settings Entropy is far above Random, in the others as often below it as above.
+    lead = np.repeat([0.3] * 5 + [0.01, -0.01] * 5, 2) + np.tile([0.001, -0.001], 15)
+    values = noise(30, 3) * 0.001
+    values[:, 1] += np.where(np.arange(30) < 10, lead, lead - 0.004)
+    result = result_of(make_blocks(values, seeds=2))
+    assert result.friedman.p > 0.05
+    assert not result.pairwise["different"].any()
+    assert (result.bootstrap["low"] > 0).tolist() == [True, False]
+    text = taken_together(result)
+    assert text.startswith("Friedman's test finds no difference, and the test of pairs tells no two apart")
+    assert "not told from Random by the corrected pairs: Entropy. An interval is of one method's" in text
+
+
+def test_tests_that_agree_need_no_word():
+    assert taken_together(result_of(perfect(30, 3, seeds=2))) == ""
+    assert "the test of pairs is refused: none is called better" in taken_together(result_of(perfect(5, 4)))
+    assert taken_together(result_of(perfect(1, 2))) == ""
 
 
 # All of it
@@ -473,7 +528,7 @@ def test_statistics_of_both_targets():
     assert (on_all.scale, on_all.target, on_all.n_blocks) == ("tiny", "all", 9)
     assert [refusal.test for refusal in on_all.refusals] == ["pairwise", "bootstrap"]
     assert (on_all.groups, math.isnan(on_all.nemenyi)) == ((), True)
-    assert on_all.wins.matrix.at["grace_r", "random"] == 3
+    assert (on_all.wins.matrix.at["grace_r", "random"], on_all.wins.points) == (6, 6)
 
 
 def test_controls_are_no_methods():

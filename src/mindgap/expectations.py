@@ -415,6 +415,7 @@ def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path) -> None:
         "mean_accuracy",
         "ceiling_aulc",
         "paper_mean",
+        "changed",
     )
     if set(used) <= set(frame.columns):
         intervals = frame["rounds"] - 1
@@ -423,6 +424,7 @@ def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path) -> None:
             mean_accuracy_error=frame["mean_accuracy"] - frame["aulc_mean"] / intervals,
             has_std=frame["aulc_std"].notna(),
             has_seeds=frame["n_seeds"] > 1,
-            paper_at_other_scale=(frame["scale"] != "paper") & frame["paper_mean"].notna(),
+            paper_at_other_scale=((frame["scale"] != "paper") | frame["changed"].notna())
+            & frame["paper_mean"].notna(),
         )
     validate("AULC", frame, Path(suites_dir) / "aulc.json", Path(html_dir) / "aulc.html")

@@ -4,8 +4,10 @@ uint8, signals float16, text token ids).
 Any number of modalities; which of them a sample has is a matrix. N samples, M modalities.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,16 @@ from torch import Tensor
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.modality import Modality
 from mindgap.data.presence import subset_name, subsets
-from mindgap.data.storage import SKIPPED, data_digest, digest_of, mend, modalities_of, read_array, read_meta
+from mindgap.data.storage import (
+    SKIPPED,
+    data_digest,
+    digest_of,
+    mend,
+    modalities_of,
+    read_array,
+    read_meta,
+    settings_of,
+)
 
 __all__ = ["DataError", "Dataset", "Split", "data_digest", "load_dataset", "subset_name", "subsets"]
 
@@ -48,7 +59,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Two splits and what is known about them; `ceilings` are keyed like `subset_name`."""
+    """Two splits and what is known about them; `ceilings` are keyed like `subset_name`.
+
+    `settings`: what it was made with (`storage.settings_of`).
+    """
 
     name: str
     modalities: dict[str, Modality]
@@ -58,6 +72,7 @@ class Dataset:
     train: Split
     test: Split
     digest: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +102,7 @@ def load_dataset(path: Path | str, *, verify: bool = True, device: torch.device 
         train=_load_split(path, meta, "train", verify).to(device),
         test=_load_split(path, meta, "test", verify).to(device),
         digest=digest_of(meta),
+        settings=settings_of(meta),
     )
 
 

@@ -46,6 +46,15 @@ def digest_of(meta: dict) -> str:
     return hashlib.sha256(json.dumps(meta["sha256"], sort_keys=True).encode()).hexdigest()
 
 
+def settings_of(meta: dict) -> dict:
+    """What a dataset was made with, by the names of params.yaml: parameters only, no counts of a source."""
+    if "style" not in meta:
+        return {"prepare": meta.get("settings", {})}
+    sizes = {f"{split}_size": meta["sizes"][split] for split in SPLITS}
+    render = {"root_seed": meta["root_seed"], **sizes, **meta["style"]}
+    return {"render": render, "prepare": {"absence": meta["absence"]}}
+
+
 def expected_arrays(meta: dict) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and dtype of every array file, by file name."""
     arrays = {}

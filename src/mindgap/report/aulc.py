@@ -13,10 +13,13 @@ from scipy.stats import t as student
 
 from mindgap.report.names import modalities_of
 
+# Two differences pass a t-test whenever they happen to lie close together, however small they are
+# (`statistics.wins`). The paper has three seeds: fewer carry no wins, no claim and no comparison of values.
+MIN_SEEDS = 3
 CELL = ["scale", "dataset", "mitigation", "regime", "query", "subset"]
 AULC_COLUMNS = [
     *(*CELL, "n_seeds", "rounds", "aulc_mean", "aulc_std", "mean_accuracy", "mean_accuracy_std"),
-    *("aulc_ci95", "chance_aulc", "ceiling_aulc", "paper_mean", "paper_std"),
+    *("aulc_ci95", "chance_aulc", "ceiling_aulc", "paper_mean", "paper_std", "changed"),
 ]
 # What claims, comparisons and statistics look at, of our runs and of the paper's alike: accuracies in [0, 1].
 ACCURACY_COLUMNS = [
@@ -56,7 +59,10 @@ def on_targets(curves: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation (n - 1 in the denominator; NaN for one seed) of each cell's AULC."""
+    """Mean and standard deviation (n - 1 in the denominator; NaN for one seed) of each cell's AULC.
+
+    `changed` says how the settings of its runs differ from the scale's, of which nothing is known here.
+    """
     rows = []
     for key, cell in seeds.groupby(CELL, sort=False):
         areas, rounds = cell["aulc"].tolist(), int(cell["rounds"].iloc[0])
@@ -66,7 +72,8 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
         numbers["aulc_ci95"] = half_width(std, len(areas))
         numbers |= {name: cell[name].iloc[0] for name in ("chance_aulc", "ceiling_aulc")}
         rows.append(dict(zip(CELL, key, strict=True)) | numbers)
-    return pd.DataFrame(rows).reindex(columns=AULC_COLUMNS).astype({"paper_mean": float, "paper_std": float})
+    frame = pd.DataFrame(rows).reindex(columns=AULC_COLUMNS).assign(changed="")
+    return frame.astype({"paper_mean": float, "paper_std": float})
 
 
 def spread(values: Sequence[float]) -> float:

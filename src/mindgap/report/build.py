@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -78,11 +79,12 @@ def all_figures(content: Content, folder: Path) -> Mapping[tuple[str, str], list
     keys, selection = ["dataset", "mitigation"], content.selection
     areas = dict(iter(content.table.groupby(keys, sort=False)))
     for key, part in content.inputs.curves.groupby(keys, sort=False):
-        subsets, weak = content.order[key[0]], selection.weak.get(key[0])
-        figures.learning_curves(part, subsets, weak, folder / f"curves-{'-'.join(key)}")
-        figures.aulc_bars(areas[key], subsets, weak, folder / f"bars-{'-'.join(key)}")
+        subsets, weak, scale = content.order[key[0]], selection.weak.get(key[0]), content.scale_of(*key)
+        figures.learning_curves(part.assign(scale=scale), subsets, weak, folder / f"curves-{'-'.join(key)}")
+        figures.aulc_bars(areas[key].assign(scale=scale), subsets, weak, folder / f"bars-{'-'.join(key)}")
     comparison_figures.scatter(content.comparison, folder / "comparison", page="../comparison.html")
-    return {(r.mitigation, r.target): statistics_figures.draw(r, folder) for r in content.statistics}
+    results = [replace(r, scale=content.scale) for r in content.statistics]
+    return {(r.mitigation, r.target): statistics_figures.draw(r, folder) for r in results}
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
 """Our numbers beside all 1032 that the paper publishes: value by value, and whether the patterns agree.
 
-Only runs of the scale paper, with the paper's number of points on the curve, can reproduce a value. All else
-is a counterpart: its order of methods may be compared, as shares of the ceiling; its values say nothing.
+Only runs with scale paper's settings and the paper's number of points on the curve can reproduce a value. All
+else is a counterpart: its order of methods may be compared, as shares of the ceiling; values say nothing.
 """
 
 import math
@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, spearmanr
 
+from mindgap.report.aulc import MIN_SEEDS
 from mindgap.report.flow import ReportError
 from mindgap.report.misprints import DETAIL, PAPER_CELL
-from mindgap.report.names import method_name, mitigation_name
+from mindgap.report.names import method_name, mitigation_name, scale_name
 from mindgap.report.paper import load_paper, mended_paper, paper_rounds, printed_factor, remarks
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not yet run"
@@ -39,8 +40,9 @@ NOTES = (
     "Reproduced: our mean lies within two standard deviations of the published one, a deviation being the "
     "root of the sum of the squares of both spreads over seeds. That is lenient: means of three runs scatter "
     "less than runs. A spread printed as 0.00 counts as 0.005, the most that it can be.",
-    "Only runs at scale paper with as many points on the curve as the paper's are compared by value. All "
-    "others are counterparts: compare the order of methods, not values.",
+    "Only runs with the settings of scale paper and as many points on the curve as the paper's are compared "
+    f"by value, from {MIN_SEEDS} seeds on. All others are counterparts: compare the order of methods, not "
+    "values.",
     "Where the paper's tables disagree, our value stands against the one taken as right; a remark says so. "
     "GRACE has no public code: GRACE-R, which stands beside it, is a reconstruction.",
     "Spearman's correlation is over the cells of a table, as shares of the ceiling: most of it is how hard a "
@@ -54,15 +56,15 @@ def compare(table: pd.DataFrame, paper_dir: Path) -> pd.DataFrame:
 
     `table` is our tidy AULC table, of one scale. `printed` and `printed_std` are the paper's text (partial
     modalities times ten); `paper_mean` and `paper_std` are unscaled, mended where tables disagree, and filled
-    from Tables 7 to 16 where a table prints no deviation. `difference` (ours - paper) is NaN unless scale and
-    N are the paper's, `deviations` (the same in standard deviations) also for one seed: `status` is "not yet
-    run" then, and `why` tells the reason, empty for what is compared. The mean accuracies are shares of the
-    ceiling. `n_seeds` is 0 and `scale` empty without a run.
+    from Tables 7 to 16 where a table prints no deviation. `difference` (ours - paper) is NaN unless settings
+    and N are the paper's, `deviations` (the same in standard deviations) also for fewer than MIN_SEEDS seeds:
+    `status` is "not yet run" then; `why` tells the reason, empty for what is compared. Mean accuracies are
+    shares of the ceiling. `n_seeds` is 0 and `scale` (as of `scale_name`) empty without a run.
     """
     frame = _paper_side(paper_dir).merge(_our_side(table), "left", on=PAPER_CELL, validate="many_to_one")
     frame = frame.assign(n_seeds=frame["n_seeds"].fillna(0).astype(int), scale=frame["scale"].fillna(""))
     why = np.array(_reasons(frame, table))
-    # The difference of one seed's value is known; how many deviations it is, is not.
+    # The difference of few seeds' mean is known; how many deviations it is, is not.
     comparable = (frame["scale"] == "paper") & (frame["rounds"] == frame["paper_rounds"])
     difference = (frame["ours_mean"] - frame["paper_mean"]).where(comparable)
     deviations = (difference / np.hypot(frame["ours_std"], known_spread(frame))).where(why == "")
@@ -116,6 +118,7 @@ def _our_side(table: pd.DataFrame) -> pd.DataFrame:
         raise ReportError(f"the AULC table mixes the scales {', '.join(scales)}: compare the runs of one")
     ours = table[[*PAPER_CELL, "scale", "n_seeds", "rounds"]]
     return ours.assign(
+        scale=np.array([scale_name(*one) for one in table[["scale", "changed"]].to_numpy()], dtype=object),
         ours_mean=table["aulc_mean"],
         ours_std=table["aulc_std"],
         ours_mean_accuracy=table["aulc_mean"] / table["ceiling_aulc"],
@@ -151,7 +154,9 @@ def _incomparable(row) -> str:
         return f"counterpart at scale {row.scale}"
     if row.rounds != row.paper_rounds:
         return f"{row.rounds:.0f} points on the curve where the paper has {row.paper_rounds}"
-    return "only 1 seed: no spread" if row.n_seeds == 1 else ""
+    if row.n_seeds >= MIN_SEEDS:
+        return ""
+    return f"only {row.n_seeds} seed{'s' * (row.n_seeds > 1)}: a spread needs {MIN_SEEDS}"
 
 
 def summary(comparison: pd.DataFrame, ranks: pd.DataFrame) -> pd.DataFrame:

@@ -95,7 +95,7 @@ def _title(scales: list[str], count: int) -> str:
         return "None of the paper's values has a run yet"
     if scales == ["paper"]:
         return f"Ours against the paper, scale paper: {count} of 630 values"
-    return f"Counterparts at scale {', '.join(scales)}: compare patterns, not values"
+    return f"Counterparts at scale {' and '.join(scales)}: compare patterns, not values"
 
 
 def _key(label: str, face: str, edge: str) -> Line2D:

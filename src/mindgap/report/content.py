@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from mindgap.report import tables
-from mindgap.report.aulc import mean_accuracies, tidy
-from mindgap.report.claims import judge
+from mindgap.report.aulc import mean_accuracies, per_seed, tidy
+from mindgap.report.claims import FAILS, HOLDS, judge
 from mindgap.report.comparison import compare, summary
 from mindgap.report.curves import Selection
-from mindgap.report.names import CONTROLS, subset_order
+from mindgap.report.names import CONTROLS, scale_name, subset_order
 from mindgap.report.paper import WEAK as PAPER_WEAK
 from mindgap.report.paper import (
     misprints,
@@ -22,6 +22,7 @@ from mindgap.report.paper import (
 from mindgap.report.paper_tables import PaperTable, paper_tables
 from mindgap.report.provenance import Origin
 from mindgap.report.rank_comparison import rank_sum_comparison
+from mindgap.report.scales import changes_of, summary_of
 from mindgap.report.sensitivity import (
     Variants,
     bald_against_random,
@@ -59,7 +60,8 @@ class Sensitivity:
 @dataclass(frozen=True)
 class Content:
     """`table` is the tidy AULC table, `order` the subsets of each dataset as they are shown, `claims` has our
-    verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers.
+    verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers. `changes`
+    lists how settings differ from the scale's; `scale` is the scale's name with a word on it.
     """
 
     selection: Selection
@@ -75,6 +77,20 @@ class Content:
     claims: pd.DataFrame
     statistics: Sequence[Statistics]
     sensitivity: Sensitivity | None
+    changes: Sequence[str]
+
+    @property
+    def scale(self) -> str:
+        return _scale(self.table, self.selection)
+
+    def scale_of(self, dataset: str, mitigation: str) -> str:
+        """As `scale`, of the runs of a dataset and mitigation."""
+        rows = (self.table["dataset"] == dataset) & (self.table["mitigation"] == mitigation)
+        return _scale(self.table[rows], self.selection)
+
+
+def _scale(table: pd.DataFrame, selection: Selection) -> str:
+    return scale_name(selection.scale, *table["changed"].unique())
 
 
 def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content:
@@ -83,7 +99,11 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
     order = {
         d: subset_order(list(part["subset"].unique())) for d, part in curves.groupby("dataset", sort=False)
     }
-    table = with_paper(tidy(curves, order), paper_dir)
+    changes = changes_of(inputs.origins, selection)
+    table = tidy(curves, order)
+    cells = table[["dataset", "regime", "mitigation", "query"]].itertuples(index=False, name=None)
+    table = with_paper(table.assign(changed=["; ".join(changes[cell]) for cell in cells]), paper_dir)
+    seeds = per_seed(curves)
     comparison = compare(table, paper_dir)
     ranks = rank_sum_comparison(comparison, paper_dir)
     return Content(
@@ -91,8 +111,8 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
         inputs,
         table,
         order,
-        all_tables(table, selection),
-        paper_tables(table, selection, published_rank_sums(paper_dir)),
+        all_tables(table, selection, seeds),
+        paper_tables(table, selection, published_rank_sums(paper_dir), seeds),
         comparison,
         ranks,
         summary(comparison, ranks),
@@ -100,26 +120,35 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
         all_claims(table, paper_dir, selection),
         all_statistics(curves, selection),
         sensitivity_of(inputs, selection),
+        summary_of(changes),
     )
 
 
-def all_tables(table: pd.DataFrame, selection: Selection) -> list[tables.Table]:
-    """Weak modality and ranks first, then each dataset with each mitigation."""
+def all_tables(table: pd.DataFrame, selection: Selection, seeds: pd.DataFrame) -> list[tables.Table]:
+    """Weak modality and ranks first, then each dataset with each mitigation; `seeds` is as of `per_seed`."""
     made = []
     for mitigation in selection.mitigations:
         made += [
-            tables.weak_table(table, mitigation, selection),
-            tables.rank_table(table, mitigation, selection),
+            tables.weak_table(table, mitigation, selection, seeds),
+            tables.rank_table(table, mitigation, selection, seeds),
         ]
     for dataset in selection.datasets:
         for mitigation in selection.mitigations:
-            made.append(tables.dataset_table(table, dataset, mitigation, selection))
+            made.append(tables.dataset_table(table, dataset, mitigation, selection, seeds))
     return [one for one in made if one is not None]
 
 
 def all_claims(table: pd.DataFrame, paper_dir: Path, selection: Selection) -> pd.DataFrame:
-    """Each claim judged by our numbers and by the paper's own."""
+    """Each claim judged by our numbers and by the paper's own.
+
+    A verdict that rests on runs of other settings than the scale's names them: "holds (paper, changed)".
+    """
     ours = judge(mean_accuracies(table), selection.weak)
+    own = judge(mean_accuracies(table[table["changed"] == ""]), selection.weak)
+    judged = ours["verdict"].isin([HOLDS, FAILS])
+    others = judged & (ours[["verdict", "detail"]] != own[["verdict", "detail"]]).any(axis=1)
+    told = ours["verdict"] + f" ({_scale(table, selection)})"
+    ours = ours.assign(verdict=ours["verdict"].mask(others, told))
     theirs = judge(paper_accuracies(paper_dir), PAPER_WEAK)
     told = theirs[["verdict", "effect", "detail"]].add_prefix("paper_")
     return pd.concat([ours, told], axis=1)

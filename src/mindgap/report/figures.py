@@ -214,7 +214,7 @@ def _finish(
     )
     names = [dataset_name(row["dataset"]), mitigation_name(row["mitigation"])]
     names[1:1] = regimes if len(regimes) == 1 else []
-    names += [f"{row['scale']} scale"] * (row["scale"] != "paper")
+    names += [f"scale {row['scale']}"] * (row["scale"] != "paper")
     figure.suptitle(
         " · ".join(names), x=left / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=11, weight="bold"
     )

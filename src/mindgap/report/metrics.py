@@ -10,15 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from mindgap.report.aulc import half_width, on_targets, per_seed, spread
+from mindgap.report.aulc import MIN_SEEDS, half_width, on_targets, per_seed, spread
 from mindgap.report.curves import Selection
 from mindgap.report.names import CONTROLS
 from mindgap.report.statistics import BASELINE
 from mindgap.report.tables import Numbers
 
 CELL = ["dataset", "regime", "mitigation", "query"]
-# With two, a t-test finds a difference wherever two numbers are nearly equal: the statistics refuse it too.
-FEWEST_SEEDS = 3
 DIGITS = 4
 
 
@@ -67,7 +65,7 @@ def _difference(area: pd.Series, random: pd.Series | None) -> dict[str, float | 
     """The mean over seeds of area - random, and its interval; runs are paired by their seeds, the index."""
     differences = [] if random is None else (area - random).dropna().tolist()
     mean = math.fsum(differences) / len(differences) if differences else math.nan
-    enough = len(differences) >= FEWEST_SEEDS
+    enough = len(differences) >= MIN_SEEDS
     half = half_width(spread(differences), len(differences)) if enough else math.nan
     numbers = {"difference": mean, "low": mean - half, "high": mean + half}
     return {name: _rounded(value) for name, value in numbers.items()}

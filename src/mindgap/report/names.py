@@ -30,6 +30,21 @@ MODALITIES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "ecg": "ECG"}
 
 MITIGATIONS = {"none": "no mitigation", "moddrop": "ModDrop"}
 
+# How a text begins that lists what the records of runs lack.
+NOT_RECORDED = "not recorded"
+
+
+def scale_name(scale: str, *changes: str) -> str:
+    """The scale of runs whose settings differ from its own as `changes` say (`report.scales`; "": not).
+
+    "tiny", "tiny, changed", or "tiny, not all recorded" where no more is known.
+    """
+    told = list(filter(None, changes))
+    if not told:
+        return scale
+    known = any(not text.startswith(NOT_RECORDED) for text in told)
+    return f"{scale}, changed" if known else f"{scale}, not all recorded"
+
 
 def method_name(query: str) -> str:
     return METHODS.get(query, query)

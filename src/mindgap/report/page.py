@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jinja2
@@ -18,6 +19,7 @@ from mindgap.report.figures import FIGURES, FIGURES_NOTE
 from mindgap.report.flow import flow_parts
 from mindgap.report.names import (
     CONTROLS,
+    NOT_RECORDED,
     dataset_name,
     method_name,
     mitigation_name,
@@ -26,7 +28,8 @@ from mindgap.report.names import (
 )
 from mindgap.report.paper import SUBSETS, printed_factor
 from mindgap.report.rank_comparison import RANK_NOTES
-from mindgap.report.statistics import EXPLANATIONS, TARGETS, Friedman, Statistics, Wins
+from mindgap.report.statistics import EXPLANATIONS, TARGETS, Friedman, Statistics, Wins, taken_together
+from mindgap.report.tables import BEST_RULE
 
 # What a dataset isolates, for readers; one without a text here gets none.
 ISOLATES = {
@@ -56,7 +59,7 @@ RENDERED_CHECKS = ("attributes", "images", "sample", "checks")
 
 def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]]) -> str:
     """index.html; `drawn` names the figures of each mitigation and target of the statistics."""
-    selection, curves = content.selection, content.inputs.curves
+    selection, curves = replace(content.selection, scale=content.scale), content.inputs.curves
     named = {one.name: one for one in content.tables}
     runs = run_list(curves)
     return (
@@ -64,6 +67,10 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
         .get_template("page.html.j2")
         .render(
             selection=selection,
+            base=content.selection.scale,
+            changes=content.changes,
+            heading=_heading(content),
+            best_rule=BEST_RULE,
             about=content.inputs.about,
             facts=_facts(selection, len(runs)),
             controls=[ABOUT_CONTROLS.get(name, "") for name in CONTROLS if name in selection.queries],
@@ -96,7 +103,10 @@ def render_comparison(content: Content) -> str:
         _environment()
         .get_template("comparison.html.j2")
         .render(
-            selection=content.selection,
+            selection=replace(content.selection, scale=content.scale),
+            base=content.selection.scale,
+            changes=content.changes,
+            heading=_heading(content),
             compared=_compared(content.comparison),
             summary=content.summary,
             notes=COMPARISON_NOTES,
@@ -107,6 +117,13 @@ def render_comparison(content: Content) -> str:
             values=_values(content.comparison),
         )
     )
+
+
+def _heading(content: Content) -> str:
+    """The scale, and the first of the settings that differ from its own."""
+    changed = [text for text in content.changes if not text.startswith(NOT_RECORDED)]
+    named = "; ".join(changed[:3]) + "; …" * (len(changed) > 3)
+    return f"{content.scale}: {named}" if changed else content.scale
 
 
 def _environment() -> jinja2.Environment:
@@ -167,6 +184,7 @@ def _statistics(result: Statistics, drawn: Sequence[str]) -> dict[str, Any]:
         "pairs": None if differing is None else len(differing),
         "differing": [] if differing is None else differing[differing["different"]].to_dict("records"),
         "wins": wins,
+        "together": taken_together(result),
         "refusals": result.refusals,
         "figures": drawn,
         "alpha": result.alpha,
@@ -200,7 +218,7 @@ def _values(comparison: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
 
 
 def _value(row) -> dict[str, Any]:
-    ours = f"{row.ours_mean * row.factor:.2f}" if row.n_seeds and row.scale == "paper" else ""
+    ours = "" if math.isnan(row.difference) else f"{row.ours_mean * row.factor:.2f}"
     spread = "" if math.isnan(row.ours_std) else f" ± {row.ours_std * row.factor:.2f}"
     std = "" if math.isnan(row.printed_std) else f" ± {row.printed_std:.2f}"
     return {
@@ -272,7 +290,7 @@ def _dataset(name, curves, table, named, subsets, selection) -> dict:
 
 def _figures(dataset: str, mitigation: str, selection: Selection) -> list[dict]:
     regimes = ", ".join(selection.regimes)
-    what = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}, {regimes}, {selection.scale} scale"
+    what = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}, {regimes}, scale {selection.scale}"
     stem = f"{dataset}-{mitigation}"
     theirs = FIGURES.get((dataset, mitigation))
     counterpart = f" Counterpart of the paper's Figure {theirs}." if theirs else ""

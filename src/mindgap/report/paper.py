@@ -156,12 +156,12 @@ def paper_accuracies(paper_dir: Path) -> pd.DataFrame:
 
 
 def with_paper(table: pd.DataFrame, paper_dir: Path) -> pd.DataFrame:
-    """The tidy table with `paper_mean` and `paper_std` where the cell is the paper's: its scale, its N."""
+    """The tidy table with `paper_mean` and `paper_std` where the cell is the paper's: scale, settings, N."""
     merged = table.drop(columns=["paper_mean", "paper_std"]).merge(
         published_cells(paper_dir), "left", on=PAPER_CELL
     )
     rounds = [paper_rounds(*cell) for cell in zip(merged["dataset"], merged["regime"], strict=True)]
-    comparable = (merged["scale"] == "paper") & (merged["rounds"] == rounds)
+    comparable = (merged["scale"] == "paper") & (merged["rounds"] == rounds) & (merged["changed"] == "")
     merged.loc[~comparable, ["paper_mean", "paper_std"]] = float("nan")
     return merged[table.columns.tolist()]
 

@@ -18,12 +18,12 @@ from mindgap.report.names import (
     method_name,
     mitigation_name,
     modalities_of,
+    scale_name,
     subset_name,
     subset_order,
 )
 from mindgap.report.paper import REGIMES, SUBSETS, TIMES_TEN, WEAK
 from mindgap.report.tables import (
-    BEST_OF_COLUMN,
     CHANCE,
     HOLE,
     Cell,
@@ -33,6 +33,7 @@ from mindgap.report.tables import (
     Numbers,
     Row,
     Table,
+    best_ranks,
     complete_rank_sums,
     method_lines,
     notes_of,
@@ -64,7 +65,7 @@ TIMES_TEN_NOTE = "Rows marked ×10 cannot reach more than a tenth of the labels 
 RANKS_NOTE = (
     "Ranks of the paper's methods by the unrounded mean AULC on the weak modality (rank 1 = highest), added "
     "over Missing/rare, Share/cifar10, Unique/partial and Synergy/partial_b, Synergy without ModDrop and the "
-    "others with it: the lower the better. Exactly equal means share their mean rank. Lowest in bold."
+    "others with it: the lower the better. Exactly equal means share their mean rank."
 )
 WHOLE_SUMS_NOTE = (
     f"“{HOLE}”: not ranked, as a method is ranked in a regime only with runs of all four datasets"
@@ -80,17 +81,21 @@ class PaperTable(Table):
 
 
 def paper_tables(
-    tidy: pd.DataFrame, selection: Selection, rank_sums: pd.DataFrame | None = None
+    tidy: pd.DataFrame,
+    selection: Selection,
+    rank_sums: pd.DataFrame | None = None,
+    seeds: pd.DataFrame | None = None,
 ) -> list[PaperTable]:
     """Tables 1, 2, 3, 4 and 7 to 16, the ones without any run too (`empty`).
 
     `rank_sums`: Table 3 as printed (`published_rank_sums`), shown where `tidy` has the numbers it ranks.
+    `seeds`: as of `per_seed`; without it nothing is marked as the best.
     """
-    numbers = Numbers(tidy, factors=dict.fromkeys(TIMES_TEN, 10.0))
+    numbers = Numbers(tidy, dict.fromkeys(TIMES_TEN, 10.0), seeds)
     return [
         _random_table(numbers, selection),
         _wide_table(2, "the four synthetic datasets", TABLE_2, numbers, selection),
-        _rank_table(tidy, numbers, selection, rank_sums),
+        _rank_table(tidy, numbers, selection, rank_sums, seeds),
         _wide_table(4, "the two real datasets", TABLE_4, numbers, selection),
         *(_detail_table(number, *cell, numbers, selection) for cell, number in DETAIL.items()),
     ]
@@ -111,8 +116,7 @@ def _random_table(numbers: Numbers, selection: Selection) -> PaperTable:
         name = name[0].upper() + name[1:]
         lines.append(Line(name, "method", keys, f"{name}, paper"))
     title = "Random in the high regime with and without ModDrop: AULC"
-    best = "The better of the two in bold (by unrounded means)."
-    return _table(1, title, columns, [*lines, _chance(lines[0])], numbers, selection, best, "ModDrop")
+    return _table(1, title, columns, [*lines, _chance(lines[0])], numbers, selection, corner="ModDrop")
 
 
 def _wide_table(
@@ -131,8 +135,7 @@ def _wide_table(
     without = [dataset_name(dataset) for dataset, mitigation in mix.items() if mitigation == "none"]
     shown = f"{', '.join(without)} without ModDrop, the others with it" if without else "all with ModDrop"
     title = f"Every method on every subset of {which}: AULC ({shown})"
-    best = "Best method of a row in bold (by unrounded means)."
-    return _table(number, title, columns, lines, numbers, selection, best, "Setting")
+    return _table(number, title, columns, lines, numbers, selection, "row", "Setting")
 
 
 def _setting_line(setting: Key, queries: Sequence[str], weak: Mapping[str, str], rule: bool) -> Line:
@@ -161,16 +164,19 @@ def _table(
     lines: Sequence[Line],
     numbers: Numbers,
     selection: Selection,
-    best: str = BEST_OF_COLUMN,
+    place: str = "column",
     corner: str = "Method",
 ) -> PaperTable:
-    rows, shown = numbers.fill(lines), numbers.shown(lines)
+    """`place`: what rivals stand in."""
+    best = numbers.best(key for line in lines for key in line.keys)
+    rows, shown = numbers.fill(lines, best), numbers.shown(lines)
     reasons = lacking((key for line in lines for key in line.keys if key.query != CHANCE), numbers, selection)
-    notes = notes_of(shown, columns, rows, best) if shown else []
+    notes = notes_of(shown, columns, rows, best.note(place)) if shown else []
     if shown:
         notes += [TIMES_TEN_NOTE] * any("×10" in row.title for row in rows)
         notes += [CHANCE_NOTE]
-    return _named(number, title, columns, rows, [*notes, *_hole_note(reasons)], reasons, selection, corner)
+    notes += [*_hole_note(reasons), *_scale_note(shown)]
+    return _named(number, title, columns, rows, notes, reasons, corner)
 
 
 def _named(
@@ -180,11 +186,8 @@ def _named(
     rows: Sequence[Row],
     notes: Sequence[str],
     reasons: Sequence[str],
-    selection: Selection,
     corner: str = "Method",
 ) -> PaperTable:
-    if selection.scale != "paper":
-        notes = [*notes, f"Runs at scale {selection.scale}: not comparable with the paper's numbers."]
     return PaperTable(
         f"paper-table-{number:02}",
         f"Counterpart of Table {number}. {title}",
@@ -197,32 +200,43 @@ def _named(
     )
 
 
+def _scale_note(shown: Iterable[tuple]) -> list[str]:
+    """Which runs behind a table are not at scale paper with its settings."""
+    scales = sorted({scale_name(row.scale, row.changed) for row in shown} - {"paper"})
+    return [f"Runs at scale {scale}: not comparable with the paper's numbers." for scale in scales]
+
+
 def _hole_note(reasons: Sequence[str]) -> list[str]:
     return [f"“{HOLE}”: not run: {'; '.join(reasons)}."] if reasons else []
 
 
 def _rank_table(
-    tidy: pd.DataFrame, numbers: Numbers, selection: Selection, printed: pd.DataFrame | None
+    tidy: pd.DataFrame,
+    numbers: Numbers,
+    selection: Selection,
+    printed: pd.DataFrame | None,
+    seeds: pd.DataFrame | None,
 ) -> PaperTable:
     """Table 3: rank sums over the four synthetic datasets, of the paper's methods alone, as theirs are."""
     shown = (tidy["mitigation"] == tidy["dataset"].map(TABLE_2)) & tidy["query"].isin(SEVEN)
     weak = tidy[shown & (tidy["subset"] == tidy["dataset"].map(WEAK))]
     sums = complete_rank_sums(weak, SYNTHETIC)
     published = {} if printed is None else _comparable(printed, weak)
-    rows = []
-    for query, row in zip(SEVEN, rank_rows(sums, SEVEN, REGIMES), strict=True):
+    rows, best = [], best_ranks(seeds, weak, sums)
+    for query, row in zip(SEVEN, rank_rows(sums, SEVEN, REGIMES, best), strict=True):
         rows.append(row)
         if published:
             theirs = (Cell(published.get((regime, query), math.nan), None, digits=1) for regime in REGIMES)
             rows.append(Row(published_name(query), "paper", tuple(theirs)))
     wanted = [Key(d, TABLE_2[d], r, q, WEAK[d]) for d in SYNTHETIC for r in REGIMES for q in SEVEN]
     reasons = lacking(wanted, numbers, selection)
-    notes = [RANKS_NOTE, *_rank_notes(sums, selection)] if sums else []
+    notes = [f"{RANKS_NOTE} {best.note('column')}".strip(), *_rank_notes(sums, selection)] if sums else []
     if reasons:
         notes.append(f"{WHOLE_SUMS_NOTE}: {'; '.join(reasons)}.")
     columns = [Column("rank sum", regime) for regime in REGIMES]
     title = "Rank sums on the weak modality of the four synthetic datasets"
-    return _named(3, title, columns, rows, notes, reasons, selection)
+    notes += _scale_note(weak.itertuples(index=False))
+    return _named(3, title, columns, rows, notes, reasons)
 
 
 def _comparable(printed: pd.DataFrame, weak: pd.DataFrame) -> dict[tuple[str, str], float]:

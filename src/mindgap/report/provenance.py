@@ -22,7 +22,10 @@ CELL = ["dataset", "regime", "mitigation", "query", "seed"]
 
 @dataclass(frozen=True)
 class Origin:
-    """One dataset and regime: what all its runs share, and what is told of them."""
+    """One dataset and regime: what all its runs share, and what is told of them.
+
+    `settings`: those of each mitigation and query method, as recorded; under `data` those of the dataset.
+    """
 
     dataset: str
     regime: str
@@ -32,7 +35,7 @@ class Origin:
     commits: Sequence[str]
     devices: Sequence[str]
     versions: Sequence[str]
-    setting: Mapping[str, Any]
+    settings: Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> list[Origin]:
@@ -43,7 +46,7 @@ def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> li
     _check_one(folder, runs, ["numerics"], [], "the code of the numerics")
     _check_one(folder, runs, ["data"], ["dataset"], "the data")
     _check_one(folder, runs, ["code"], ["dataset", "mitigation", "query"], "the code")
-    _check_one(folder, runs, ["settings"], ["dataset", "regime", "mitigation", "query"], "the settings")
+    _check_one(folder, runs, ["own"], ["dataset", "regime", "mitigation", "query"], "the settings")
     _check_one(folder, runs, ["shared"], ["dataset", "regime"], "the setting")
     return [_origin(*key, settings, of_file) for key, (settings, of_file) in files.items()]
 
@@ -68,8 +71,11 @@ def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple
         if lacking or runs[digest]["settings"] not in settings:
             lack = ", ".join(lacking) or f"the settings {runs[digest]['settings']}"
             raise ReportError(f"{path}: run {digest} ({_name(cell)}) lacks {lack}; {mend}")
-        setting = settings[runs[digest]["settings"]]["setting"]
-        kept[digest] = {**runs[digest], **cell, "cell": cell, "run": digest, "shared": _shared(setting)}
+        made = settings[runs[digest]["settings"]]
+        # Those of the dataset follow from its digest; records of rounds from before they were kept lack them.
+        own = json.dumps({key: value for key, value in made.items() if key != "data"}, sort_keys=True)
+        told = {"own": own, "shared": _shared(made["setting"]), "cell": cell, "run": digest}
+        kept[digest] = {**runs[digest], **cell, **told}
     return settings, kept
 
 
@@ -120,6 +126,8 @@ def _name(cell: Mapping[str, Any]) -> str:
 
 def _origin(dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Mapping]) -> Origin:
     one = next(iter(runs.values()))
+    made = {(run["mitigation"], run["query"]): settings[run["settings"]] for run in runs.values()}
+    data = next((one_made["data"] for one_made in made.values() if "data" in one_made), {})
     told = {name: {_text(value) for run in runs.values() for value in run[name]} for name in DETAILS}
     return Origin(
         dataset,
@@ -130,7 +138,7 @@ def _origin(dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Map
         sorted(told["commit"]),
         sorted(told["device"]),
         sorted(told["versions"]),
-        settings[one["settings"]]["setting"],
+        {cell: {"data": data, **own} for cell, own in made.items()},
     )
 
 

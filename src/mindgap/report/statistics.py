@@ -16,7 +16,7 @@ from scipy.stats import f as f_distribution
 from scipy.stats import norm, rankdata, studentized_range
 from scipy.stats import t as student
 
-from mindgap.report.aulc import per_seed
+from mindgap.report.aulc import MIN_SEEDS, per_seed
 from mindgap.report.flow import ReportError
 from mindgap.report.names import CONTROLS, METHODS, dataset_name, method_name, modalities_of
 
@@ -24,6 +24,7 @@ TARGETS = {"weak": "weak modality", "all": "all modalities"}
 SETTING = ["dataset", "regime"]
 BLOCK = [*SETTING, "seed"]
 BASELINE = "random"
+ALPHA = 0.05
 SEED = 2603
 ARRANGEMENTS = 100_000  # of ranks within blocks: all of them up to here, else so many drawn at random
 RESAMPLES = 10_000
@@ -49,9 +50,9 @@ EXPLANATIONS = {
         "is for new seeds in the same settings, and for its method alone."
     ),
     "wins": (
-        "Row beats column: share of a setting's points on the curve (without the shared first one) where a "
-        "paired two-sided t-test over seeds finds the row better, summed over settings; the tests are not "
-        "corrected for their number. A low column mean is good: the method is seldom beaten."
+        "Row beats column: the points of all settings' curves (without the shared first one) where a paired "
+        "two-sided t-test over seeds finds the row better, counted. The tests are not corrected for their "
+        "number, and points of one curve go together: a count says how often, not that a method is better."
     ),
 }
 
@@ -76,17 +77,22 @@ class Friedman:
 
 @dataclass(frozen=True, eq=False)
 class Wins:
-    """`matrix`: how often row beats column, 0 to `settings`; `by_chance`: what equal methods would have."""
+    """`matrix`: at how many of `points` row beats column; `by_chance`: what equal methods would have."""
 
     matrix: pd.DataFrame
     settings: int
+    points: int
     by_chance: float
     note: str
 
     @property
     def beaten(self) -> pd.Series:
-        """Column means, over the other methods."""
-        return self.matrix.sum() / (len(self.matrix) - 1)
+        """How often each method is beaten by the others, of `against` comparisons."""
+        return self.matrix.sum()
+
+    @property
+    def against(self) -> int:
+        return self.points * (len(self.matrix) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +125,7 @@ class Statistics:
 
 
 def statistics(
-    curves: pd.DataFrame, weak: Mapping[str, str], mitigation: str, target: str, alpha: float = 0.05
+    curves: pd.DataFrame, weak: Mapping[str, str], mitigation: str, target: str, alpha: float = ALPHA
 ) -> Statistics:
     """The statistics of one mitigation on each dataset's weak modality or on all modalities together."""
     rows = _target_rows(curves, weak, mitigation, target)
@@ -265,14 +271,17 @@ def _arranged(ranks: np.ndarray, between: float) -> tuple[float, str]:
 
 
 def pairwise(blocks: pd.DataFrame, alpha: float) -> pd.DataFrame | Refusal:
-    """A row per pair of methods: a, b, n, n_equal, median_difference (a - b), p, p_holm, different."""
+    """A row per pair of methods: a, b, n, n_equal, median_difference (a - b), a_above, p, p_holm, different.
+
+    `a_above` is the direction that the test finds; the median may be 0 where many blocks are equal.
+    """
     n, k = blocks.shape
     if k < 2:
         return Refusal("pairwise", f"it compares two methods or more, here {_there(k, 'method')}")
     pairs = list(itertools.combinations(blocks, 2))
     smallest = min(1.0, 2.0 ** (1 - n))
     if smallest * len(pairs) > alpha:
-        wanted = next(m for m in itertools.count(1) if 2.0 ** (1 - m) * len(pairs) <= alpha)
+        wanted = blocks_needed(k, alpha)
         return Refusal(
             "pairwise",
             f"with {_count(n, 'block')} no p-value below {smallest:.2g} can come out of a signed-rank test, "
@@ -283,10 +292,30 @@ def pairwise(blocks: pd.DataFrame, alpha: float) -> pd.DataFrame | Refusal:
     for a, b in pairs:
         differences = (blocks[a] - blocks[b]).round(DIGITS).to_numpy()
         equal, median = int((differences == 0).sum()), float(np.median(differences))
-        rows.append((a, b, n, equal, median, signed_rank_p(differences)))
-    frame = pd.DataFrame(rows, columns=["a", "b", "n", "n_equal", "median_difference", "p"])
+        a_above = bool((np.sign(differences) * rankdata(np.abs(differences))).sum() > 0)
+        rows.append((a, b, n, equal, median, a_above, signed_rank_p(differences)))
+    frame = pd.DataFrame(rows, columns=["a", "b", "n", "n_equal", "median_difference", "a_above", "p"])
     frame["p_holm"] = holm(frame["p"].to_numpy())
     return frame.assign(different=frame["p_holm"] <= alpha)
+
+
+def blocks_needed(methods: int, alpha: float = ALPHA) -> int:
+    """The fewest blocks with which `pairwise` can tell two of so many methods apart."""
+    pairs = math.comb(methods, 2)
+    return next(n for n in itertools.count(1) if 2.0 ** (1 - n) * pairs <= alpha)
+
+
+def unbeaten(blocks: pd.DataFrame, alpha: float = ALPHA) -> tuple | Refusal:
+    """The methods that `pairwise` places no other above, ties all of them; none where it tells no two apart.
+
+    This is what "best" means on all pages and in all tables.
+    """
+    pairs = pairwise(blocks, alpha)
+    if isinstance(pairs, Refusal):
+        return pairs
+    apart = pairs[pairs["different"]]
+    beaten = {one.b if one.a_above else one.a for one in apart.itertuples()}
+    return tuple(method for method in blocks if method not in beaten) if len(apart) else ()
 
 
 def signed_rank_p(differences: np.ndarray) -> float:
@@ -374,37 +403,39 @@ def _resampling_weights(seeds: Sequence[int]) -> np.ndarray:
 
 
 def wins(rows: pd.DataFrame, queries: Sequence[str], alpha: float) -> Wins | Refusal:
-    """How often each method of `queries` beats each on the curves in `rows`, over settings of three seeds.
+    """How often each method of `queries` beats each on the curves in `rows`, in settings of MIN_SEEDS seeds.
 
     With two, a t-test finds a difference where two numbers happen to be nearly equal, whatever their size.
     """
     if len(queries) < 2:
         return Refusal("wins", f"it compares two methods or more, here {_there(len(queries), 'method')}")
     settings = dict(iter(rows.groupby(SETTING)))
-    enough = {key: part for key, part in settings.items() if part["seed"].nunique() >= 3}
+    enough = {key: part for key, part in settings.items() if part["seed"].nunique() >= MIN_SEEDS}
     if not enough:
         return Refusal("wins", _too_few_seeds(settings, alpha))
     matrix = sum(_beaten_points(part, queries, alpha) for part in enough.values())
     left_out = [_setting(key) for key in settings if key not in enough]
-    note = f"Left out for want of three seeds: {', '.join(left_out)}." if left_out else ""
+    note = f"Left out for want of {MIN_SEEDS} seeds: {', '.join(left_out)}." if left_out else ""
     frame = pd.DataFrame(matrix, index=list(queries), columns=list(queries))
-    return Wins(frame, len(enough), len(enough) * alpha / 2, note)
+    points = sum(part["round"].nunique() - (0 in set(part["round"])) for part in enough.values())
+    return Wins(frame, len(enough), points, points * alpha / 2, note)
 
 
 def _too_few_seeds(settings: Mapping[tuple, pd.DataFrame], alpha: float) -> str:
     most = max((part["seed"].nunique() for part in settings.values()), default=0)
     if most < 2:
-        return f"t-tests need the spread over seeds, and no setting has more than {most}: 3 are needed"
+        needed = f"{MIN_SEEDS} are needed"
+        return f"t-tests need the spread over seeds, and no setting has more than {most}: {needed}"
     critical = student.ppf(1 - alpha / 2, 1)
     return (
         f"no setting has more than 2 seeds, of which a t-test at {alpha:g} asks for |t| > {critical:.1f}: "
         f"two differences reach it whenever they are within {2 / (critical + 1):.0%} of each other, however "
-        "small they are; 3 seeds are needed"
+        f"small they are; {MIN_SEEDS} seeds are needed"
     )
 
 
 def _beaten_points(part: pd.DataFrame, queries: Sequence[str], alpha: float) -> np.ndarray:
-    """Methods x methods: the share of one setting's points, from round 1 on, where row beats column."""
+    """Methods x methods: at how many of one setting's points, from round 1 on, row beats column."""
     points = sorted(set(part["round"]) - {0})
     columns = pd.MultiIndex.from_product([queries, points])
     wide = part.pivot(index="seed", columns=["query", "round"], values="balanced_accuracy")[columns]
@@ -413,15 +444,51 @@ def _beaten_points(part: pd.DataFrame, queries: Sequence[str], alpha: float) -> 
     critical = student.ppf(1 - alpha / 2, len(wide) - 1)
     # Multiplied out, as all seeds may differ by the same amount: then the spread is zero and any mean counts.
     margin = critical * differences.std(axis=0, ddof=1)
-    return (math.sqrt(len(wide)) * differences.mean(axis=0) > margin).mean(axis=-1)
+    return (math.sqrt(len(wide)) * differences.mean(axis=0) > margin).sum(axis=-1)
+
+
+def taken_together(result: Statistics) -> str:
+    """One reading of the three tests, which need not agree: a difference is what the corrected pairs say."""
+    overall, pairs, bounds = result.friedman, result.pairwise, result.bootstrap
+    tested = isinstance(pairs, pd.DataFrame)
+    apart = pairs[pairs["different"]][["a", "b"]].to_numpy().tolist() if tested else []
+    parts = []
+    if isinstance(overall, Friedman):
+        parts.append(_beside_friedman(overall.p <= result.alpha, tested, bool(apart)))
+    if isinstance(bounds, pd.DataFrame):
+        clear = bounds.loc[(bounds["low"] > 0) | (bounds["high"] < 0), "query"]
+        alone = [method_name(query) for query in clear if sorted([query, BASELINE]) not in map(sorted, apart)]
+        if alone:
+            parts.append(
+                "With intervals that leave out 0, but not told from Random by the corrected pairs: "
+                f"{', '.join(alone)}. An interval is of one method's mean, which few settings can carry, and "
+                f"one in {1 / result.alpha:.0f} leaves out 0 by chance; a pair has to differ one way in most "
+                "blocks. Only what the pairs say is called a difference."
+            )
+    return " ".join(filter(None, parts))
+
+
+def _beside_friedman(differs: bool, tested: bool, apart: bool) -> str:
+    """What Friedman's test and that of pairs say together; empty where both find a difference."""
+    if apart and not differs:
+        return (
+            "Friedman's test, which sees ranks only, finds no difference; the test of pairs, which sees "
+            "sizes too, does: weak evidence."
+        )
+    if apart:
+        return ""
+    pairs = "the test of pairs tells no two apart" if tested else "the test of pairs is refused"
+    if differs:
+        return f"Friedman's test says that methods differ, but not which, and {pairs}: none is called better."
+    return f"Friedman's test finds no difference, and {pairs}: none is called better than another."
 
 
 LONG_COLUMNS = {
     "ranks": ["query", "mean_rank", "mean_accuracy", "n"],
     "friedman": ["n", "n_methods", "chi2", "f", "p", "how"],
-    "pairwise": ["a", "b", "n", "n_equal", "median_difference", "p", "p_holm", "different"],
+    "pairwise": ["a", "b", "n", "n_equal", "median_difference", "a_above", "p", "p_holm", "different"],
     "bootstrap": ["query", "n", "difference", "low", "high"],
-    "wins": ["winner", "loser", "wins", "settings"],
+    "wins": ["winner", "loser", "wins", "points", "settings"],
     "refusals": ["test", "reason"],
 }
 
@@ -461,5 +528,5 @@ def _friedman_frame(result: Statistics) -> pd.DataFrame:
 
 def _wins_frame(result: Wins) -> pd.DataFrame:
     pairs = itertools.permutations(result.matrix, 2)
-    rows = [(a, b, float(result.matrix.at[a, b]), result.settings) for a, b in pairs]
+    rows = [(a, b, int(result.matrix.at[a, b]), result.points, result.settings) for a, b in pairs]
     return pd.DataFrame(rows, columns=LONG_COLUMNS["wins"])

@@ -93,28 +93,28 @@ def _names(ax, ranks, first: float) -> None:
 
 
 def win_matrix(result: Statistics, stem: Path) -> None:
-    """How often row beats column, and under it how often each column is beaten on average."""
+    """How often row beats column, and under it how often each column is beaten by all others together."""
     wins = result.wins
     names = [method_name(query) for query in wins.matrix]
     n = len(names)
-    values = wins.matrix.to_numpy().copy()
+    values = wins.matrix.to_numpy(float, copy=True)
     np.fill_diagonal(values, np.nan)
     with matplotlib.rc_context(RC):
         across, down = CELL * n, CELL * (n + 1.25)
         figure = Figure(figsize=(max(across + 1.9, 5.2), down + 1.75))
         width, height = figure.get_size_inches()
         ax = figure.add_axes((1.5 / width, 1.25 / height, across / width, down / height))
-        _cells(ax, values, np.arange(n + 1), wins.settings)
-        _cells(ax, wins.beaten.to_numpy()[None], np.array([n + 0.25, n + 1.25]), wins.settings)
+        _cells(ax, values, np.arange(n + 1), wins.points)
+        _cells(ax, wins.beaten.to_numpy()[None], np.array([n + 0.25, n + 1.25]), wins.against)
         ax.set_ylim(n + 1.25, 0)
         ax.set_xticks(np.arange(n) + 0.5, names, rotation=40, ha="right", rotation_mode="anchor")
-        ax.set_yticks([*(np.arange(n) + 0.5), n + 0.75], [*names, "beaten, mean"])
+        ax.set_yticks([*(np.arange(n) + 0.5), n + 0.75], [*names, f"beaten, of {wins.against}"])
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         _title(figure, "Wins", result)
         text = (
-            f"Row beats column: 0 to {wins.settings} (at every point of every setting); "
-            f"by chance {wins.by_chance:.2g}"
+            f"Row beats column: at how many of {wins.points} points of the curves of {wins.settings} "
+            f"settings; equal methods: {wins.by_chance:.2g}"
         )
         figure.text(0.12 / width, 0.1 / height, text, color=GREY, fontsize=8)
         save(figure, stem)
@@ -140,7 +140,7 @@ def _cells(ax, values: np.ndarray, rows: np.ndarray, most: int) -> None:
             ax.text(
                 column + 0.5,
                 rows[row] + 0.5,
-                f"{value:.2f}",
+                f"{value:.0f}",
                 fontsize=8,
                 ha="center",
                 va="center",
@@ -150,7 +150,7 @@ def _cells(ax, values: np.ndarray, rows: np.ndarray, most: int) -> None:
 
 def _title(figure: Figure, what: str, result: Statistics) -> None:
     width, height = figure.get_size_inches()
-    scale = "" if result.scale == "paper" else f" · {result.scale} scale"
+    scale = "" if result.scale == "paper" else f" · scale {result.scale}"
     title = f"{what} · {TARGETS[result.target]} · {mitigation_name(result.mitigation)}{scale}"
     figure.suptitle(
         title, x=0.12 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=11, weight="bold"

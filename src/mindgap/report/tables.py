@@ -8,7 +8,7 @@ import csv
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -17,11 +17,18 @@ import pandas as pd
 
 from mindgap.report.aulc import half_width, rank_sums
 from mindgap.report.curves import Selection
-from mindgap.report.names import CONTROLS, dataset_name, method_name, mitigation_name, subset_name
+from mindgap.report.names import (
+    CONTROLS,
+    dataset_name,
+    method_name,
+    mitigation_name,
+    scale_name,
+    subset_name,
+)
+from mindgap.report.statistics import ALPHA, Refusal, blocks_needed, unbeaten
 
 HOLE = "·"
 CHANCE = "chance"  # stands for a query method in the keys of cells that show the chance level
-BEST_OF_COLUMN = "Best method of a column in bold (by unrounded means)."
 CONTROLS_NOTE = "Controls stand apart and are no query methods: they are never the best."
 ONE_SEED = "“–” after ± : one seed, so the spread is unknown."
 
@@ -38,7 +45,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, its spread (NaN: unknown; None: it has none), and whether it is the best of its rivals.
+    """A number, its spread (NaN: unknown; None: it has none), and whether it is `Best` of its rivals.
 
     `ci` is half the 95 % interval of the mean, None where there can be none. A hole has the mean NaN.
     """
@@ -129,14 +136,70 @@ class Line(NamedTuple):
     rule: bool = False
 
 
+# What "best" means, for the page. Two numbers of seeds: for the paper's seven methods, and for a pair.
+BEST_RULE = (
+    "A method is bold where no other of its column (or row) is told to be above it, by Wilcoxon's "
+    f"signed-rank test over seeds, corrected by Holm's procedure within the column at {ALPHA:g}; so ties are "
+    f"all bold. Where seeds are too few for the test (seven methods need {blocks_needed(7)}, two need "
+    f"{blocks_needed(2)}), or it tells no two apart, nothing is bold: the largest mean is no winner then. "
+    "Rank sums go by the same test over the seeds of all datasets that they add up."
+)
+
+
+class Best:
+    """The cells in bold: those whose rivals are `unbeaten` over blocks, and what a note says of them.
+
+    So "best" is what the statistics of the page carry, no largest mean: ties are all bold, and where blocks
+    are too few for a test, or it tells no two apart, nothing is.
+    """
+
+    def __init__(self, block: str = "seed", what: str = ""):
+        self.block, self.what = block, what
+        self.cells, self.refused, self.tested = set(), {}, False
+
+    def add(self, blocks: pd.DataFrame) -> None:
+        """Rivals in the columns, by the names of their cells; their accuracies in shared blocks down."""
+        if blocks.shape[1] < 2:  # alone, nobody is the best
+            return
+        numbered = blocks.dropna().set_axis(range(blocks.shape[1]), axis=1)
+        found = unbeaten(numbered)
+        if isinstance(found, Refusal):
+            self.refused[numbered.shape[1]] = max(len(numbered), self.refused.get(numbered.shape[1], 0))
+        else:
+            self.tested = True
+            self.cells |= {blocks.columns[place] for place in found}
+
+    def note(self, place: str) -> str:
+        """What bold means in a table, or why nothing is; `place` is what rivals stand in: column or row."""
+        how = f"Wilcoxon's signed-rank test over {self.block}s{self.what}, Holm's correction at {ALPHA:g}"
+        if self.cells:
+            return f"Bold: no other of its {place} is above it ({how}); without bold, no two are told apart."
+        if self.tested:
+            return f"Nothing is bold: no two of a {place} are told apart ({how})."
+        few = [
+            f"{n} {self.block}{'s' * (n != 1)}{self.what} cannot tell {k} apart, {blocks_needed(k)} could"
+            for k, n in sorted(self.refused.items())
+        ]
+        return f"Nothing is bold, for want of a test: {'; '.join(few)}." if few else ""
+
+
 class Numbers:
     """The tidy table by keys, as cells; what has no run is a hole.
 
-    `factors` by dataset and subset are for those without any run.
+    `factors` by dataset and subset are for those without any run. `seeds` (`per_seed`) has what the means are
+    made of: without it no cell is the best.
     """
 
-    def __init__(self, tidy: pd.DataFrame, factors: Mapping[tuple[str, str], float] | None = None):
-        self.rows, self.factors = {}, dict(factors or {})
+    def __init__(
+        self,
+        tidy: pd.DataFrame,
+        factors: Mapping[tuple[str, str], float] | None = None,
+        seeds: pd.DataFrame | None = None,
+    ):
+        self.rows, self.factors, self.seeds = {}, dict(factors or {}), {}
+        if seeds is not None:
+            parts = seeds.set_index("seed").groupby(list(Key._fields), sort=False)["aulc"]
+            self.seeds = {Key(*key): areas for key, areas in parts}
         for row in tidy.itertuples(index=False):
             key = Key(row.dataset, row.mitigation, row.regime, row.query, row.subset)
             self.rows[key] = row
@@ -146,30 +209,33 @@ class Numbers:
     def factor(self, dataset: str, subset: str) -> float:
         return self.factors.get((dataset, subset), 1.0)
 
-    def best(self, keys: Iterable[Key]) -> dict[tuple, float]:
-        """The highest mean among rivals, controls aside; alone, nobody is the best."""
-        means = defaultdict(list)
+    def best(self, keys: Iterable[Key]) -> Best:
+        """The best of the rivals among these keys, controls aside."""
+        rivals, best = defaultdict(list), Best()
         for key in keys:
-            if key in self.rows and key.query not in CONTROLS:
-                means[key.rivals].append(self.rows[key].aulc_mean)
-        return {rivals: max(found) for rivals, found in means.items() if len(found) > 1}
+            if key in self.seeds and key.query not in CONTROLS:
+                rivals[key.rivals].append(key)
+        for group in rivals.values():
+            areas = pd.concat([self.seeds[key] for key in group], axis=1)
+            best.add(areas.set_axis(pd.Index(group, tupleize_cols=False), axis=1))
+        return best
 
-    def ours(self, key: Key, best: Mapping[tuple, float]) -> Cell:
+    def ours(self, key: Key, best: Best) -> Cell:
         factor = self.factor(key.dataset, key.subset)
         if key not in self.rows:
             return Cell(math.nan, math.nan, ci=math.nan)
         row = self.rows[key]
-        top = key.query not in CONTROLS and row.aulc_mean == best.get(key.rivals)
-        return Cell(row.aulc_mean * factor, row.aulc_std * factor, top, ci=row.aulc_ci95 * factor)
+        bold = key in best.cells
+        return Cell(row.aulc_mean * factor, row.aulc_std * factor, bold, ci=row.aulc_ci95 * factor)
 
     def published(self, key: Key) -> Cell:
         factor, row = self.factor(key.dataset, key.subset), self.rows.get(key)
         mean, std = (row.paper_mean, row.paper_std) if row else (math.nan, math.nan)
         return Cell(mean * factor, std * factor)
 
-    def fill(self, lines: Sequence[Line]) -> list[Row]:
+    def fill(self, lines: Sequence[Line], best: Best) -> list[Row]:
         """The lines' rows, each with the published numbers below where there are any."""
-        best, rows = self.best(key for line in lines for key in line.keys), []
+        rows = []
         levels = self._levels(lines)
         for line in lines:
             cells = tuple(levels.get(key) or self.ours(key, best) for key in line.keys)
@@ -224,21 +290,32 @@ def setting_columns(settings: Sequence[Key], weak: Mapping[str, str], numbers: N
     ]
 
 
-def dataset_table(tidy: pd.DataFrame, dataset: str, mitigation: str, selection: Selection) -> Table:
+# Of the tables below: `seeds` is as of `per_seed`; without it nothing is marked as the best.
+
+
+def dataset_table(
+    tidy: pd.DataFrame,
+    dataset: str,
+    mitigation: str,
+    selection: Selection,
+    seeds: pd.DataFrame | None = None,
+) -> Table:
     """A dataset with or without a mitigation, in the regimes of the selection."""
     frame = tidy[(tidy["dataset"] == dataset) & (tidy["mitigation"] == mitigation)]
     subsets = tidy.loc[tidy["dataset"] == dataset, "subset"].unique().tolist()
     settings = [Key(dataset, mitigation, r, "", s) for r in selection.regimes for s in subsets]
-    numbers = Numbers(frame)
+    numbers = Numbers(frame, seeds=seeds)
     columns = setting_columns(settings, selection.weak, numbers)
     title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: AULC on every subset of modalities"
     return _aulc_table(f"{dataset}-{mitigation}", title, numbers, settings, columns, selection)
 
 
-def weak_table(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> Table | None:
+def weak_table(
+    tidy: pd.DataFrame, mitigation: str, selection: Selection, seeds: pd.DataFrame | None = None
+) -> Table | None:
     """The weak modality of every dataset that has one (of the paper's Table 2); None without any."""
     frame = weak_rows(tidy, mitigation, selection)
-    numbers, settings, columns = Numbers(frame), [], []
+    numbers, settings, columns = Numbers(frame, seeds=seeds), [], []
     for regime in selection.regimes:
         for dataset in frame["dataset"].unique():
             subset = selection.weak[dataset]
@@ -251,20 +328,28 @@ def weak_table(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> Tab
     return _aulc_table(f"weak-{mitigation}", title, numbers, settings, columns, selection)
 
 
-def rank_table(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> Table | None:
-    """The paper's Table 3 over our datasets: rank sums on the weak modality, the lower the better."""
+def rank_table(
+    tidy: pd.DataFrame, mitigation: str, selection: Selection, seeds: pd.DataFrame | None = None
+) -> Table | None:
+    """As the paper's Table 3, over our datasets and methods: rank sums on the weak modality, low is good."""
     frame = weak_rows(tidy, mitigation, selection)
     frame = frame[~frame["query"].isin(CONTROLS)]
     if frame.empty:
         return None
     datasets, queries = frame["dataset"].unique().tolist(), frame["query"].unique().tolist()
-    rows = rank_rows(complete_rank_sums(frame, datasets), queries, selection.regimes)
+    sums = complete_rank_sums(frame, datasets)
+    best = best_ranks(seeds, frame, sums)
+    rows = rank_rows(sums, queries, selection.regimes, best)
     names = ", ".join(f"{dataset_name(d)}/{selection.weak[d]}" for d in datasets)
     columns = tuple(Column("rank sum", regime) for regime in selection.regimes)
     notes = (
         f"Ranks by the unrounded mean AULC on the weak modality (rank 1 = highest), added over {names}: the "
-        "lower the better. Exactly equal means share their mean rank. Best per column in bold; controls are "
-        "not ranked.",
+        "lower the better. Exactly equal means share their mean rank; controls are not ranked. "
+        f"{best.note('column')}".strip(),
+        "These sums are not those of the counterpart of Table 3 (comparison.html): that ranks the paper's "
+        "seven methods only, on the paper's four datasets, Synergy without ModDrop and the others with it; "
+        f"these rank {len(queries)} methods on {len(datasets)} dataset{'s' * (len(datasets) != 1)}, all "
+        f"{'without mitigation' if mitigation == 'none' else f'with {mitigation_name(mitigation)}'}.",
     )
     title = f"Rank sums on the weak modality, {mitigation_name(mitigation)}"
     return Table(f"rank_sums-{mitigation}", title, columns, tuple(rows), notes)
@@ -280,16 +365,28 @@ def complete_rank_sums(weak: pd.DataFrame, datasets: Sequence[str]) -> dict[tupl
     return {(row.regime, row.query): row.rank_sum for row in sums.itertuples(index=False)}
 
 
+def best_ranks(seeds: pd.DataFrame | None, weak: pd.DataFrame, sums: Collection[tuple[str, str]]) -> Best:
+    """The best of each regime's ranked methods, by regime and query as `sums` are."""
+    best = Best("block", " (a seed of a dataset)")
+    if seeds is not None:
+        keys = list(Key._fields)
+        rows = seeds.merge(weak[keys], on=keys).assign(accuracy=lambda row: row["aulc"] / (row["rounds"] - 1))
+        for regime, part in rows.groupby("regime", sort=False):
+            blocks = part.pivot(index=["dataset", "seed"], columns="query", values="accuracy")
+            ranked = [query for query in blocks if (regime, query) in sums]
+            names = pd.Index([(regime, query) for query in ranked], tupleize_cols=False)
+            best.add(blocks[ranked].set_axis(names, axis=1))
+    return best
+
+
 def rank_rows(
-    sums: Mapping[tuple[str, str], float], queries: Sequence[str], regimes: Sequence[str]
+    sums: Mapping[tuple[str, str], float], queries: Sequence[str], regimes: Sequence[str], best: Best
 ) -> list[Row]:
-    """A row of rank sums per method, the lowest of a regime in bold."""
-    ranked = {r: [total for (regime, _), total in sums.items() if regime == r] for r in regimes}
-    best = {regime: min(totals) for regime, totals in ranked.items() if len(totals) > 1}
+    """A row of rank sums per method."""
     rows = []
     for query in queries:
-        totals = [sums.get((regime, query), math.nan) for regime in regimes]
-        cells = [Cell(t, None, t == best.get(r), digits=1) for t, r in zip(totals, regimes, strict=True)]
+        keys = [(regime, query) for regime in regimes]
+        cells = (Cell(sums.get(key, math.nan), None, key in best.cells, digits=1) for key in keys)
         rows.append(Row(method_name(query), "method", tuple(cells)))
     return rows
 
@@ -310,20 +407,21 @@ def _aulc_table(
     selection: Selection,
 ) -> Table:
     lines = method_lines(selection.queries, settings)
-    rows = numbers.fill(lines)
-    notes = notes_of(numbers.shown(lines), columns, rows)
+    best = numbers.best(key for line in lines for key in line.keys)
+    rows = numbers.fill(lines, best)
+    notes = notes_of(numbers.shown(lines), columns, rows, best.note("column"))
     return Table(name, title, tuple(columns), tuple(rows), tuple(notes))
 
 
-def notes_of(
-    shown: Sequence[tuple], columns: Sequence[Column], rows: Sequence[Row], best: str = BEST_OF_COLUMN
-) -> list[str]:
+def notes_of(shown: Sequence[tuple], columns: Sequence[Column], rows: Sequence[Row], best: str) -> list[str]:
     """What a reader needs to read a table of AULCs; `shown` are the rows of the tidy table behind it."""
+    scales = sorted({scale_name(row.scale, row.changed) for row in shown})
     levels = sorted({int(row.rounds) for row in shown})
     top = ", ".join(str(n - 1) for n in levels)
     notes = [
         f"Mean ± standard deviation over {_seeds(shown)}; "
-        f"the curves have N = {', '.join(map(str, levels))} points, so AULC lies in 0..{top}. {best}"
+        f"the curves have N = {', '.join(map(str, levels))} points, so AULC lies in 0..{top}. "
+        f"Scale: {'; '.join(scales)}. {best}".rstrip()
     ]
     counts = sorted({int(row.n_seeds) for row in shown})
     if 1 in counts:

@@ -141,7 +141,8 @@ def run_of(
         "numerics": code_digest(),
         "data": dataset.digest,
         "versions": versions(),
-        "settings": {k: depends_on[k] for k in ("setting", "mitigation_settings", "query_settings")},
+        "settings": {k: depends_on[k] for k in ("setting", "mitigation_settings", "query_settings")}
+        | {"data": dataset.settings},
     }
     return Run(cell, setting, mitigation_settings, query_settings, digest_of(depends_on), provenance)
 
