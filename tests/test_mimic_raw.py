@@ -49,8 +49,9 @@ def change(folder, table, line, **values):
 def refused(folder, message, settings=DEMO):
     """The extraction stops with this message and leaves nothing."""
     out = folder.parent / "out" / "mimic"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as refusal:
         mimic.prepare(folder, out, settings, workers=1, progress=False)
+    assert not re.search(r"\b[12]\d{7}\b|p1\d{3}/", str(refusal.value))  # an id of a patient, or a path
     assert not list(out.parent.glob("*"))
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -111,6 +112,14 @@ def test_ray_gives_what_one_process_gives(trained, nodes, store, tmp_path, monke
         assert len(local.record_store.read()) == 3
         assert comparable(local.record_store.read()) == comparable(remote.record_store.read())
     assert not statuses(store)
+
+
+def test_nothing_of_a_credentialed_dataset_gets_into_ray(trained, store, monkeypatch):
+    job = job_of(trained, "random", store=store)
+    job = replace(job, run=replace(job.run, cell=replace(job.run.cell, dataset="mimic")))
+    monkeypatch.setattr(cluster, "cluster", None)  # nothing begins or joins one
+    with pytest.raises(ClusterError, match="mimic is credentialed, and Ray may write it"):
+        execute([job], RAY, "acquire mimic-low")
 
 
 def test_without_a_cluster_ray_begins_here_and_leaves_nothing(project, tmp_path):

@@ -84,26 +84,32 @@ def plan(
 def prepare(dataset: Dataset) -> None:
     """Render a dataset, or make it from its files in data/raw, and check it against its expectations."""
     from mindgap.stages.prepare import prepare_stage
+    from mindgap.stages.private import kept_private
 
-    prepare_stage(_params_for(dataset), dataset)
+    with kept_private(dataset):
+        prepare_stage(_params_for(dataset), dataset)
 
 
 @app.command()
 def train(dataset: Dataset, regime: Regime) -> None:
     """Train the models on the initial sets, which all query methods share."""
     start_fork_server()
+    from mindgap.stages.private import kept_private
     from mindgap.stages.runs import train_stage
 
-    train_stage(_params_for(dataset, regime), dataset, regime)
+    with kept_private(dataset):
+        train_stage(_params_for(dataset, regime), dataset, regime)
 
 
 @app.command()
 def acquire(dataset: Dataset, regime: Regime) -> None:
     """Run the active-learning loop of every query method, mitigation and seed."""
     start_fork_server()
+    from mindgap.stages.private import kept_private
     from mindgap.stages.runs import acquire_stage
 
-    acquire_stage(_params_for(dataset, regime), dataset, regime)
+    with kept_private(dataset):
+        acquire_stage(_params_for(dataset, regime), dataset, regime)
 
 
 @app.command()

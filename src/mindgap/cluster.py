@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset, Split, load_dataset
 from mindgap.data.render import usable_cores
 from mindgap.errors import MindGapError
@@ -30,6 +31,8 @@ from mindgap.provenance import SOURCE, code_digest, versions
 # waiting sees that something is.
 AHEAD = 8
 ANSWER_SECONDS = 10.0
+# Set to 1, lets a credentialed dataset into a Ray.
+ALLOWED = "MINDGAP_RAY_CREDENTIALED"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Else Ray warns of it in each driver: a CPU run here asks for no GPU whatever it can see.
@@ -208,6 +211,17 @@ class Cluster:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(stream, force=True)
         self._running = {}
+
+
+def refuse_credentialed(dataset: str) -> None:
+    """Ray writes what its memory cannot hold to files of its temporary folder, and where its spilling is
+    switched off it maps files there instead: so such a dataset stays out, and weights and records too."""
+    if dataset in CREDENTIALED and os.environ.get(ALLOWED) != "1":
+        raise ClusterError(
+            f"{dataset} is credentialed, and Ray may write it to its temporary folder, on each node: set "
+            f"MINDGAP_EXECUTOR=local to run it in processes of this machine; or, where that folder of every "
+            f"node (`ray start --temp-dir`) may hold it and is deleted afterwards, set {ALLOWED}=1"
+        )
 
 
 def serve(expected: dict[str, str], kind: str, task: Any, data: Any, initial: Any) -> Iterator[Message]:

@@ -53,6 +53,11 @@ def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
     print(f"{title}: {len(jobs)} runs, {len(jobs) - len(missing)} finished before, {begun} begun", flush=True)
     if not missing:
         return
+    if machine.executor == "ray":
+        from mindgap.cluster import refuse_credentialed
+
+        for job in missing:
+            refuse_credentialed(job.run.cell.dataset)
     done = sum(job.finished_rounds for job in missing)
     progress = Progress(title, total=sum(job.rounds for job in missing), done=done, unit="rounds")
     with (

@@ -11,7 +11,6 @@ import io
 import os
 import re
 import stat
-import traceback
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from mindgap.data.errors import DataError
-from mindgap.errors import MindGapError
 
 # Not of a file but of the machine: nothing is wrong with what was to be read.
 OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
@@ -186,25 +184,3 @@ NUMBERS = {
     pl.Int64: (_is_whole, "a whole number"),
     pl.Float64: (_is_number, "a number or nothing"),
 }
-
-
-@contextmanager
-def kept_private(log: Path) -> Iterator[None]:
-    """What goes wrong unforeseen is told without its message, which may quote a patient's data; the whole of
-    it goes to `log`, which only its owner may read."""
-    try:
-        yield
-    except MindGapError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in OF_MACHINE:
-            raise
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(traceback.format_exc())
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
-        raise DataError(
-            f"{what}: its words may quote a patient's data and are in {log} alone, which neither git nor DVC "
-            f"takes; look there"
-        ) from None
