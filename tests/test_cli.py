@@ -113,12 +113,12 @@ def test_help_names_every_step(monkeypatch, capsys):
     assert all(step in shown for step in steps)
 
 
-def test_checked_parameters_leave_a_mark_and_say_what_is_to_be_done(monkeypatch, capsys, tmp_path):
+def test_checked_parameters_leave_blueprints_and_say_what_is_to_be_done(monkeypatch, capsys, tmp_path):
     params_in(tmp_path)
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "check-params") == 0
-    assert (tmp_path / "data" / "params.ok").read_text() == "ok\n"
+    assert [path.name for path in (tmp_path / "data" / "blueprints").iterdir()] == ["missing.json"]
     assert capsys.readouterr().out.startswith("4 runs at scale tiny: ")
 
 

@@ -10,7 +10,8 @@ from mindgap.data.dataset import Dataset, data_digest, load_dataset, subsets
 from mindgap.data.errors import DataError
 from mindgap.data.quintfeatures import Style
 from mindgap.data.render import render_dataset
-from mindgap.data.storage import read_array, read_meta
+from mindgap.data.storage import read_array, read_meta, verify_tables
+from spoilt import spoil_meta
 
 STYLE = Style(image_size=16, texture_period=0.25)
 SIZES = {"train_size": 40, "test_size": 20}
@@ -111,21 +112,76 @@ def test_a_wrong_dtype_shape_or_content_is_named(breakable):
 
 
 def test_a_broken_meta_is_named(breakable):
-    meta = json.loads((breakable / "meta.json").read_text())
     for change, message in (
-        ({"format": 99}, "has format 99, not 2"),
+        ({"format": 99}, "has format 99, not 3"),
         ({"sha256": {}}, r"has no sha256 for train\.rare\.npy"),
         (
             {"modalities": {"rare": {"kind": "smell", "shape": [1]}}},
             "unknown kind of modality 'smell'; known: im",
         ),
     ):
-        (breakable / "meta.json").write_text(json.dumps({**meta, **change}))
+        before = (breakable / "meta.json").read_text()
+        spoil_meta(breakable, **change)
         with pytest.raises(DataError, match=message):
             load_dataset(breakable)
-    (breakable / "meta.json").write_text("{")
-    with pytest.raises(DataError, match=r"meta\.json is not JSON"):
+        (breakable / "meta.json").write_text(before)
+    for text in ("{", "", "null", "[1]"):
+        (breakable / "meta.json").write_text(text)
+        with pytest.raises(DataError, match=r"meta\.json (is not JSON|has format None).*prepare@missing"):
+            load_dataset(breakable)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ceilings": {"rare": 0.5}}, {"weak": "frequent"}, {"root_seed": 3}, {"num_classes": 9}, {"new": 1}],
+)
+def test_an_edit_of_the_meta_is_refused_and_another_layout_is_none(breakable, change):
+    file = breakable / "meta.json"
+    meta = json.loads(file.read_text())
+    file.write_text(json.dumps(dict(reversed(meta.items()))))
+    load_dataset(breakable)
+    file.write_text(json.dumps({**meta, **change}))
+    with pytest.raises(DataError, match=r"meta\.json was altered: .*meta_sha256.*prepare@missing"):
         load_dataset(breakable)
+
+
+def test_the_tables_beside_the_arrays_are_verified(breakable):
+    meta = read_meta(breakable)
+    assert set(meta["tables_sha256"]) == {"attributes.csv", "flow.csv"}
+    verify_tables(breakable, meta)
+    table = breakable / "attributes.csv"
+    table.write_text(table.read_text().replace("train", "test", 1))
+    with pytest.raises(DataError, match=r"attributes\.csv was altered"):
+        verify_tables(breakable, meta)
+
+
+def make_directory(file):
+    file.mkdir()
+
+
+def make_dangling(file):
+    file.symlink_to("nowhere")
+
+
+def make_loop(file):
+    file.symlink_to(file.name)
+
+
+def make_latin(file):
+    file.write_bytes("é".encode("latin-1"))
+
+
+@pytest.mark.parametrize("name", ["meta.json", "train.rare.npy", "test.label.npy", "skipped.txt"])
+@pytest.mark.parametrize("spoil", [make_directory, make_dangling, make_loop, make_latin])
+def test_what_cannot_be_read_is_one_line_with_file_and_mend(breakable, name, spoil):
+    (breakable / name).unlink(missing_ok=True)
+    spoil(breakable / name)
+    with pytest.raises(DataError) as error:
+        load_dataset(breakable)
+    line = str(error.value)
+    assert "\n" not in line
+    assert str(breakable / name) in line
+    assert "dvc repro -f prepare@missing" in line
 
 
 def test_arrays_stay_on_disk_and_what_is_written_to_them_in_memory(rendered):

@@ -15,11 +15,13 @@ from mindgap.data.checks import (
     read_attributes,
     rendered_sample,
 )
+from mindgap.data.draws import balanced_labels
 from mindgap.data.errors import DataError
-from mindgap.data.pairing import Factor, Pairing, balanced_labels, factor_values
+from mindgap.data.pairing import Factor, Pairing, factor_values
 from mindgap.data.presence import absence_rates, draw_presence, subset_name, subsets
 from mindgap.data.quintfeatures import COLORS, FEATURES, TEXTURES, Style, image_seed, render_image
-from mindgap.data.render import draw_split, find_dataset, map_processes, render_dataset
+from mindgap.data.render import draw_split, find_dataset, render_dataset
+from mindgap.data.workers import map_processes
 
 TINY = Style(image_size=16, texture_period=0.25)
 
@@ -151,6 +153,11 @@ def test_a_label_on_the_background_moves_the_foreground_color():
         ((("a",), "a", (Factor("fg_shape", ("a",)), Factor("fg_shape", ("a",)))), "may serve two"),
         ((("a",), "a", ()), "needs factors"),
         ((("a",), "a", (Factor("fg_color", ("a",)), Factor("bg_color", ("a",)))), "they must differ"),
+        (
+            (("a", "b"), "a", (Factor("fg_color", ("a", "b")),)),
+            "cannot be a fg_color that a and b share: .* take fg_shape",
+        ),
+        ((("a", "b"), None, (Factor("bg_color", ("b", "a")),)), "cannot be a bg_color that b and a share"),
     ],
 )
 def test_an_impossible_pairing_is_refused(arguments, message):
@@ -357,7 +364,7 @@ def test_workers_import_neither_torch_nor_the_program_they_serve(tmp_path):
     (tmp_path / "torch.py").write_text("import os, pathlib\npathlib.Path(f'trace-{os.getpid()}').touch()\n")
     (tmp_path / "program.py").write_text(
         "import torch, sys\n"
-        "from mindgap.data.render import map_processes\n"
+        "from mindgap.data.workers import map_processes\n"
         "results = list(map_processes(eval, [\"'torch' in __import__('sys').modules\"] * 4, 2))\n"
         "from mindgap.data.render import render_chunk\n"
         "loaded = list(map_processes(eval, ["

@@ -12,7 +12,6 @@ import pytest
 from mindgap.data.errors import DataError
 from mindgap.data.quintfeatures import Style
 from mindgap.data.render import render_dataset
-from mindgap.data.storage import file_sha256
 from mindgap.errors import MindGapError
 from mindgap.expectations import (
     ExpectationFailed,
@@ -24,6 +23,7 @@ from mindgap.expectations import (
     validate_rendered,
 )
 from mindgap.report.aulc import tidy
+from spoilt import spoil_array
 from test_report import SELECTION, make_curves, order_of
 
 SUITES = Path(__file__).parents[1] / "reports" / "expectations"
@@ -49,16 +49,6 @@ def missing(rendered, tmp_path) -> Path:
 def spoil_attributes(folder: Path, change) -> None:
     frame = pd.read_csv(folder / "attributes.csv")
     change(frame).to_csv(folder / "attributes.csv", index=False)
-
-
-def spoil_array(folder: Path, name: str, change) -> None:
-    """As a renderer with a fault would have written it: the hash in meta.json fits."""
-    array = np.load(folder / name)
-    change(array)
-    np.save(folder / name, array)
-    meta = json.loads((folder / "meta.json").read_text())
-    meta["sha256"][name] = file_sha256(folder / name)
-    (folder / "meta.json").write_text(json.dumps(meta))
 
 
 def failure_of(check, *args, html: Path) -> str:
@@ -116,7 +106,7 @@ RENDER_FAULTS = {
     ),
     "other label": (
         lambda f: f.assign(label=f["label"].mask(f.index == 0, (f["label"] + 1) % 10)),
-        "row train: labels of the table that differ from the array: 0.0, 1.0",
+        "row train: labels of the table that differ from the array: upper 0.0, value 1.0",
     ),
     "rows swapped": (
         lambda f: f.assign(fg_texture=(f["fg_texture"] + 1) % 10),
@@ -192,11 +182,12 @@ def test_good_curves_pass_and_the_page_is_the_same_each_time(curves, tmp_path):
 CURVE_FAULTS = {
     "above the ceiling": (
         lambda f: f.assign(balanced_accuracy=f["balanced_accuracy"].mask(f.index == 1, 0.2)),
-        r"balanced_accuracy_limit, balanced_accuracy: expect_column_pair\w+ .*1 row fails: row 1: 0.13, 0.2",
+        r"balanced_accuracy_limit, balanced_accuracy: expect_column_pair\w+ .*1 row fails: row 1: "
+        r"balanced_accuracy_limit 0.13, balanced_accuracy 0.2 \(.*query \w+.*seed \d, .*round \d",
     ),
     "not a share": (
         lambda f: f.assign(ece=1.5),
-        r"ece: expect_column_values_to_be_between .*144 rows fail: row 0: 1.5; (row \d: 1.5; ){4}\.\.\.",
+        r"ece: expect_column_values_to_be_between .*144 rows fail: (row \d: 1.5 .*; ){5}\.\.\.",
     ),
     "NaN": (
         lambda f: f.assign(accuracy=f["accuracy"].mask(f.index == 2)),
@@ -318,3 +309,31 @@ def test_missing_and_broken_suites_are_named(tmp_path):
     (tmp_path / "half.json").write_text("{")
     with pytest.raises(MindGapError, match=r"half\.json is not JSON"):
         load_suite(tmp_path / "half.json", {})
+
+
+def test_a_failure_names_suite_row_meaning_and_mend_and_no_value_of_a_private_table(tmp_path):
+    path = tmp_path / "suite.json"
+    pair = {"column_A": "upper", "column_B": "value", "or_equal": True}
+    kind = "expect_column_pair_values_a_to_be_greater_than_b"
+    expectations = [
+        {"type": kind, "kwargs": pair, "meta": {"notes": "None above its bound."}},
+        {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "value", "max_value": 0}},
+    ]
+    path.write_text(json.dumps({"name": "suite", "expectations": expectations}))
+    frame = pd.DataFrame({"check": ["leak"], "value": [0.0109], "upper": [0.01], "sha256": ["0" * 64]})
+    with pytest.raises(ExpectationFailed) as failure:
+        validate("t", frame, path, tmp_path / "t.html", mend="do this")
+    assert str(failure.value).splitlines() == [
+        f"table t: 2 of 2 expectations fail ({path})",
+        f"  upper, value: {kind} (or_equal=true): 1 row fails: row 0: upper 0.01, value 0.0109 (check leak). "
+        "None above its bound.",
+        "  value: expect_column_mean_to_be_between (max_value=0): found 0.0109",
+        f"  see {tmp_path / 't.html'}; do this",
+    ]
+    with pytest.raises(ExpectationFailed) as failure:
+        validate("t", frame, path, tmp_path / "t.html", private=True)
+    message = str(failure.value)
+    assert "1 row fails: row 0. None above" in message
+    assert "0.01" not in message
+    assert "leak" not in message
+    assert "0.0109" in (tmp_path / "t.html").read_text()

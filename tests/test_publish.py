@@ -1,16 +1,16 @@
 """What may leave a credentialed dataset's project: accuracies over many samples, and rounded counts."""
 
-import json
-
 import pytest
 
 from mindgap.data.flow import Flow
+from mindgap.data.storage import FORMAT
 from mindgap.errors import MindGapError
 from mindgap.records import CURVE_COLUMNS, provenance_json
 from mindgap.report.flow import read_flow
 from mindgap.stages.paths import CURVES, FLOW, PROVENANCE, places
 from mindgap.stages.publish import publish_stage
 from small_project import params_in
+from spoilt import spoil_meta
 
 CURVE = f"{','.join(CURVE_COLUMNS)}\n" + ",".join(["0.5"] * len(CURVE_COLUMNS)) + "\n"
 
@@ -22,7 +22,8 @@ def project(tmp_path, monkeypatch):
     where = places("mimic")
     for folder in (where.prepared, where.curves):
         folder.mkdir(parents=True)
-    (where.prepared / "meta.json").write_text(json.dumps({"format": 2, "sizes": {"test": 94}}))
+    (where.prepared / "meta.json").write_text("{}")
+    spoil_meta(where.prepared, format=FORMAT, sizes={"test": 94})
     flow = Flow()
     flow.start("admissions", "admissions", 275)
     flow.step("admissions", "labs", {"too few labs": 4, "none at all": 6})
@@ -46,7 +47,6 @@ def test_what_could_tell_of_single_patients_stays(project):
     where, params = places("mimic"), params_in(project)
     flow = (where.flow / "mimic.csv").read_text()
     for file, text, message in (
-        (where.prepared / "meta.json", '{"format": 2, "sizes": {"test": 49}}', "has 49 test samples"),
         (where.flow / "mimic.csv", flow.replace("too few", "of 10000032 too few"), "patient's number"),
         (where.curves / "mimic-low.csv", CURVE.replace("ece", "subject_id"), "other columns.*subject_id"),
     ):
@@ -56,6 +56,9 @@ def test_what_could_tell_of_single_patients_stays(project):
             publish_stage(params, "mimic")
         assert not FLOW.exists()
         file.write_text(before)
+    spoil_meta(where.prepared, sizes={"test": 49})
+    with pytest.raises(MindGapError, match="has 49 test samples"):
+        publish_stage(params, "mimic")
     with pytest.raises(MindGapError, match="share is open"):
         publish_stage(params, "share")
     with pytest.raises(MindGapError, match="unknown 'mimik'"):

@@ -399,8 +399,7 @@ def clone(tmp_path_factory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("clone"), query=["random", "bald"])
     file = clone.folder / "dvc.yaml"
     stages = yaml.safe_load(file.read_text())["stages"]
-    stages["prepare"]["deps"].remove("data/params.ok")
-    kept = {name: stages[name] for name in ("prepare", "train", "acquire")}
+    kept = {name: stages[name] for name in ("check_params", "prepare", "train", "acquire")}
     file.write_text(yaml.safe_dump({"stages": kept}))
     folder = clone.folder / "reports" / "sensitivity"
     shutil.rmtree(folder)

@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import json
 import pickle
 import shutil
 import tarfile
@@ -24,9 +23,10 @@ from mindgap.data import cifar10, mnist
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.fetch import md5_of
 from mindgap.data.share import Settings, pair_by_class, parameters, prepare, tables
-from mindgap.data.storage import file_sha256, read_meta
+from mindgap.data.storage import read_meta
 from mindgap.expectations import ExpectationFailed, validate, validate_source
 from share_raw import batch_bytes, python2_pickle, real_cifar10, share_raw
+from spoilt import spoil_array
 
 SUITES = Path(__file__).parents[1] / "reports" / "expectations" / "prepared"
 PER_CLASS = 20
@@ -633,15 +633,6 @@ def test_a_fetched_file_with_other_bytes_stops_the_stage(mirror, tmp_path):
         prepare(tmp_path / "raw", tmp_path / "share", LOOSE_FETCHED, progress=False)
     assert not (tmp_path / "share").exists()
     assert not (tmp_path / "raw" / "mnist" / "t10k-labels-idx1-ubyte.gz").exists()
-
-
-def spoil_array(folder: Path, name: str, change) -> None:
-    """As a stage with a fault would have written it: the hash in meta.json fits."""
-    array = np.load(folder / name)
-    np.save(folder / name, change(array))
-    meta = json.loads((folder / "meta.json").read_text())
-    meta["sha256"][name] = file_sha256(folder / name)
-    (folder / "meta.json").write_text(json.dumps(meta))
 
 
 def spoil_pairs(folder: Path, change) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from faulty import FAULTY, job_of, when
 from mindgap import sweep
-from mindgap.data.errors import DataError, SourceMissing
+from mindgap.data.errors import DataError
 from mindgap.errors import MindGapError
 from mindgap.machine import Machine, fork_server
 from mindgap.params import load_params
@@ -336,16 +336,6 @@ def test_a_dataset_without_its_files_passes_its_line_on_to_every_stage(project, 
     assert 'id="share"' not in (project / "reports/index.html").read_text()
     with pytest.raises(MindGapError, match="nothing to report: share were skipped"):
         report_stage(params_in(project, dataset=["share"], query=["random"], seeds=[0]))
-
-
-def test_what_was_prepared_before_its_files_went_is_left_as_it_is(project, monkeypatch):
-    monkeypatch.setenv("MINDGAP_OFFLINE", "1")
-    kept = places("share").prepared / "meta.json"
-    kept.parent.mkdir(parents=True)
-    kept.write_text("{}")
-    with pytest.raises(SourceMissing, match="was prepared before is left as it is"):
-        prepare_stage(params_in(project, dataset=["share"]), "share")
-    assert kept.read_text() == "{}"
 
 
 def test_a_credentialed_dataset_keeps_everything_in_its_own_project(monkeypatch):

@@ -53,14 +53,22 @@ def _params_for(dataset: str, *regimes: str) -> Params:
 
 @app.command("check-params")
 def check() -> None:
-    """Check params.yaml and write data/params.ok: a typo stops here, before any compute."""
+    """Check params.yaml and write data/blueprints: a typo stops here, before any compute."""
     from mindgap.plan import summary_line
-    from mindgap.records import write_atomically
+    from mindgap.stages.blueprint import write_blueprints
 
     params = load_params()
     check_params(params)
     print(summary_line(params), flush=True)
-    write_atomically(Path("data/params.ok"), b"ok\n")
+    write_blueprints(params)
+
+
+@app.command()
+def blueprint(dataset: Dataset) -> None:
+    """Write what makes a dataset what it is; its DVC stage runs again when that changes."""
+    from mindgap.stages.blueprint import write_blueprint
+
+    write_blueprint(load_params(), dataset)
 
 
 @app.command()

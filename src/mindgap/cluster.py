@@ -21,7 +21,7 @@ import torch
 
 from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset, Split, load_dataset
-from mindgap.data.render import usable_cores
+from mindgap.data.workers import usable_cores
 from mindgap.errors import MindGapError
 from mindgap.jobs import LAST, Job, Message, Start, Task, messages, set_up
 from mindgap.machine import Machine

@@ -17,15 +17,19 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from mindgap.data import SOURCES
+from mindgap.data import CREDENTIALED, SOURCES
 from mindgap.data.checks import image_summary, independence_p, rendered_sample
-from mindgap.data.pairing import factor_values
+from mindgap.data.pairing import COLORS_OF_AN_IMAGE, factor_values
 from mindgap.data.quintfeatures import FEATURES, LEVELS, Style
 from mindgap.data.storage import SPLITS, expected_arrays, read_array, read_meta
 from mindgap.errors import MindGapError
 from mindgap.report.curves import read_curve_file
+from mindgap.report.flow import mend_of
 
 ROWS_NAMED = 5
+# What names a row in a message, besides its texts, of which digests are too long.
+KEYS = ("index", "seed", "round")
+LONGEST_TEXT = 60
 # Chi-square of one pair rejects at 1e-4; a dataset has up to two hundred pairs, so a bare 1e-4 for each would
 # stop one in fifty good renders. The bound is divided by the number of pairs; a real tie has p below 1e-50.
 SMALLEST_P = 1e-4
@@ -49,6 +53,7 @@ class Outcome:
     arguments: str
     notes: str
     finding: str
+    rows: str  # the finding without any value of the table
 
     @property
     def words(self) -> str:
@@ -61,10 +66,13 @@ def validate(
     suite_path: Path,
     html_path: Path,
     parameters: Mapping[str, Any] | None = None,
+    mend: str = "",
+    private: bool = False,
 ) -> None:
     """Check a table; its page is written either way, then a failing one raises ExpectationFailed.
 
     `parameters` replace "$name" in the suite's arguments. An expectation whose `when` is false is left out.
+    `mend`: what can be done about a failure. Values of a `private` table stay on its page.
     """
     suite_path, html_path = Path(suite_path), Path(html_path)
     outcomes = _run_suite(frame, load_suite(suite_path, parameters or {}))
@@ -72,16 +80,16 @@ def validate(
     html_path.write_text(_render(table_name, frame, suite_path, outcomes), encoding="utf-8", newline="\n")
     failed = [outcome for outcome in outcomes if not outcome.success]
     if failed:
-        lines = [f"  {o.column}: {o.type} ({o.arguments}): {o.finding}" for o in failed]
-        raise ExpectationFailed(
-            "\n".join(
-                [
-                    f"table {table_name}: {len(failed)} of {len(outcomes)} expectations fail",
-                    *lines,
-                    f"  see {html_path}",
-                ]
-            )
-        )
+        head = f"table {table_name}: {len(failed)} of {len(outcomes)} expectations fail ({suite_path})"
+        lines = [f"  {_line(outcome, private)}" for outcome in failed]
+        raise ExpectationFailed("\n".join([head, *lines, f"  see {html_path}{'; ' * bool(mend)}{mend}"]))
+
+
+def _line(outcome: Outcome, private: bool) -> str:
+    """A failure in a line: what was expected of which column, what was found, and what it means."""
+    found = outcome.rows if private else outcome.finding
+    means = f". {outcome.notes}" if outcome.notes else ""
+    return f"{outcome.column}: {outcome.type} ({outcome.arguments}): {found}{means}"
 
 
 def load_suite(path: Path, parameters: Mapping[str, Any]) -> dict:
@@ -126,7 +134,8 @@ def _run_suite(frame: pd.DataFrame, suite: dict) -> list[Outcome]:
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset(suite["name"])
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
     results = batch.validate(made, result_format={"result_format": "COMPLETE"}).results
-    return [_outcome(r, suite) for r in sorted(results, key=lambda r: r.expectation_config.meta["place"])]
+    results = sorted(results, key=lambda r: r.expectation_config.meta["place"])
+    return [_outcome(result, suite, frame) for result in results]
 
 
 def _library() -> tuple[Any, type]:
@@ -139,7 +148,7 @@ def _library() -> tuple[Any, type]:
     return gx, ExpectationConfiguration
 
 
-def _outcome(result: Any, suite: dict) -> Outcome:
+def _outcome(result: Any, suite: dict, frame: pd.DataFrame) -> Outcome:
     asked = suite["expectations"][result.expectation_config.meta["place"]]
     kwargs = asked["kwargs"]
     columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get(
@@ -147,30 +156,51 @@ def _outcome(result: Any, suite: dict) -> Outcome:
     )
     skip = ("column", "column_A", "column_B", "column_list")
     arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in kwargs.items() if key not in skip)
-    finding = "" if result.success else _finding(result)
+    finding, rows = ("", "") if result.success else _finding(result, columns, frame)
     notes = asked.get("meta", {}).get("notes", "")
-    return Outcome(
-        bool(result.success), asked["type"], ", ".join(columns) or "(table)", arguments, notes, finding
-    )
+    column = ", ".join(columns) or "(table)"
+    return Outcome(bool(result.success), asked["type"], column, arguments, notes, finding, rows)
 
 
-def _finding(result: Any) -> str:
-    """What was found instead: an error, the first failing rows, or the table's observed value."""
+def _finding(result: Any, columns: list[str], frame: pd.DataFrame) -> tuple[str, str]:
+    """What was found instead: an error, failing rows, or the table's value; the same without values."""
     info = result.exception_info or {}
     errors = [info] if "exception_message" in info else list(info.values())
     messages = [e["exception_message"] for e in errors if e.get("raised_exception")]
     if messages:
-        return messages[0].strip().splitlines()[-1]
+        return messages[0].strip().splitlines()[-1], "it could not be computed"
     found = result.result
     if found.get("unexpected_index_list"):
-        named = zip(found["unexpected_index_list"], found["unexpected_list"], strict=False)
-        rows = "; ".join(f"row {index}: {_plain(value)}" for index, value in list(named)[:ROWS_NAMED])
-        count = len(found["unexpected_index_list"])
-        return (
-            f"{count} row{'s' * (count > 1)} fail{'s' * (count == 1)}: {rows}{'; ...' * (count > ROWS_NAMED)}"
-        )
+        indices = found["unexpected_index_list"]
+        named = list(zip(indices, found["unexpected_list"], strict=False))[:ROWS_NAMED]
+        rows = [
+            f"row {index}: {_named(value, columns)}{_rest(frame, index, columns)}" for index, value in named
+        ]
+        count = len(indices)
+        head = f"{count} row{'s' * (count > 1)} fail{'s' * (count == 1)}: "
+        more = "; ..." * (count > ROWS_NAMED)
+        return head + "; ".join(rows) + more, head + "; ".join(f"row {index}" for index, _ in named) + more
     details = found.get("details", {}).get("mismatched", found.get("observed_value"))
-    return f"found {_plain(details)}"
+    return f"found {_plain(details)}", "the table as a whole"
+
+
+def _named(value: Any, columns: list[str]) -> str:
+    """A failing value; those of several columns with their names."""
+    if isinstance(value, tuple | list) and len(value) == len(columns):
+        value = dict(zip(columns, value, strict=True))
+    return _plain(value)
+
+
+def _rest(frame: pd.DataFrame, index: Any, columns: list[str]) -> str:
+    """What else tells a row from others, in brackets: its short texts, and its numbers of sample or run."""
+    if frame.index.has_duplicates or index not in frame.index:
+        return ""
+    known = {}
+    for name, value in frame.loc[index].items():
+        text = isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT
+        if name not in columns and (text or name in KEYS):
+            known[name] = value
+    return f" ({_plain(known)})" if known else ""
 
 
 def _plain(value: Any) -> str:
@@ -245,7 +275,8 @@ def _validate_dataset(
         title = f"{name}: {suite.split('_', 1)[-1]}"
         page = Path(html_dir) / f"{suite}-{name}.html"
         try:
-            validate(title, frame, Path(suites_dir) / f"{suite}.json", page, parameters)
+            suite_path = Path(suites_dir) / f"{suite}.json"
+            validate(title, frame, suite_path, page, parameters, private=name in CREDENTIALED)
         except ExpectationFailed as failure:
             failures.append(str(failure))
     if failures:
@@ -360,8 +391,7 @@ def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict) -> dict[st
     """p of independence for every pair of features, within and across images, but those the label ties."""
     tied = {(factor["feature"], name) for factor in meta["label_features"] for name in factor["modalities"]}
     style = Style(**meta["style"])
-    colors = [set(style.allowed(feature).tolist()) for feature in ("fg_color", "bg_color")]
-    overlap = 0 if style.allow_same_color else len(colors[0] & colors[1])
+    overlap = {name: _overlap(name, tied, style) for name in meta["modalities"]}
     ps = {}
     for (first, a), (second, b) in combinations(features, 2):
         if a == b and {(a, first), (b, second)} <= tied:
@@ -370,10 +400,10 @@ def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict) -> dict[st
         both = (a_N >= 0) & (b_N >= 0)
         a_N, b_N = a_N[both], b_N[both]
         name = f"p of {first} {a} and {second} {b}"
-        if first == second and (a, b) == ("fg_color", "bg_color") and overlap:
+        if first == second and (a, b) == COLORS_OF_AN_IMAGE and overlap[first]:
             # The two differ, and so depend on each other; how far they are apart must not. Where they draw
             # from lists of their own that overlap, neither is true.
-            if overlap < LEVELS:
+            if overlap[first] < LEVELS:
                 continue
             name, b_N = f"p of {first} fg_color and the distance to bg_color", (b_N - a_N) % LEVELS
         if len(a_N):
@@ -381,6 +411,17 @@ def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict) -> dict[st
                 np.bincount(LEVELS * a_N + b_N, minlength=LEVELS**2).reshape(LEVELS, LEVELS)
             )
     return ps
+
+
+def _overlap(modality: str, tied: set[tuple[str, str]], style: Style) -> int:
+    """How many colours may be an image's foreground as well as its background, though never both at once."""
+    if style.allow_same_color:
+        return 0
+    drawn = [
+        set(range(LEVELS)) if (feature, modality) in tied else set(style.allowed(feature).tolist())
+        for feature in COLORS_OF_AN_IMAGE
+    ]
+    return len(drawn[0] & drawn[1])
 
 
 def validate_curves(curves_path: Path, suites_dir: Path, html_dir: Path) -> None:
@@ -400,7 +441,9 @@ def validate_curves(curves_path: Path, suites_dir: Path, html_dir: Path) -> None
         ).sort_index()
     page = Path(html_dir) / f"curves-{curves_path.stem}.html"
     parameters = {"dataset": dataset, "regime": regime}
-    validate(f"curves of {curves_path.stem}", frame, Path(suites_dir) / "curves.json", page, parameters)
+    name, suite = f"curves of {curves_path.stem}", Path(suites_dir) / "curves.json"
+    mend = _mend_of_results(curves_path, mend_of(dataset, f"-f acquire@{curves_path.stem}"))
+    validate(name, frame, suite, page, parameters, mend)
 
 
 def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path) -> None:
@@ -427,4 +470,14 @@ def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path) -> None:
             paper_at_other_scale=((frame["scale"] != "paper") | frame["changed"].notna())
             & frame["paper_mean"].notna(),
         )
-    validate("AULC", frame, Path(suites_dir) / "aulc.json", Path(html_dir) / "aulc.html")
+    page = Path(html_dir) / "aulc.html"
+    mend = _mend_of_results(aulc_path, "write it anew: dvc repro -f report")
+    validate("AULC", frame, Path(suites_dir) / "aulc.json", page, mend=mend)
+
+
+def _mend_of_results(path: Path, again: str) -> str:
+    """What to do about a table of results that fails."""
+    return (
+        f"the table is {path}: {again} (one that was kept: git checkout -- {path}); where it fails again, "
+        "undo what led to it, or, where what was found is right, change that expectation"
+    )

@@ -11,7 +11,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Literal
 
-from mindgap.data.render import usable_cores
+from mindgap.data.workers import usable_cores
 from mindgap.errors import MindGapError
 
 EXECUTORS = ("local", "ray")

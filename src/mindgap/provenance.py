@@ -39,6 +39,11 @@ def code_digest(extra: Iterable[Path] = ()) -> str:
     return digest.hexdigest()
 
 
+def module_digest(path: Path) -> str:
+    """Digest of a module's code, as in `code_digest`, and the same on every version of Python."""
+    return hashlib.sha256(_meaning(path.read_text()).replace(", type_params=[]", "").encode()).hexdigest()
+
+
 @functools.cache
 def with_siblings(path: Path) -> frozenset[Path]:
     """A module, the modules of its folder that it imports, those that these import, and so on."""

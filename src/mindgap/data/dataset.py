@@ -16,7 +16,6 @@ from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.modality import Modality
 from mindgap.data.presence import subset_name, subsets
 from mindgap.data.storage import (
-    SKIPPED,
     data_digest,
     digest_of,
     mend,
@@ -24,6 +23,7 @@ from mindgap.data.storage import (
     read_array,
     read_meta,
     settings_of,
+    skipped_line,
 )
 
 __all__ = ["DataError", "Dataset", "Split", "data_digest", "load_dataset", "subset_name", "subsets"]
@@ -90,8 +90,8 @@ def load_dataset(path: Path | str, *, verify: bool = True, device: torch.device 
     dataset that was skipped for want of its files raises SourceMissing with the line that says which.
     """
     path = Path(path)
-    if (path / SKIPPED).exists():
-        raise SourceMissing((path / SKIPPED).read_text().strip())
+    if (line := skipped_line(path)) is not None:
+        raise SourceMissing(line)
     meta = read_meta(path)
     return Dataset(
         name=meta["dataset"],

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mindgap.data.draws import balanced_labels
 from mindgap.data.presence import absence_rates, subset_name, subsets
 from mindgap.data.quintfeatures import FEATURES, LEVELS, VALUES, Style
 
-FG_COLOR, BG_COLOR = FEATURES.index("fg_color"), FEATURES.index("bg_color")
+COLORS_OF_AN_IMAGE = ("fg_color", "bg_color")
+FG_COLOR, BG_COLOR = map(FEATURES.index, COLORS_OF_AN_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Pairing:
             raise ValueError("a label needs factors, each with carriers, and no image feature may serve two")
         if any({(name, "fg_color"), (name, "bg_color")} <= set(tied) for name in self.modalities):
             raise ValueError("one image cannot carry the label in fg_color and bg_color: they must differ")
+        for factor in self.label:
+            if factor.feature in COLORS_OF_AN_IMAGE and len(factor.carriers) > 1:
+                sharing = " and ".join(factor.carriers)
+                raise ValueError(
+                    f"the label cannot be a {factor.feature} that {sharing} share: the two colours of an "
+                    "image differ, so the other colour of each would tell of this one in the rest; take "
+                    "fg_shape, fg_texture or bg_texture, or let one modality alone carry it"
+                )
 
     @property
     def num_classes(self) -> int:
@@ -76,13 +86,6 @@ class Pairing:
 def factor_values(label_N: np.ndarray, factors: int) -> np.ndarray:
     """The factors' values (N x factors) behind class ids; the first factor varies slowest."""
     return np.stack(np.unravel_index(label_N, (LEVELS,) * factors), axis=1)
-
-
-def balanced_labels(size: int, classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Class ids (N) in random order whose counts differ by at most one; who gets more is random."""
-    whole, rest = divmod(size, classes)
-    label_N = np.concatenate([np.tile(np.arange(classes), whole), rng.permutation(classes)[:rest]])
-    return rng.permutation(label_N)
 
 
 def draw_latents(

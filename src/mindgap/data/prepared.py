@@ -10,26 +10,68 @@ from typing import Any
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.modality import Modality
-from mindgap.data.storage import FORMAT, SKIPPED, file_sha256
+from mindgap.data.storage import ASIDE, FORMAT, SKIPPED, file_sha256, read_meta, seal_of
+
+
+@contextmanager
+def swapped_in(out_dir: Path | str) -> Iterator[Path]:
+    """A place beside `out_dir`, of the same name, for a folder that replaces it when all went well.
+
+    A process that is killed at any moment leaves the old folder or the new one; the next call puts back an
+    old one that was caught in between. Where `out_dir` is a link, what it leads to is replaced.
+    """
+    name, out_dir = Path(out_dir).name, _target(Path(out_dir))
+    aside = out_dir.parent / ASIDE.format(out_dir.name)
+    old, new = aside / "old" / name, aside / name
+    _put_back(old, out_dir)
+    if _holds_something_else(out_dir):
+        raise DataError(f"{out_dir} holds something else than a dataset: empty it or choose another folder")
+    shutil.rmtree(aside, ignore_errors=True)  # left behind by a process that was killed
+    old.parent.mkdir(parents=True)
+    try:
+        yield new
+        if out_dir.exists():
+            out_dir.rename(old)
+        new.rename(out_dir)
+    finally:
+        _put_back(old, out_dir)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
 def written_at_once(out_dir: Path | str) -> Iterator[Path]:
     """A folder beside `out_dir` that takes its place when all went well."""
-    out_dir = Path(out_dir)
-    known = ("meta.json", SKIPPED)
-    if out_dir.exists() and any(out_dir.iterdir()) and not any((out_dir / name).exists() for name in known):
-        raise DataError(f"{out_dir} holds something else than a dataset: empty it or choose another folder")
-    folder = out_dir.parent / f".{out_dir.name}.partial"
-    shutil.rmtree(folder, ignore_errors=True)  # left behind by a process that was killed
-    folder.mkdir(parents=True)
-    try:
+    with swapped_in(out_dir) as folder:
+        folder.mkdir()
         yield folder
-        if out_dir.exists():
-            shutil.rmtree(out_dir)
-        folder.rename(out_dir)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _target(path: Path) -> Path:
+    """Where a link leads to, such as a folder on another disk; a path that is none as it is."""
+    if not path.is_symlink():
+        return path
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError):  # RuntimeError is Python 3.11's and 3.12's word for a loop
+        target = None
+    if target is None or not target.is_dir():
+        raise DataError(f"{path} is a link to no folder: make the folder it leads to, or remove the link")
+    return target
+
+
+def _put_back(old: Path, out_dir: Path) -> None:
+    if old.exists() and not out_dir.exists():
+        old.rename(out_dir)
+
+
+def _holds_something_else(folder: Path) -> bool:
+    try:
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    except NotADirectoryError:
+        return True
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror}): give yourself access to it") from None
+    return bool(names) and not names & {"meta.json", SKIPPED}
 
 
 def write_meta(
@@ -65,6 +107,23 @@ def write_meta(
         "grouped": grouped,
         **details,
         "sha256": {path.name: file_sha256(path) for path in sorted(folder.glob("*.npy"))},
+        "tables_sha256": {path.name: file_sha256(path) for path in _tables(folder)},
     }
+    return _write(folder, meta)
+
+
+def _tables(folder: Path) -> list[Path]:
+    """All files but arrays and the picture for people."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in (".npy", ".png"))
+
+
+def add_to_meta(folder: Path, **entries: Any) -> dict:
+    """Write further entries into a folder's meta.json; the meta as it will be read."""
+    return _write(folder, {**read_meta(folder), **entries})
+
+
+def _write(folder: Path, meta: Mapping[str, Any]) -> dict:
+    meta = json.loads(json.dumps(meta))
+    meta["meta_sha256"] = seal_of(meta)
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-    return json.loads(json.dumps(meta))
+    return meta

@@ -2,14 +2,14 @@
 2006.12433).
 
 A pure function of (features, seed, style). Perlin noise erases an exact share of the object; textures are
-two-tone, a colour and its own darker shade, so that no third colour appears and the background stays
-recognisable. Arrays see only operations that IEEE 754 fixes bit by bit (no matmul, no sin, no sum of floats),
-which is why images can be pinned by a hash.
+two-tone, a colour and a darker shade of it, so an image has four shades besides the edges between them. A
+colour's name is that of its bright shade: nine of ten dark ones, all but purple's, lie nearest to the anchors
+of purple or ocean. Arrays see only operations that IEEE 754 fixes bit by bit (no matmul, no sin, no sum of
+floats), which is why images can be pinned by a hash.
 """
 
 import hashlib
 import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +18,7 @@ import numpy as np
 from noise import pnoise2
 
 from mindgap.data.colors import COLORS, MAX_JITTER, jitter, to_bytes
+from mindgap.data.draws import stable_hash
 
 SHAPES = (
     "triangle",
@@ -148,11 +149,6 @@ def caption(features: Sequence[int]) -> str:
         VALUES[feature][value].capitalize() for feature, value in zip(FEATURES, features, strict=True)
     )
     return f"{color} {shape} with {texture} texture on {ground} {ground_texture} texture"
-
-
-def stable_hash(text: str) -> int:
-    """32 bits of a text, the same in every process (unlike `hash`)."""
-    return zlib.crc32(text.encode())
 
 
 def image_seed(root: int, dataset: str, split: int, index: int, modality: int) -> np.random.SeedSequence:

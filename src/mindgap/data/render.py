@@ -6,12 +6,8 @@ renamed at the end: a killed render leaves no dataset.
 """
 
 import csv
-import multiprocessing
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,14 +15,16 @@ import numpy as np
 
 from mindgap.data import RENDERED
 from mindgap.data.contact_sheet import contact_sheet
+from mindgap.data.draws import stable_hash
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.modality import Modality
 from mindgap.data.pairing import Pairing, draw_latents
 from mindgap.data.prepared import write_meta, written_at_once
 from mindgap.data.presence import absence_rates, draw_presence
-from mindgap.data.quintfeatures import FEATURES, VALUES, Style, caption, image_seed, render_image, stable_hash
+from mindgap.data.quintfeatures import FEATURES, VALUES, Style, caption, image_seed, render_image
 from mindgap.data.storage import SPLITS
+from mindgap.data.workers import map_processes, usable_cores
 from mindgap.progress import Progress
 
 CHUNK = 64  # images a task: 0.1 s at 64 px, short enough to even out the workers' ends
@@ -92,36 +90,6 @@ def render_chunk(chunk: Chunk) -> np.ndarray:
         seed = image_seed(chunk.root_seed, chunk.dataset, chunk.split, i, chunk.modality)
         array[i], erased[k] = render_image(features, seed, chunk.style)
     return erased
-
-
-@contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Start workers that do not import the program they serve: it would cost each of them seconds (torch)."""
-    main = sys.modules["__main__"]
-    hidden = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        del main.__spec__
-        main.__dict__.update(hidden)
-
-
-def map_processes(function: Callable, tasks: list, workers: int) -> Iterator:
-    """Results in the order of the tasks, from fresh processes; from this one if one worker is enough."""
-    workers = min(workers, len(tasks))
-    if workers <= 1:
-        yield from map(function, tasks)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        with _hidden_main():
-            results = pool.map(function, tasks)
-        yield from results
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def render_dataset(

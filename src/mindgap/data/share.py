@@ -13,15 +13,14 @@ import numpy as np
 
 from mindgap.data import SOURCES, cifar10, mnist
 from mindgap.data.contact_sheet import contact_sheet
+from mindgap.data.draws import balanced_labels, stable_hash
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.fetch import FetchFailed, fetch
 from mindgap.data.flow import Flow
 from mindgap.data.labelled import LabelledImages
 from mindgap.data.modality import Modality
-from mindgap.data.pairing import balanced_labels
 from mindgap.data.prepared import write_meta, written_at_once
 from mindgap.data.presence import subset_name, subsets
-from mindgap.data.quintfeatures import stable_hash
 from mindgap.data.share_tables import CLASSES, MODALITIES, PAIR_COLUMNS, image_digest, parameters, tables
 from mindgap.data.storage import SPLITS
 

@@ -31,6 +31,13 @@ class Source:
 
     @property
     def raw(self) -> Path:
-        """The folder of its files: MINDGAP_RAW_<NAME>, else data/raw/<name> or data/<name>/raw."""
-        default = Path("data", self.name, "raw") if self.credentialed else Path("data/raw", self.name)
-        return Path(os.environ.get(f"MINDGAP_RAW_{self.name.upper()}") or default)
+        """The folder of its files: MINDGAP_RAW_<NAME>, else data/raw/<name> or data/<name>/raw.
+
+        A temporary workspace of DVC has no such folder: there it is that of the checkout (DVC_ROOT).
+        """
+        if named := os.environ.get(f"MINDGAP_RAW_{self.name.upper()}"):
+            return Path(named)
+        home = Path("data", self.name) if self.credentialed else Path()
+        inside = Path("raw") if self.credentialed else Path("data/raw", self.name)
+        of_checkout = Path(os.environ.get("DVC_ROOT", home)) / inside
+        return of_checkout if of_checkout.exists() and not (home / inside).exists() else home / inside

@@ -1,8 +1,11 @@
-"""Reading a prepared dataset's folder without torch: its meta, and arrays that are what was written."""
+"""Reading a prepared dataset's folder without torch: its meta, and files that are what was written."""
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,31 +13,69 @@ from mindgap.data import CREDENTIALED
 from mindgap.data.errors import DataError
 from mindgap.data.modality import Modality
 
-FORMAT = 2
+FORMAT = 3
 SPLITS = ("train", "test")
 SKIPPED = "skipped.txt"  # instead of a dataset: the line that says what its source lacks
+ASIDE = ".{}.partial"  # the folder beside a dataset in which its successor is made and checked
 
 
 def mend(folder: Path) -> str:
     """What to do about a broken folder; DVC brings back or makes anew what it knows."""
-    if folder.name in CREDENTIALED:
-        return f"run `dvc repro -f extract_{folder.name}` in {folder.parent.parent} again"
-    return f"run `dvc checkout {folder}` or `dvc repro -f prepare@{folder.name}` again"
+    name = folder.name
+    if folder.parent.name == ASIDE.format(name):
+        folder = folder.parent.parent / name
+    if name in CREDENTIALED:
+        home = folder.parent.parent
+        again = f"`dvc repro -f extract_{name}` there"
+        return f"in {home} run `dvc checkout -f prepared/{name}`, or, if it comes back the same, {again}"
+    again = f"`dvc repro -f prepare@{name}`"
+    return f"run `dvc checkout -f {folder}`, or, if it comes back the same, {again}"
 
 
 def read_meta(path: Path | str) -> dict:
-    """The parsed meta.json of a prepared dataset."""
+    """The parsed meta.json of a prepared dataset, which is as it was written."""
     path = Path(path)
     file = path / "meta.json"
     try:
-        meta = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{file} is missing: {mend(path)}") from None
+        meta = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise DataError(f"{file} is not JSON ({error}): {mend(path)}") from None
-    if meta.get("format") != FORMAT:
-        raise DataError(f"{file} has format {meta.get('format')!r}, not {FORMAT}: {mend(path)}")
+    found = meta.get("format") if isinstance(meta, dict) else None
+    if found != FORMAT:
+        raise DataError(f"{file} has format {found!r}, not {FORMAT}: {mend(path)}")
+    if meta.get("meta_sha256") != seal_of(meta):
+        raise DataError(f"{file} was altered: its content is not what its meta_sha256 says: {mend(path)}")
     return meta
+
+
+def seal_of(meta: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a meta says besides its own, whatever the order and the layout."""
+    rest = {key: value for key, value in meta.items() if key != "meta_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in a dataset's folder; what cannot be read is a DataError that says why."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{file} {_absence(file)}: {mend(file.parent)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read ({_reason(error)}): {mend(file.parent)}") from None
+
+
+def _absence(file: Path) -> str:
+    return "is a link to nothing" if file.is_symlink() else "is missing"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def skipped_line(path: Path | str) -> str | None:
+    """Why a dataset was skipped; None where it was not."""
+    file = Path(path) / SKIPPED
+    return read_text(file).strip() if os.path.lexists(file) else None
 
 
 def data_digest(path: Path | str) -> str:
@@ -91,16 +132,35 @@ def read_array(
     try:
         array = np.load(file, mmap_mode="c" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{file} is missing: {mend(path)}") from None
-    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{file} {_absence(file)}: {mend(path)}") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({_reason(error)}): {mend(path)}") from None
+    except (ValueError, EOFError, OverflowError, MemoryError) as error:
         raise DataError(f"{file} is truncated or no array ({error}): {mend(path)}") from None
     shape, dtype = expected_arrays(meta)[file_name]
     if array.shape != shape or array.dtype != dtype:
         found = f"{array.dtype} {array.shape}, not {dtype} {shape}"
         raise DataError(f"{file} holds {found}: {mend(path)}")
-    if verify and file_sha256(file) != meta["sha256"][file_name]:
-        raise DataError(f"{file} was altered: its SHA-256 is not the one in meta.json: {mend(path)}")
+    if verify:
+        _verify(file, meta["sha256"][file_name])
     return array
+
+
+def verify_tables(path: Path | str, meta: Mapping[str, Any]) -> None:
+    """Compare the tables beside the arrays, such as flow.csv, with their SHA-256 in the meta."""
+    for name, sha256 in meta["tables_sha256"].items():
+        _verify(Path(path) / name, sha256)
+
+
+def _verify(file: Path, sha256: str) -> None:
+    try:
+        found = file_sha256(file)
+    except FileNotFoundError:
+        raise DataError(f"{file} {_absence(file)}: {mend(file.parent)}") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({_reason(error)}): {mend(file.parent)}") from None
+    if found != sha256:
+        raise DataError(f"{file} was altered: its SHA-256 is not the one in meta.json: {mend(file.parent)}")
 
 
 def file_sha256(path: Path) -> str:

@@ -23,6 +23,7 @@ class Places:
     """Where one dataset lies, and all that is derived from it."""
 
     prepared: Path
+    blueprint: Path
     models: Path
     runs: Path
     curves: Path
@@ -32,6 +33,12 @@ class Places:
     validation: Path
     store: Path
     stage: str  # the DVC stage that prepares it
+
+    @property
+    def inside(self) -> str:
+        """Where its DVC commands are to be run, as the end of a sentence: empty for the top folder."""
+        home = self.prepared.parent.parent
+        return "" if home == Path("data") else f" in {home}"
 
 
 def places(dataset: str) -> Places:
@@ -46,6 +53,7 @@ def places(dataset: str) -> Places:
 def _places(dataset: str, home: Path, reports: Path, store: Path, stage: str) -> Places:
     return Places(
         home / "prepared" / dataset,
+        home / "blueprints" / f"{dataset}.json",
         home / "models",
         home / "runs",
         reports / "curves",

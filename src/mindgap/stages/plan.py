@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,10 @@ from typing import Any
 import torch
 
 from mindgap.calibration import Calibration, as_a_worker, looks_of
-from mindgap.data import RENDERED
 from mindgap.data.dataset import Dataset, load_dataset
-from mindgap.data.quintfeatures import Style
-from mindgap.data.render import usable_cores
-from mindgap.data.storage import SKIPPED, modalities_of, read_meta
+from mindgap.data.errors import DataError
+from mindgap.data.storage import mend, modalities_of, read_meta, skipped_line
+from mindgap.data.workers import usable_cores
 from mindgap.jobs import Job
 from mindgap.layout import Layout, absence_of, expected_layout
 from mindgap.loop import Cell, device_name
@@ -34,7 +33,6 @@ from mindgap.params import (
     check_runs,
     load_params,
     read_mapping,
-    source_settings,
 )
 from mindgap.plan import (
     Estimate,
@@ -50,6 +48,7 @@ from mindgap.plan import (
 )
 from mindgap.records import write_atomically
 from mindgap.search import choose
+from mindgap.stages.blueprint import differences
 from mindgap.stages.paths import places
 from mindgap.stages.plan_table import Plan, as_json, show
 from mindgap.stages.runs import run_of, setting_of, trial_of
@@ -128,12 +127,14 @@ def _apply(changes: Sequence[str], path: Path) -> None:
 def _layout(params: Params, dataset: str) -> tuple[Layout, str]:
     """The layout of a dataset, from its meta where it is prepared for these parameters; else why not."""
     folder = places(dataset).prepared
-    if (folder / SKIPPED).exists():
+    if skipped_line(folder) is not None:
         return expected_layout(params, dataset), "skipped for want of its files"
-    if not (folder / "meta.json").exists():
+    if not os.path.lexists(folder / "meta.json"):
         return expected_layout(params, dataset), "not prepared yet"
     meta = read_meta(folder)
-    if not _is_of(params, dataset, meta):
+    if meta["dataset"] != dataset:
+        raise DataError(f"{folder} holds the dataset {meta['dataset']}: {mend(folder)}")
+    if differences(params, dataset, meta):
         return expected_layout(params, dataset), "prepared with other parameters"
     layout = Layout(
         modalities_of(meta),
@@ -143,21 +144,6 @@ def _layout(params: Params, dataset: str) -> tuple[Layout, str]:
         absence_of(params, dataset),
     )
     return layout, ""
-
-
-def _is_of(params: Params, dataset: str, meta: Mapping[str, Any]) -> bool:
-    """Whether a prepared dataset is what the parameters ask for."""
-    if dataset not in RENDERED:
-        return meta.get("settings") == json.loads(json.dumps(asdict(source_settings(params, dataset))))
-    render = params.at_scale.render
-    absence = params.at_scale.prepare[dataset].get("absence", RENDERED[dataset].absence)
-    asked = {
-        "root_seed": render.root_seed,
-        "sizes": {"train": render.train_size, "test": render.test_size},
-        "style": json.loads(json.dumps(asdict(Style(**render.style)))),
-        "absence": dict(absence),
-    }
-    return all(meta.get(key) == value for key, value in asked.items())
 
 
 def plan_parts(params: Params, layouts: Mapping[str, tuple[Layout, str]]) -> list[Part]:

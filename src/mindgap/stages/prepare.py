@@ -1,43 +1,51 @@
 """prepare@<dataset>, extract_mimic: a prepared dataset, checked against its expectations, and its flow."""
 
-import shutil
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from mindgap.data import RENDERED, SOURCES
+from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.data.errors import SourceMissing
 from mindgap.data.flow import Flow
+from mindgap.data.prepared import add_to_meta, swapped_in
 from mindgap.data.quintfeatures import Style
-from mindgap.data.render import render_dataset, usable_cores
-from mindgap.data.storage import SKIPPED
-from mindgap.expectations import validate_rendered, validate_source
+from mindgap.data.render import render_dataset
+from mindgap.data.storage import SKIPPED, read_meta, read_text, verify_tables
+from mindgap.data.workers import usable_cores
+from mindgap.expectations import ExpectationFailed, validate_rendered, validate_source
 from mindgap.machine import workers
-from mindgap.params import Params, source_settings
+from mindgap.params import Params, pick, source_settings
+from mindgap.records import write_atomically
+from mindgap.stages.blueprint import code_of, differences
 from mindgap.stages.paths import EXPECTATIONS, Places, places
 
 
 def prepare_stage(params: Params, dataset: str) -> None:
-    """Make and check a dataset; one that fails leaves its page in validation/ and fails the stage.
+    """Make a dataset beside the one that is there, check it, and only then put it in its place.
 
-    A dataset whose files are not here is skipped with one line, which train, acquire and report pass on.
+    One that fails leaves its pages in validation/ and fails the stage. A dataset whose files are not here is
+    skipped with one line, which train, acquire and report pass on; one that was prepared before stays.
     """
-    where = places(dataset)
-    if dataset in RENDERED:
-        _render(params, dataset, where)
-    else:
-        try:
-            _from_source(params, dataset, where)
-        except SourceMissing as missing:
-            _skip(dataset, where, str(missing))
-            return
-    where.flow.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(where.prepared / "flow.csv", where.flow / f"{dataset}.csv")
+    pick(DATASETS, dataset, "dataset", "mindgap.data.DATASETS")
+    where, code = places(dataset), code_of(dataset)
+    try:
+        with swapped_in(where.prepared) as new:
+            (_render if dataset in RENDERED else _from_source)(params, dataset, new)
+            add_to_meta(new, code=code)
+            _validate(dataset, new, where)
+    except SourceMissing as missing:
+        line = str(missing).rstrip(".")
+        if not _holds_data(where.prepared):
+            return _skip(dataset, where, line)
+        _keep(params, dataset, where, line, code)
+    write_atomically(where.flow / f"{dataset}.csv", read_text(where.prepared / "flow.csv").encode())
 
 
-def _render(params: Params, dataset: str, where: Places) -> None:
+def _render(params: Params, dataset: str, folder: Path) -> None:
     render = params.at_scale.render
     render_dataset(
         dataset,
-        where.prepared,
+        folder,
         root_seed=render.root_seed,
         train_size=render.train_size,
         test_size=render.test_size,
@@ -45,29 +53,82 @@ def _render(params: Params, dataset: str, where: Places) -> None:
         absence=params.at_scale.prepare[dataset].get("absence"),
         workers=workers(default=usable_cores()),
     )
-    validate_rendered(where.prepared, EXPECTATIONS / "prepared", where.validation)
 
 
-def _from_source(params: Params, dataset: str, where: Places) -> None:
+def _from_source(params: Params, dataset: str, folder: Path) -> None:
     source = SOURCES[dataset]
     settings = source_settings(params, dataset)
     source.module.prepare(
-        source.raw, where.prepared, settings, workers=workers(default=usable_cores()), progress=True
+        source.raw, folder, settings, workers=workers(default=usable_cores()), progress=True
     )
-    validate_source(where.prepared, EXPECTATIONS / "prepared", where.validation)
 
 
-def _skip(dataset: str, where: Places, missing: str) -> None:
-    line = missing.rstrip(".")
-    if (where.prepared / "meta.json").exists():
-        raise SourceMissing(f"{line}. The dataset that was prepared before is left as it is")
+def _validate(dataset: str, folder: Path, where: Places) -> None:
+    """Check a dataset in a folder; a failure also says what is meant by it and what can be done."""
+    check = validate_rendered if dataset in RENDERED else validate_source
+    suites = EXPECTATIONS / "prepared"
+    try:
+        check(folder, suites, where.validation)
+    except ExpectationFailed as failure:
+        if dataset in RENDERED:
+            cause = "The renderer did not keep what its suite promises"
+            change = "undo the change of scales.*.render, scales.*.prepare or src/mindgap/data that led to it"
+        else:
+            cause = f"The files in {SOURCES[dataset].raw} are not what the suite expects of this dataset"
+            change = "replace the files, or change scales.*.prepare in params.yaml"
+        stays = " The dataset that was prepared before stays as it is." if _holds_data(where.prepared) else ""
+        raise ExpectationFailed(
+            f"{failure}\n{cause}.{stays} Either {change}; or, where what was found is right, change that "
+            f"expectation in {suites}. Then run `dvc repro {where.stage}`{where.inside}."
+        ) from None
+
+
+def _holds_data(folder: Path) -> bool:
+    """Whether there is more in a folder than the line of a dataset that was skipped."""
+    return folder.is_dir() and any(path.name != SKIPPED for path in folder.iterdir())
+
+
+def _keep(params: Params, dataset: str, where: Places, line: str, code: Mapping[str, str]) -> None:
+    """Check what was prepared before its files went, and keep it if it is what is asked for."""
+    meta = read_meta(where.prepared)
+    reasons = differences(params, dataset, meta)
+    if reasons:
+        mend = "put the files there, or set the parameter back"
+    elif meta.get("code") != dict(code):
+        changed = sorted({k for k, _ in code.items() ^ meta.get("code", {}).items()})
+        reasons = [f"the code that makes it has changed ({', '.join(changed)})"]
+        mend = (
+            "put the files there; or, where the change leaves the data the same, accept the dataset with "
+            f"`dvc commit -f {where.stage}`{where.inside}"
+        )
+    if reasons:
+        raise SourceMissing(
+            f"{line}. The dataset that was prepared before is left as it is, but {reasons[0]}: {mend}"
+        )
+    verify_tables(where.prepared, meta)
+    _validate(dataset, where.prepared, where)
+    print(f"{dataset}: its files are not here; what was prepared from them is what is asked for, and kept")
+
+
+def _skip(dataset: str, where: Places, line: str) -> None:
+    flow_file = where.flow / f"{dataset}.csv"
+    if os.path.lexists(flow_file) and not _is_of_skipped(flow_file):
+        raise SourceMissing(
+            f"{line}. Or bring back what was prepared before, of which {flow_file} tells: `dvc checkout -f "
+            f"{where.stage}` or `dvc pull {where.stage}`{where.inside}. To go without it, delete {flow_file}"
+        )
     # DVC does not notice by itself that raw files came.
     line = f"{line}. Then run `dvc repro -f {where.stage}`, and `dvc repro` for the rest"
     print(f"{dataset} is skipped: {line}", flush=True)
     write_skipped(where.prepared, line)
     flow = Flow()
     flow.start("skipped", line, 0)
-    flow.write(where.flow / f"{dataset}.csv")
+    flow.write(flow_file)
+
+
+def _is_of_skipped(flow_file: Path) -> bool:
+    """Whether a flow table is the one that `_skip` writes."""
+    return read_text(flow_file).partition("\n")[2].startswith("skipped,")
 
 
 def write_skipped(folder: Path, line: str) -> None:

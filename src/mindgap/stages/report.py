@@ -18,7 +18,16 @@ from mindgap.report.flow import read_flow, skipped_line
 from mindgap.report.provenance import read_origins
 from mindgap.report.searches import read_searches
 from mindgap.report.sensitivity import VARIANTS, Variants, read_sensitivity, read_variants
-from mindgap.stages.paths import EXPECTATIONS, PAPER, REPORTS, SELECTION, SENSITIVITY
+from mindgap.stages.paths import (
+    CURVES,
+    EXPECTATIONS,
+    FLOW,
+    PAPER,
+    PROVENANCE,
+    REPORTS,
+    SELECTION,
+    SENSITIVITY,
+)
 
 # The folders of the records that a report is made of, with the endings of their files.
 RECORDS = {"curves": "csv", "flow": "csv", "provenance": "json", "search": "csv"}
@@ -31,6 +40,18 @@ def report_stage(params: Params) -> None:
     for name, line in selection.skipped.items():
         print(f"{name} is skipped: {line}", flush=True)
     _report(selection, REPORTS, "", SENSITIVITY)
+    if paths := left_over(params):
+        removal = " ".join(map(str, paths))
+        print(f"on no page, as params.yaml names them no more; to remove them: rm {removal}", flush=True)
+
+
+def left_over(params: Params) -> list[Path]:
+    """Files of results of datasets and regimes that params.yaml does not name (any more)."""
+    datasets = [*params.dataset, *params.published]
+    cells = {f"{dataset}-{regime}" for dataset in datasets for regime in params.regime}
+    of_cells = [*CURVES.glob("*.csv"), *PROVENANCE.glob("*.json"), *(REPORTS / "search").glob("*.csv")]
+    left = [path for path in of_cells if path.stem not in cells]
+    return sorted(left + [path for path in FLOW.glob("*.csv") if path.stem not in datasets])
 
 
 def kept_report_stage(folder: Path) -> None:

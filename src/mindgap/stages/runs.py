@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mindgap.data.dataset import Dataset, load_dataset
+from mindgap.data.dataset import Dataset
 from mindgap.data.errors import SourceMissing
 from mindgap.errors import MindGapError
 from mindgap.loop import Cell, Run, warnings_of
@@ -31,6 +31,7 @@ from mindgap.records import (
     write_atomically,
 )
 from mindgap.search import choose, rows_of
+from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.paths import places
 from mindgap.stages.prepare import write_skipped
 from mindgap.sweep import Job, execute
@@ -172,10 +173,10 @@ def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) ->
 
 
 def _dataset(params: Params, name: str, regime: str) -> Dataset:
-    """The prepared dataset, every file verified, and big enough for what is asked of it."""
+    """The prepared dataset, verified, what the parameters ask for, and big enough for it."""
     needed = params.setting(name, regime).budget.needed
     where = places(name)
-    dataset = load_dataset(where.prepared)
+    dataset = load_prepared(params, name)
     if len(dataset.train) < needed:
         raise MindGapError(
             f"{where.prepared} has {len(dataset.train)} training samples, but {name}-{regime} at scale "

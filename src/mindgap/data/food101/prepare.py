@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindgap.data.draws import stable_hash
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.food101.checks import overlaps
@@ -26,8 +27,7 @@ from mindgap.data.food101.texts import (
 from mindgap.data.modality import Modality
 from mindgap.data.prepared import write_meta, written_at_once
 from mindgap.data.presence import subset_name, subsets
-from mindgap.data.quintfeatures import stable_hash
-from mindgap.data.render import map_processes
+from mindgap.data.workers import map_processes
 from mindgap.minilm import SHA256
 from mindgap.progress import Progress
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from mindgap.data.draws import stable_hash
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.mimic.raw import Checks
-from mindgap.data.quintfeatures import stable_hash
 
 # Shares of admissions that may contradict themselves; release 3.1 has 180 of the first kind in 546,028.
 CONTRADICTIONS = 0.01

@@ -24,7 +24,7 @@ from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.mimic.files import OF_MACHINE, open_regular
 from mindgap.data.mimic.raw import Checks
-from mindgap.data.render import map_processes
+from mindgap.data.workers import map_processes
 from mindgap.progress import Progress
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")

@@ -1,0 +1,144 @@
+"""What makes a prepared dataset what it is: what is asked for, the code that makes it, its suites.
+
+DVC's stages depend on that alone, as a file for each dataset (data/blueprints). So a dataset from outside
+does not depend on the renderer, a rendered one not on the readers of files, and neither on a comment.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mindgap.data import DATASETS, RENDERED, SOURCES
+from mindgap.data.dataset import Dataset, load_dataset
+from mindgap.data.errors import DataError
+from mindgap.data.quintfeatures import Style
+from mindgap.data.storage import read_meta
+from mindgap.params import Params, pick, source_settings
+from mindgap.provenance import SOURCE, module_digest
+from mindgap.records import write_atomically
+from mindgap.stages.paths import EXPECTATIONS, places
+
+# Modules that no array or table of a dataset passes through: a picture for people, a bar, classes of errors.
+CHANGES_NO_DATA = ("contact_sheet.py", "progress.py", "errors.py")
+
+
+def write_blueprint(params: Params, dataset: str) -> Path:
+    """Write the file that a dataset's stage depends on; where it lies."""
+    code, where = code_of(dataset), places(dataset)
+    prefix = "rendered" if dataset in RENDERED else dataset
+    suites = [EXPECTATIONS / "prepared/flow.json", *(EXPECTATIONS / "prepared").glob(f"{prefix}_*.json")]
+    blueprint = {
+        "asked": asked_of(params, dataset),
+        "code": code,
+        "suites": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(suites) if p.exists()},
+    }
+    write_atomically(where.blueprint, (json.dumps(blueprint, indent=1) + "\n").encode())
+    return where.blueprint
+
+
+def write_blueprints(params: Params) -> None:
+    """The blueprints of the datasets in the parameters, and of no others."""
+    written = {write_blueprint(params, dataset) for dataset in params.dataset}
+    for folder in {path.parent for path in written}:
+        for path in set(folder.iterdir()) - written:
+            path.unlink()
+
+
+def asked_of(params: Params, dataset: str) -> dict[str, Any]:
+    """What the parameters and the declaration say of a dataset, keyed and written as in its meta.json."""
+    declared = pick(DATASETS, dataset, "dataset", "mindgap.data.DATASETS")
+    asked: dict[str, Any] = {"dataset": dataset, "modalities": declared.modalities, "weak": declared.weak}
+    if dataset in SOURCES:
+        asked["settings"] = asdict(source_settings(params, dataset))
+    else:
+        render = params.at_scale.render
+        asked |= {
+            "ceilings": declared.ceilings,
+            "label_features": declared.label_features,
+            "root_seed": render.root_seed,
+            "sizes": {"train": render.train_size, "test": render.test_size},
+            "style": asdict(Style(**render.style)),
+            "absence": params.at_scale.prepare.get(dataset, {}).get("absence", dict(declared.absence)),
+        }
+    return json.loads(json.dumps(asked))
+
+
+def differences(params: Params, dataset: str, meta: Mapping[str, Any]) -> list[str]:
+    """What a prepared dataset has otherwise than is asked for: a line each, with the parameter's name."""
+    asked, found = asked_of(params, dataset), {**meta, "modalities": list(meta["modalities"])}
+    asked, found = _flat(asked), _flat({key: found.get(key) for key in asked})
+    return [
+        f"{'.'.join(key)} is {found.get(key)!r}, but {_parameter(params, dataset, *key)} says {wanted!r}"
+        for key in dict.fromkeys([*asked, *found])
+        if (wanted := asked.get(key)) != found.get(key)
+    ]
+
+
+def _flat(entries: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """The entries of a dictionary by their keys, those of a dictionary in it by both keys."""
+    flat = {}
+    for key, entry in entries.items():
+        inner = {(key, part): one for part, one in entry.items()} if isinstance(entry, dict) else {}
+        flat |= inner if isinstance(entry, dict) else {(key,): entry}
+    return flat
+
+
+def _parameter(params: Params, dataset: str, key: str, part: str = "") -> str:
+    """Where it is said what an entry of meta.json should be."""
+    at = f"scales.{params.scale}"
+    return {
+        "root_seed": f"{at}.render.root_seed",
+        "sizes": f"{at}.render.{part}_size",
+        "style": f"{at}.render.{part}",
+        "absence": f"{at}.prepare.{dataset}.absence.{part}",
+        "settings": f"{at}.prepare.{dataset}.{part}",
+    }.get(key, "its declaration in src/mindgap/data")
+
+
+def load_prepared(params: Params, dataset: str) -> Dataset:
+    """The prepared dataset, every file verified, and what the parameters ask for; else a DataError.
+
+    One that was skipped for want of its files raises SourceMissing.
+    """
+    where = places(dataset)
+    loaded = load_dataset(where.prepared)
+    lines = differences(params, dataset, read_meta(where.prepared))
+    if lines:
+        more = f"; and {len(lines) - 1} more" if len(lines) > 1 else ""
+        raise DataError(
+            f"{where.prepared / 'meta.json'}: {lines[0]}{more}: make it anew with `dvc repro -f "
+            f"{where.stage}`{where.inside}, or set the parameter back"
+        )
+    return loaded
+
+
+def code_of(dataset: str) -> dict[str, str]:
+    """Digests by path of the modules that a dataset's arrays and tables pass through.
+
+    `mindgap.data`, the table of all datasets, is left out: what it says of this one is in `asked_of`.
+    """
+    start = SOURCES[dataset].module.__file__ if dataset in SOURCES else SOURCE / "data" / "render.py"
+    found, waiting = set(), [Path(start)]
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path.name not in CHANGES_NO_DATA:
+            found.add(path)
+            waiting += _imported(path)
+    return {str(path.relative_to(SOURCE)): module_digest(path) for path in sorted(found)}
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    """The files of MindGap's modules that a module imports, but the tables of everything."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    for name in sorted(name for name in names if name.startswith("mindgap.") and name != "mindgap.data"):
+        place = SOURCE.joinpath(*name.split(".")[1:])
+        yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists())
