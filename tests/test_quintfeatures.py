@@ -166,6 +166,20 @@ def test_jittered_colors_decode_to_their_names_and_stay_apart(radius):
         assert (rgb.std(axis=1) > 0).any(axis=1).all()
 
 
+@pytest.mark.parametrize("off_lightness", [0.3, 0.45])
+def test_of_all_dark_shades_only_that_of_purple_decodes_to_its_own_name(off_lightness):
+    rng, named = np.random.default_rng(0), set()
+    for color, name in enumerate(COLORS):
+        for _ in range(50):
+            lightness, a, b = jitter(color, 0.05, rng)
+            dark = to_bytes((lightness * off_lightness, a * 0.6, b * 0.6))
+            if color == nearest_color(np.array(dark)):
+                named.add(name)
+            else:
+                assert COLORS[nearest_color(np.array(dark))] in ("purple", "ocean")
+    assert named == {"purple"}
+
+
 def test_images_show_their_foreground_color():
     for i, features in enumerate(sample(60)):
         image, _ = render_image(features, seed_of(i), Style())

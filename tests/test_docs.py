@@ -1,0 +1,94 @@
+"""Every example of the documentation runs as it is written."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mindgap import data, query
+from mindgap.data.pairing import Factor, Pairing
+from mindgap.data.quintfeatures import FEATURES
+from mindgap.query import Method
+from mindgap.query.select import select
+from mindgap.stages.blueprint import load_prepared
+from mindgap.stages.prepare import prepare_stage
+from small_project import ROOT, params_in, small
+from test_query import make_view
+
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def examples(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL) if path.exists() else []
+
+
+def takes_a_view(value) -> bool:
+    """Whether it is a query method of the example itself."""
+    code = getattr(value, "__code__", None)
+    return code is not None and code.co_varnames[: code.co_argcount][:2] == ("view", "n")
+
+
+def a_dataset(pairing: Pairing, monkeypatch, project: Path) -> None:
+    """It is rendered, passes its suites and loads."""
+    monkeypatch.setitem(data.RENDERED, "example", pairing)
+    monkeypatch.setitem(data.DATASETS, "example", pairing)
+    raw = small(dataset=["example"])
+    for block in ("prepare", "budget", "recipe"):
+        raw["scales"]["tiny"][block]["example"] = raw["scales"]["tiny"][block]["unique"]
+    raw["scales"]["tiny"]["render"]["train_size"] = 600
+    params = params_in(project, **raw)
+    prepare_stage(params, "example")
+    assert len(load_prepared(params, "example").train) == 600
+
+
+def a_method(function, monkeypatch) -> None:
+    """It picks as many positions as it is asked for."""
+    monkeypatch.setitem(query.METHODS, function.__name__, Method(function))
+    for n in (0, 20, 60):
+        assert len(select(function.__name__, make_view(), n).unique()) == n
+
+
+def a_line_of_methods(code: str, function, monkeypatch) -> None:
+    """Import and entry, as they are to stand in query/__init__.py."""
+    importing, entry = code.strip().splitlines()
+    module = ModuleType(f"mindgap.query.{function.__name__}")
+    setattr(module, function.__name__, function)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    names = {"Method": Method}
+    exec(importing, names)
+    assert eval("{" + entry + "}", names) == {function.__name__: Method(function)}
+
+
+def test_every_example_runs_as_written(project, monkeypatch):
+    ran, function = [], None
+    for path in FILES:
+        for code in examples(path):
+            names = {}
+            if "Method(" in code:
+                a_line_of_methods(code, function, monkeypatch)
+                ran.append("line")
+                continue
+            exec(code, names)
+            pairings = [value for value in names.values() if isinstance(value, Pairing)]
+            functions = [one for one in names.values() if takes_a_view(one)]
+            for pairing in pairings:
+                a_dataset(pairing, monkeypatch, project)
+                ran.append("dataset")
+            for function in functions:
+                a_method(function, monkeypatch)
+                ran.append("method")
+            assert pairings or functions, f"{path}: an example that no test runs:\n{code}"
+    assert sorted(ran) == ["dataset", "line", "method"]
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("carriers", [("first",), ("first", "second")])
+def test_a_label_in_any_feature_passes_its_suites_or_is_refused(project, monkeypatch, feature, carriers):
+    label = (Factor(feature, carriers),)
+    if "color" in feature and len(carriers) > 1:
+        with pytest.raises(ValueError, match=feature):
+            Pairing(("first", "second"), None, label)
+        return
+    a_dataset(Pairing(("first", "second"), None, label), monkeypatch, project)
