@@ -2,6 +2,7 @@
 
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
 
@@ -36,7 +37,7 @@ def a_dataset(pairing: Pairing, monkeypatch, project: Path) -> None:
     monkeypatch.setitem(data.DATASETS, "example", pairing)
     raw = small(dataset=["example"])
     for block in ("prepare", "budget", "recipe"):
-        raw["scales"]["tiny"][block]["example"] = raw["scales"]["tiny"][block]["unique"]
+        raw["scales"]["tiny"][block]["example"] = deepcopy(raw["scales"]["tiny"][block]["unique"])
     raw["scales"]["tiny"]["render"]["train_size"] = 600
     params = params_in(project, **raw)
     prepare_stage(params, "example")

@@ -116,7 +116,7 @@ def spoil_seal(project, monkeypatch):
         ),
         (spoil_code, r"data/share\.py.*`dvc commit -f prepare@share`"),
         (spoil_table, r"pairs\.csv was altered.*dvc checkout -f data/prepared/share"),
-        (spoil_seal, r"meta\.json has format None"),
+        (spoil_seal, r"meta\.json has format None.*prepare@share`, once its files are there: put CIFAR-10"),
     ],
 )
 def test_without_its_files_a_dataset_that_is_not_is_refused_and_left_as_it_is(

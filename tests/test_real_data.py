@@ -17,6 +17,7 @@ from clone import ROOT, Clone
 from food101_raw import food101_raw
 from mimic_raw import mimic_raw
 from share_raw import share_raw
+from spoilt import spoil_meta
 from ssh_server import ssh_server
 
 pytestmark = pytest.mark.slow
@@ -219,9 +220,7 @@ def test_published_curves_hold_accuracies_and_rounded_counts_only(world):
     meta = world.folder / MIMIC / "prepared/mimic/meta.json"
     before = meta.read_text()
     try:
-        few = json.loads(before)
-        few["sizes"]["test"] = 49
-        meta.write_text(json.dumps(few))
+        spoil_meta(meta.parent, sizes={**json.loads(before)["sizes"], "test": 49})
         assert "49 test samples" in world.run("mindgap", "publish", "mimic", expect=1)
     finally:
         meta.write_text(before)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mindgap.data import DATASETS, RENDERED, SOURCES
-from mindgap.data.errors import SourceMissing
+from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.flow import Flow
 from mindgap.data.prepared import add_to_meta, swapped_in
 from mindgap.data.quintfeatures import Style
@@ -42,7 +42,7 @@ def prepare_stage(params: Params, dataset: str) -> None:
 
 
 def _render(params: Params, dataset: str, folder: Path) -> None:
-    render = params.at_scale.render
+    render, where = params.at_scale.render, f"scales.{params.scale}.prepare"
     render_dataset(
         dataset,
         folder,
@@ -50,7 +50,7 @@ def _render(params: Params, dataset: str, folder: Path) -> None:
         train_size=render.train_size,
         test_size=render.test_size,
         style=Style(**render.style),
-        absence=params.at_scale.prepare[dataset].get("absence"),
+        absence=pick(params.at_scale.prepare, dataset, "dataset", where).get("absence"),
         workers=workers(default=usable_cores()),
     )
 
@@ -90,7 +90,11 @@ def _holds_data(folder: Path) -> bool:
 
 def _keep(params: Params, dataset: str, where: Places, line: str, code: Mapping[str, str]) -> None:
     """Check what was prepared before its files went, and keep it if it is what is asked for."""
-    meta = read_meta(where.prepared)
+    try:
+        meta = read_meta(where.prepared)
+        verify_tables(where.prepared, meta)
+    except DataError as error:
+        raise DataError(f"{error}, once its files are there: {line}") from None
     reasons = differences(params, dataset, meta)
     if reasons:
         mend = "put the files there, or set the parameter back"
@@ -105,7 +109,6 @@ def _keep(params: Params, dataset: str, where: Places, line: str, code: Mapping[
         raise SourceMissing(
             f"{line}. The dataset that was prepared before is left as it is, but {reasons[0]}: {mend}"
         )
-    verify_tables(where.prepared, meta)
     _validate(dataset, where.prepared, where)
     print(f"{dataset}: its files are not here; what was prepared from them is what is asked for, and kept")
 
