@@ -38,6 +38,19 @@ def test_k_means_pp_sees_residuals_whose_products_underflow_in_float32():
     assert k_means_pp(r, h, 150, rng(1)).tolist() == brute_k_means_pp(r, h, 150, rng(1))
 
 
+@pytest.mark.parametrize("exponent", [-42, -30, -22, 19, 25, 37])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_picks_are_brute_force_where_products_of_features_leave_float32(exponent, mixed):
+    """Below 1e-21 they underflow, above 1e18 they overflow; `mixed` has usual rows between such rows."""
+    r = residuals(confident(200, 5, rng(2)))
+    h = torch.randn(200, 6, generator=rng(3), dtype=torch.float64)
+    h *= torch.where(torch.arange(200) % 2 == 0, 1.0 if mixed else 10.0**exponent, 10.0**exponent)[:, None]
+    h = h.float()
+    assert k_means_pp(r, h, 100, rng(1)).tolist() == brute_k_means_pp(r, h, 100, rng(1))
+    picks = k_center_greedy(h[:180], h[180:], 100, rng(1)).tolist()
+    assert picks == brute_k_center(h[:180], h[180:], 100, rng(1))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 3), st.integers(0, 999), st.integers(0, 3))
 @example(n=11, classes=2, width=2, seed=1, spread=1)  # two samples of one product: r, h and -r, -h

@@ -100,6 +100,10 @@ class OuterProducts:
         exact = torch.get_float32_matmul_precision() == "highest"  # else TF32 or bfloat16 inside
         eps = torch.finfo(h_ND.dtype).eps if exact else 2.0**-7
         self.rounding = (r_NC.shape[1] + h_ND.shape[1] + 16) * eps
+        if len(self) and self.h_square_N.max() > torch.finfo(h_ND.dtype).max / 4:
+            self.rounding = torch.inf  # a product may overflow: every row counts as reachable
+        # each term of a dot product of h that underflows is off by `tiny` at most: 2 |r||r'| times that
+        self.underflow_N = self.r_square_N * (h_ND.shape[1] * torch.finfo(h_ND.dtype).tiny)
 
     @property
     def norm_N(self) -> Tensor:
@@ -138,8 +142,9 @@ class OuterProducts:
     def _bounds(self, nearest_n: Tensor, rows: slice, centres: "OuterProducts") -> tuple[Tensor, Tensor]:
         """Positions that the centres may come closer to, and lower bounds of their squared distances."""
         # a^2 + b^2, less what rounding can do to the whole: every bound below errs to the safe side
-        keep = 1 - self.rounding
-        floor_nB = (keep * self.square_N[rows])[:, None] + keep * centres.square_N
+        keep = 1 - max(self.rounding, centres.rounding)
+        floor_n = keep * self.square_N[rows] - self.underflow_N[rows]
+        floor_nB = floor_n[:, None] + (keep * centres.square_N - centres.underflow_N)
         dot_r_nB = (self.unit_r_NC[rows] @ centres.unit_r_NC.T).double()
         dot_r_nB.mul_(2 * self.r_square_N[rows].sqrt()[:, None]).mul_(centres.r_square_N.sqrt())
         h_nD, i_n = self.h_ND[rows], None
