@@ -115,4 +115,4 @@ def spoilt(quirk: str, image: Image.Image) -> bytes:
         exif[0x0112] = 6
         return jpeg(image, exif=exif)
     whole = jpeg(image)
-    return whole[: len(whole) * 2 // 3]
+    return whole[: len(whole) * 5 // 6]

@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import string
 import struct
 import zlib
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -19,7 +22,7 @@ from PIL import Image, ImageFile
 from food101_raw import QUIRKS, draw_dish, encoded, food101_raw, jpeg, spoilt
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.food101 import CLASSES, Settings, parameters, prepare, tables
-from mindgap.data.food101.images import UPRIGHT, decode_image, keep_rows
+from mindgap.data.food101.images import UPRIGHT, Chunk, decode_chunk, decode_image, keep_rows
 from mindgap.data.food101.index import Row, read_titles
 from mindgap.data.food101.prepare import draw
 from mindgap.data.food101.texts import clean, load_tokenizer, write_tokens
@@ -31,6 +34,19 @@ from shared_data import shared
 SUITES = Path(__file__).parents[1] / "reports" / "expectations" / "prepared"
 PUNCTUATION = f"[{re.escape(''.join(set(string.punctuation) - set('|?')))}]"
 TINY = {"image_size": 16, "max_length": 32}
+
+
+@contextmanager
+def other_user():
+    """As a user who may read what all may read; the tests may run as root."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def prepared(raw, out_dir, *, workers=1, **settings):
@@ -100,7 +116,7 @@ def test_what_is_repaired_in_the_real_titles(real_rows):
     rows, _ = real_rows
     reasons = Counter(reason for row in rows for reason in clean(row.title)[1])
     # 912 begin with [[" and one is [], the empty list
-    assert reasons == {"list brackets": 913, "Python escapes": 883, "HTML entities": 3213, "empty": 1}
+    assert reasons == {"list brackets": 913, "Python escapes": 883, "HTML entities": 3213}
 
 
 def token_lengths(texts):
@@ -117,6 +133,7 @@ def test_lengths_of_the_real_titles_in_tokens(real_rows):
     clean_N = token_lengths([clean(row.title)[0] for row in rows])
     assert np.percentile(clean_N, [50, 95, 99]).tolist() == [13, 24, 30]
     assert (clean_N.min(), clean_N.max()) == (2, 215)
+    assert (clean_N == 2).sum() == 1  # the empty list
     assert (clean_N > 64).sum() == 1
 
 
@@ -142,8 +159,8 @@ def test_titles_of_train_occur_in_test_and_image_names_do_not(real_rows):
         ("[[\"The Food Lab's Apple Pie", "The Food Lab's Apple Pie", ("list brackets",)),  # cut at a comma
         ('[["Chefs\' Favorite Dishes of 2013"]', "Chefs' Favorite Dishes of 2013", ("list brackets",)),
         ('[["Say "pie" [twice]"]]', 'Say "pie" [twice]', ("list brackets",)),
-        ("[]", "", ("list brackets", "empty")),
-        ("  ", "", ("empty",)),
+        ("[]", "", ("list brackets",)),
+        ("  ", "", ()),
         ("[Kosher] Carpaccio", "[Kosher] Carpaccio", ()),
         (r"Jos\xc3\xa9 \xe2\x80\x93 pie", "José – pie", ("Python escapes",)),
         (r"Let\'s Cultivate |\t\tAL.com", "Let's Cultivate | AL.com", ("Python escapes",)),
@@ -192,6 +209,44 @@ GOOD = "apple_pie_1.jpg,My Pie,apple_pie"
 def test_a_titles_file_that_is_wrong_is_refused_by_its_row(tmp_path, lines, message):
     with pytest.raises(DataError, match=message):
         read_titles(titles_file(tmp_path, *lines))
+
+
+FORM = "a row is image,title,class, with commas, and there is no header and no index"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["My Pie,apple_pie_1.jpg,apple_pie"], f"row 1 has its columns in another order: {FORM}"),
+        (["apple_pie,My Pie,apple_pie_1.jpg"], f"row 1 has its columns in another order: {FORM}"),
+        (["apple_pie_1.jpg,apple_pie,My Pie"], f"row 1 has its columns in another order: {FORM}"),
+        (["0,apple_pie_1.jpg,My Pie,apple_pie"], f"row 1 has 4 columns instead .* '0,apple_pie_1.*: {FORM}"),
+        (["apple_pie_1.jpg;My Pie;apple_pie"], f"row 1 has 1 column instead of image, title and .*: {FORM}"),
+        ([GOOD, "apple_pie_2.jpg\tMy Pie\tapple_pie"], f"row 2 has 1 column instead of .*: {FORM}"),
+    ],
+)
+def test_a_titles_file_in_another_form_is_told_which_form(tmp_path, lines, message):
+    with pytest.raises(DataError, match=message):
+        read_titles(titles_file(tmp_path, *lines))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "end"), [("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("utf-16", "\r\n"), ("utf-8", "\r")]
+)
+def test_a_titles_file_from_other_systems_is_read_the_same(tmp_path, encoding, end):
+    path = tmp_path / "titles.csv"
+    path.write_bytes(end.join([GOOD, 'apple_pie_2.jpg,"Pie, hot",apple_pie', ""]).encode(encoding))
+    rows, repaired = read_titles(path)
+    assert [row.title for row in rows] == ["My Pie", "Pie, hot"]
+    assert set(repaired.values()) == {0}
+
+
+def test_a_latin1_byte_in_a_title_is_counted_and_not_a_fault(tmp_path):
+    path = tmp_path / "titles.csv"
+    path.write_bytes(GOOD.encode() + "\napple_pie_2.jpg,Cr\xe8me,apple_pie\n".encode("latin-1"))
+    rows, _ = read_titles(path)
+    assert rows[1].title == "Cr\ufffdme"
+    assert tokens_of(tmp_path, *[row.title for row in rows])[1]["bytes that are not UTF-8"] == 1
 
 
 def test_a_first_row_that_is_lost_cannot_be_seen(tmp_path):
@@ -251,6 +306,61 @@ def test_tokens_are_those_of_transformers(real_rows, tmp_path, length):
     assert np.array_equal(tokens_NL != 0, expected["attention_mask"] == 1)
     whole = reference(texts)["input_ids"]
     assert repaired["cut at max_length tokens"] == sum(len(ids) > length for ids in whole) > 0
+
+
+def word_pieces(text: str) -> list[str]:
+    """BERT's own way: lower case, punctuation stands alone, then the longest piece of the vocabulary."""
+    vocabulary = set((minilm_folder() / "vocab.txt").read_text(encoding="utf-8").split("\n"))
+    pieces = []
+    for word in re.findall(rf"\w+|[{re.escape(string.punctuation)}]", text.lower()):
+        start = 0
+        while start < len(word):
+            prefix = "##" if start else ""
+            end = next(e for e in range(len(word), start, -1) if prefix + word[start:e] in vocabulary)
+            pieces.append(prefix + word[start:end])
+            start = end
+    return pieces
+
+
+def tokens_of(tmp_path, *texts, length=64):
+    rows = [Row(f"apple_pie_{i}.jpg", "apple_pie", text) for i, text in enumerate(texts)]
+    repaired = write_tokens(tmp_path / "tokens.npy", rows, lambda row: row.title, length)
+    return np.load(tmp_path / "tokens.npy"), repaired
+
+
+@pytest.mark.parametrize("name", ["[PAD]", "[MASK]", "[SEP]", "[CLS]", "[UNK]", "[unused7]"])
+def test_the_name_of_a_special_token_is_text(tmp_path, name):
+    text = f"A {name} pie, x{name}y and {name.lower()}"
+    ids_L = tokens_of(tmp_path, text)[0][0]
+    tokenizer = load_tokenizer(64)
+    found = [tokenizer.id_to_token(i) for i in ids_L if i]
+    assert found == ["[CLS]", *word_pieces(text), "[SEP]"]
+    assert not (ids_L[: len(found)] == 0).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "same_as"),
+    [
+        ("\u200fpie\u200e \u202bto go\u202c", "pie to go"),  # marks of direction
+        ("p\x00ie\x07 \x1bto go\ufeff", "pie to go"),
+        ("\ufffd pie", "pie"),
+        ("&#xD83D; &#0; pie", "pie"),
+        ("pie\u2028to\x0bgo", "pie to go"),
+        (" \t\u00a0\u3000\n", ""),
+        ("\u200f\x00\ufeff", ""),
+        ("\u4e2d" * 10**6, "\u4e2d" * 2000),
+        ("x" * 10**6 + " pie", "x" * 200 + " pie"),
+        ("pie " * 250_000, "pie " * 500),
+        ("[PAD]" * 200_000, "[PAD]" * 300),
+        ("." * 10**6, "." * 1000),
+        ("xy" * 40 + "\u4e2d" * 300 + "z" * 10**5, "xy" * 40 + "\u4e2d" * 300),
+    ],
+)
+def test_odd_characters_and_long_pages_are_tokens_as_usual(tmp_path, text, same_as):
+    tokens_NL, repaired = tokens_of(tmp_path, text, same_as)
+    assert np.array_equal(tokens_NL[0], tokens_NL[1])
+    assert repaired["empty"] == 2 * (not same_as)
+    assert repaired["cut at max_length tokens"] in (0, 2)
 
 
 # ---- Images
@@ -485,6 +595,107 @@ def test_too_many_unreadable_images_stop_by_name(raw, tmp_path):
         prepared(raw, tmp_path / "food101")
 
 
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        (
+            0.3,
+            r"train: \d+ images are lost, \d+.\d+% and more than max_missing, 0.50%: .*cut off, less than",
+        ),
+        (
+            0.85,
+            r"train: \d+ images are cut off, \d+.\d+% and more than max_truncated, 0.50%: .*raise max_trunc",
+        ),
+    ],
+)
+def test_too_many_images_that_are_cut_off_stop_by_name(raw, tmp_path, share, message):
+    for path in image_paths(raw):
+        data = path.read_bytes()
+        scan = data.rfind(b"\xff\xda")
+        path.write_bytes(data[: scan + int((len(data) - scan) * share)])
+    with pytest.raises(DataError, match=message):
+        prepared(raw, tmp_path / "food101")
+    assert not (tmp_path / "food101").exists()
+
+
+def spoil_place(path: Path, how: str) -> None:
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how == "dangling":
+        path.symlink_to("nowhere")
+    elif how == "loop":
+        path.symlink_to(path)
+    elif how == "pipe":
+        os.mkfifo(path)
+    elif how == "io":
+        path.symlink_to("/proc/self/mem")  # reads fail with EIO
+    elif how == "huge":
+        with path.open("wb") as file:
+            file.truncate(2**41)
+
+
+PLACES = ["folder", "dangling", "loop", "pipe", "io", "huge"]
+
+
+def test_images_that_cannot_be_read_are_left_out_and_counted(raw, tmp_path):
+    spoilt_paths = image_paths(raw)[8::5][: len(PLACES)]
+    for path, how in zip(spoilt_paths, PLACES, strict=True):
+        spoil_place(path, how)
+    meta = prepared(raw, tmp_path / "food101", max_missing=0.02)
+    assert meta["sizes"] == {"train": 404 - len(PLACES), "test": 202}
+    lines = {line["file"]: line["excluded"] for line in lines_of(tmp_path / "food101") if line["excluded"]}
+    assert lines == {path.name: "file cannot be read" for path in spoilt_paths}
+    assert counts_of(tmp_path / "food101", "train")["images decoded", "file cannot be read"] == (6, 0)
+    validate_source(tmp_path / "food101", SUITES, tmp_path / "html")
+
+
+@pytest.mark.parametrize("how", PLACES)
+def test_a_titles_file_that_cannot_be_read_is_one_line(raw, tmp_path, how):
+    path = raw / "texts" / "train_titles.csv"
+    spoil_place(path, how)
+    reason = (
+        r"is a link to nowhere, which is not there: put it back"
+        if how == "dangling"
+        else r"cannot be read \(.*\): \w+"
+    )
+    with pytest.raises(DataError, match=rf"{path} {reason}") as caught:
+        prepared(raw, tmp_path / "food101")
+    assert "\n" not in str(caught.value)
+
+
+def test_raw_folders_that_lead_nowhere_are_no_reason_to_skip(raw, tmp_path):
+    shutil.rmtree(raw / "images" / "test")
+    (raw / "images" / "test").symlink_to("gone")
+    with pytest.raises(DataError, match="images/test is a link to gone, which is not there"):
+        prepared(raw, tmp_path / "food101")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"link is a link to .*nowhere, which is not there"):
+        prepared(tmp_path / "link", tmp_path / "food101")
+
+
+def test_what_this_user_may_not_read_is_named(raw_dir, tmp_path):
+    denied = r"cannot be read \(Permission denied\): let this user read it"
+    with other_user(), pytest.raises(DataError, match=f"{raw_dir} {denied}"):
+        prepared(raw_dir, tmp_path / "food101")  # folders of tests are closed to other users
+    with TemporaryDirectory() as folder:
+        raw = Path(shutil.copytree(raw_dir, Path(folder) / "raw"))
+        raw.parent.chmod(0o755)
+        image, titles = image_paths(raw)[0], raw / "texts" / "train_titles.csv"
+        np.save(raw / "array.npy", np.zeros((1, 16, 16, 3), np.uint8))
+        (raw / "array.npy").chmod(0o666)
+        image.chmod(0)
+        with other_user():
+            assert decode_chunk(Chunk(raw / "array.npy", (0,), (image,)))[0].excluded == "file cannot be read"
+        titles.chmod(0)
+        with other_user(), pytest.raises(DataError, match=f"{titles} {denied}"):
+            read_titles(titles)
+        titles.chmod(0o644)
+        (raw / "images" / "train" / "waffles").chmod(0)
+        with other_user(), pytest.raises(DataError, match=f"waffles {denied}"):
+            prepared(raw, tmp_path / "food101")
+
+
 def test_a_draw_is_balanced_and_the_seeds_own(raw_dir, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         meta = prepared(raw_dir, tmp_path / name, train_size=250, test_size=101, seed=seed)
@@ -609,6 +820,30 @@ def test_recipes_that_lack_a_text_or_its_part_are_left_out(recipes_dir, tmp_path
     )
 
 
+def test_recipes_that_cannot_be_read_are_left_out_and_counted(recipes_dir, tmp_path):
+    raw = Path(shutil.copytree(recipes_dir, tmp_path / "raw"))
+    names = [path.stem for path in image_paths(raw)][: len(PLACES)]
+    for name, how in zip(names, PLACES, strict=True):
+        spoil_place(raw / "texts_txt" / "apple_pie" / f"{name}.txt", how) if name.startswith(
+            "apple"
+        ) else None
+    kept = [name for name in names if not name.startswith("apple")]
+    with pytest.raises(DataError, match=r"train: 2 images are lost, 0.99% .* \(text cannot be read\)"):
+        prepared(raw, tmp_path / "food101", text_source="recipes")
+    meta = prepared(raw, tmp_path / "food101", text_source="recipes", max_missing=0.02)
+    assert meta["sizes"] == {"train": 200, "test": 101}
+    assert counts_of(tmp_path / "food101", "train")["recipes", "text cannot be read"] == (2, 0)
+    assert kept
+
+
+def test_an_image_whose_name_is_not_utf8_is_listed(recipes_dir, tmp_path):
+    raw = Path(shutil.copytree(recipes_dir, tmp_path / "raw"))
+    (Path(os.fsdecode(os.fsencode(raw / "images/train/ramen") + b"/caf\xe9.jpg"))).write_bytes(b"")
+    prepared(raw, tmp_path / "food101", text_source="recipes")
+    left_out = [line["file"] for line in lines_of(tmp_path / "food101") if line["excluded"]]
+    assert left_out == ["caf\\udce9.jpg"]
+
+
 def test_recipes_in_folders_of_no_class_or_of_another_stop(recipes_dir, tmp_path):
     raw = Path(shutil.copytree(recipes_dir, tmp_path / "raw"))
     first = image_paths(raw)[0]
@@ -630,6 +865,7 @@ def test_recipes_in_folders_of_no_class_or_of_another_stop(recipes_dir, tmp_path
         ({"image_size": 4}, "image_size is 4: make it 8 to 1024 pixels"),
         ({"max_length": 513}, "max_length is 513: make it 4 to 512 tokens"),
         ({"max_missing": 1.0}, "max_missing is 1.0: make it a share"),
+        ({"max_truncated": -0.1}, "max_truncated is -0.1: make it a share"),
         ({"train_size": 100}, "train_size is 100: make it 0"),
         ({"test_size": -1}, "test_size is -1: make it 0"),
         ({"seed": -1}, "seed is -1"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mindgap.data.food101.images import EXCLUDED, SMALLEST
-from mindgap.data.food101.index import FILE, NO_IMAGE_FILE, NO_TEXT_FILE, OTHER_NAME
+from mindgap.data.food101.images import EXCLUDED, SMALLEST, TRUNCATED
+from mindgap.data.food101.index import FILE, NO_IMAGE_FILE, NO_TEXT, NO_TEXT_FILE, OTHER_NAME
 from mindgap.data.food101.settings import CLASSES
 from mindgap.data.food101.texts import NO_INGREDIENTS
 from mindgap.data.storage import SPLITS, read_array, read_meta
@@ -43,7 +43,7 @@ def parameters(meta: dict) -> dict:
     return {
         "classes": list(CLASSES),
         "from_titles": settings["text_source"] == "titles",
-        "excluded": ["", *EXCLUDED, NO_IMAGE_FILE, OTHER_NAME, NO_TEXT_FILE, NO_INGREDIENTS],
+        "excluded": ["", *EXCLUDED, NO_IMAGE_FILE, OTHER_NAME, NO_TEXT_FILE, NO_TEXT, NO_INGREDIENTS],
         "smallest": SMALLEST,
         "max_length": settings["max_length"],
         "last_token": VOCABULARY - 1,
@@ -128,12 +128,13 @@ def _check_table(images: Columns, arrays: Arrays, meta: dict) -> Columns:
 
 
 def _split_checks(split: str, images: Columns, arrays: Arrays, meta: dict) -> dict:
-    columns = (images[name] for name in ("split", "row", "class", "excluded"))
-    mine = [(row, label, reason) for one, row, label, reason in zip(*columns, strict=True) if one == split]
-    listed = {row: label for row, label, reason in mine if row >= 0}
+    columns = (images[name] for name in ("split", "row", "class", "excluded", "repaired"))
+    mine = [values for one, *values in zip(*columns, strict=True) if one == split]
+    listed = {row: label for row, label, *_ in mine if row >= 0}
     label_N, size = arrays[split]["label"], meta["sizes"][split]
     other = sum(listed.get(i) != CLASSES[c] for i, c in enumerate(label_N.tolist()))
-    bad = sum(reason in EXCLUDED for *_, reason in mine)
+    bad = sum(reason in EXCLUDED for *_, reason, _ in mine)
+    cut = sum(TRUNCATED in repaired for *_, repaired in mine)
     counts = np.bincount(label_N, minlength=len(CLASSES))
     return {
         "rows of images.csv that the arrays lack": (len(listed) - size, 0, 0),
@@ -141,6 +142,7 @@ def _split_checks(split: str, images: Columns, arrays: Arrays, meta: dict) -> di
         "classes without a sample": (int((counts == 0).sum()), 0, 0),
         "rows of the largest class less those of the smallest": (int(np.ptp(counts)), 0, size),
         "share of opened images that are no good": (bad / (bad + size), 0, meta["settings"]["max_missing"]),
+        "share of opened images that are cut off": (cut / (bad + size), 0, meta["settings"]["max_truncated"]),
     }
 
 

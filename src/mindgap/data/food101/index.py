@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindgap.data.errors import DataError, SourceMissing
+from mindgap.data.files import read_bytes, readable
 from mindgap.data.flow import Flow
 from mindgap.data.food101.settings import CLASSES, Settings
 from mindgap.data.storage import SPLITS
@@ -23,6 +24,13 @@ LINE = re.compile(r"(?P<file>[^,]+),(?P<title>.*),(?P<label>[a-z_]+)")
 NO_IMAGE_FILE = "no image file"
 STRAY_QUOTES, NAMED_TXT = "stray quotes", "named .txt"
 OTHER_NAME, NO_TEXT_FILE = "not <class>_<number>.jpg", "no text file"
+NO_TEXT = "text cannot be read"
+LARGEST = 2**28  # bytes of a titles file; the public ones have 2 and 6 million
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets save "Unicode text"
+FORM = (
+    "a row is image,title,class, with commas, and there is no header and no index; mend it, or where all "
+    "rows are like this, save the file in that form or take the original"
+)
 MISSING = (
     "{raw} lacks {lacks}: put UPMC Food-101 there, either the original archive (visiir.lip6.fr; images/ and "
     "texts_txt/, for text_source recipes) or the Kaggle copy gianmarco96/upmcfood101 (images/ and "
@@ -51,15 +59,17 @@ class Listing:
 
 def list_rows(raw: Path, settings: Settings, flow: Flow) -> dict[str, Listing]:
     """The rows of both splits whose image, and with recipes whose text, is there."""
-    _check_parts(raw, settings)
-    listed = _list_titles if settings.text_source == "titles" else _list_recipes
-    listings = {split: listed(raw, split, flow) for split in SPLITS}
+    with readable(raw, "put it back"):
+        _check_parts(raw, settings)
+        listed = _list_titles if settings.text_source == "titles" else _list_recipes
+        listings = {split: listed(raw, split, flow) for split in SPLITS}
     _check_disjoint(listings)
     for split, listing in listings.items():
         absent = sorted(set(CLASSES) - {row.label for row in listing.rows})
         if absent:
             raise DataError(
-                f"{raw}: {split} has no image with a text of {', '.join(absent)}: the copy is not complete"
+                f"{raw}: {split} has no image with a text of {', '.join(absent)}: the copy is not complete; "
+                "put back what is absent (train_size and test_size take fewer rows of all 101 classes)"
             )
     return listings
 
@@ -67,13 +77,14 @@ def list_rows(raw: Path, settings: Settings, flow: Flow) -> dict[str, Listing]:
 def titles_path(raw: Path, split: str) -> Path:
     """<split>_titles.csv in texts/, or at the top."""
     inner = raw / "texts" / f"{split}_titles.csv"
-    return inner if inner.exists() else raw / inner.name
+    return inner if _there(inner) else raw / inner.name
 
 
 def _check_parts(raw: Path, settings: Settings) -> None:
-    parts = {f"images/{split}": (raw / "images" / split).is_dir() for split in SPLITS}
-    titles = {f"texts/{split}_titles.csv": titles_path(raw, split).is_file() for split in SPLITS}
-    recipes = {"texts_txt": (raw / "texts_txt").is_dir()}
+    _there(raw)
+    parts = {f"images/{split}": _there(raw / "images" / split) for split in SPLITS}
+    titles = {f"texts/{split}_titles.csv": _there(titles_path(raw, split)) for split in SPLITS}
+    recipes = {"texts_txt": _there(raw / "texts_txt")}
     wanted, other = (titles, recipes) if settings.text_source == "titles" else (recipes, titles)
     lacks = [name for name, there in {**parts, **wanted}.items() if not there]
     if lacks and all(parts.values()) and all(other.values()):
@@ -83,6 +94,16 @@ def _check_parts(raw: Path, settings: Settings) -> None:
         )
     if lacks:
         raise SourceMissing(MISSING.format(raw=raw, lacks=", ".join(lacks)))
+
+
+def _there(path: Path) -> bool:
+    """OSError for what cannot be reached or is a link to nowhere: that is no reason to skip the dataset."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    path.stat()
+    return True
 
 
 def _list_titles(raw: Path, split: str, flow: Flow) -> Listing:
@@ -121,11 +142,15 @@ def read_titles(path: Path) -> tuple[list[Row], dict[str, int]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not empty, with their numbers from 1; a line ends with a line feed and nothing else."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.rstrip("\r\n")
+    """Lines that are not empty, with their numbers from 1.
+
+    They end with a line feed, or in a file that has none with a carriage return.
+    """
+    content = read_bytes(path, "put it back", LARGEST)
+    text = content.decode("utf-16" if content[:2] in UTF16 else "utf-8-sig", "replace")
+    for number, line in enumerate(text.split("\n" if "\n" in text else "\r"), 1):
+        if line.strip():
+            yield number, line.rstrip("\r")
 
 
 def _cells(line: str, where: str) -> tuple[list[str], bool]:
@@ -138,7 +163,8 @@ def _cells(line: str, where: str) -> tuple[list[str], bool]:
             raise DataError(f"{where} has a stray quote ({error}) in {line[:60]!r}: mend the line") from None
         return [meant["file"], _unquoted(meant["title"]), meant["label"]], True
     if len(cells) != 3:
-        raise DataError(f"{where} has {len(cells)} columns instead of image, title and class: mend the line")
+        columns = "1 column" if len(cells) == 1 else f"{len(cells)} columns"
+        raise DataError(f"{where} has {columns} instead of image, title and class in {line[:60]!r}: {FORM}")
     stray = '"' in line and ",".join(cells) == line
     return ([cells[0], _unquoted(cells[1]), cells[2]] if stray else cells), stray
 
@@ -151,7 +177,9 @@ def _unquoted(title: str) -> str:
 def _row(name: str, title: str, label: str, *, where: str, first: bool) -> Row:
     file = re.sub(r"\.txt$", ".jpg", name)
     named = FILE.fullmatch(file)
-    if not named and first:
+    if named["label"] == title != label if named else FILE.fullmatch(title) or FILE.fullmatch(label):
+        raise DataError(f"{where} has its columns in another order: {FORM}")
+    if not named and first and label not in CLASSES:
         raise DataError(
             f"{where}: {name!r} is no image file such as apple_pie_0.jpg: the file has a header, which the "
             "public one has not; take the original, since pandas loses its first row when it saves it anew"
@@ -196,7 +224,7 @@ def _known_folders(folder: Path) -> list[str]:
 
 
 def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    return {entry.name for entry in os.scandir(folder)} if _there(folder) else set()
 
 
 def _check_disjoint(listings: dict[str, Listing]) -> None:

@@ -13,8 +13,8 @@ from mindgap.data.draws import stable_hash
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.food101.checks import overlaps
-from mindgap.data.food101.images import EXCLUDED, REPAIRED, Chunk, Found, decode_chunk, keep_rows
-from mindgap.data.food101.index import NO_IMAGE_FILE, Listing, Row, list_rows
+from mindgap.data.food101.images import EXCLUDED, REPAIRED, TRUNCATED, Chunk, Found, decode_chunk, keep_rows
+from mindgap.data.food101.index import NO_IMAGE_FILE, NO_TEXT, Listing, Row, list_rows
 from mindgap.data.food101.settings import CLASSES, Settings
 from mindgap.data.food101.texts import (
     NO_INGREDIENTS,
@@ -64,19 +64,19 @@ def prepare(
     """Write the dataset; its meta. images.csv has a line for every image that was looked at.
 
     SourceMissing where `raw` has neither distribution; DataError where its files are not what they should be,
-    or more than `max_missing` of a split's images are absent or unreadable.
+    or too many of a split's images are absent, unreadable or cut off.
     """
     raw, flow = Path(raw), Flow()
     listings = list_rows(raw, settings, flow)
-    for split, listing in listings.items():
-        check_lost(split, listing, [], settings.max_missing)  # before all the decoding
     drawn = {split: choose(raw, split, listing, settings, flow) for split, listing in listings.items()}
+    for split, listing in listings.items():
+        check_lost(split, listing, [], settings)  # before all the decoding
     with written_at_once(out_dir) as folder:
         job = Job(raw, folder, settings, flow, workers, progress)
         lines, sha256, arrays = [], {}, {}
         for split, listing in listings.items():
             looked = write_images(job, split, drawn[split])
-            check_lost(split, listing, looked, settings.max_missing)
+            check_lost(split, listing, looked, settings)
             kept = [one for one in looked if not one.found.excluded]
             lines += image_lines(split, listing, looked)
             arrays[split] = write_texts(job, split, [one.row for one in kept])
@@ -108,18 +108,27 @@ class Looked:
 def choose(raw: Path, split: str, listing: Listing, settings: Settings, flow: Flow) -> Drawn:
     """The rows of a split to prepare: with the part of the recipe that is wanted, and drawn if so asked."""
     rows = listing.rows
-    if settings.recipe_part != "all":
-        kept = [row for row in rows if read_recipe(recipe_path(raw, row), settings.recipe_part) is not None]
-        without = set(rows) - set(kept)
-        listing.left_out += [(row.file, row.label, NO_INGREDIENTS) for row in rows if row in without]
-        flow.step(split, "recipe part", excluded={NO_INGREDIENTS: len(without)})
-        rows = kept
+    if settings.text_source == "recipes":
+        reasons = {row: _no_recipe(recipe_path(raw, row), settings.recipe_part) for row in rows}
+        listing.left_out += [(row.file, row.label, reason) for row, reason in reasons.items() if reason]
+        counts = Counter(reasons.values())
+        asked = (NO_TEXT,) if settings.recipe_part == "all" else (NO_TEXT, NO_INGREDIENTS)
+        flow.step(split, "recipes", excluded={reason: counts[reason] for reason in asked})
+        rows = listing.rows = [row for row in rows if not reasons[row]]
     size = settings.size(split)
     if size > len(rows):
         raise DataError(f"{split}_size is {size}, but {raw} has {len(rows)} rows: make it 0 to take all")
     if not size:
         return Drawn(rows, {})
     return draw(rows, size, np.random.default_rng([settings.seed, stable_hash(f"food101 {split}")]))
+
+
+def _no_recipe(path: Path, part: str) -> str:
+    """Why a row has no text, "" where it has one; asked before the images are decoded, which takes long."""
+    try:
+        return "" if read_recipe(path, part) is not None else NO_INGREDIENTS
+    except OSError:
+        return NO_TEXT
 
 
 def draw(rows: Sequence[Row], size: int, rng: np.random.Generator) -> Drawn:
@@ -195,18 +204,29 @@ def close_up(array: Path, looked: Sequence[Looked]) -> list[Looked]:
     return sorted(moved, key=lambda one: one.place)
 
 
-def check_lost(split: str, listing: Listing, looked: Sequence[Looked], max_missing: float) -> None:
-    """DataError where too many images are absent, of all that are listed, or unreadable, of those opened."""
-    absent = [(file, reason) for file, _, reason in listing.left_out if reason == NO_IMAGE_FILE]
+def check_lost(split: str, listing: Listing, looked: Sequence[Looked], settings: Settings) -> None:
+    """DataError where too many images or texts are absent or unreadable, or too many images are cut off.
+
+    Shares are of all that are listed, and of those that were opened.
+    """
+    absent = [(file, reason) for file, _, reason in listing.left_out if reason in (NO_IMAGE_FILE, NO_TEXT)]
     bad = [(one.row.file, one.found.excluded) for one in looked if one.found.excluded]
-    share = len(absent) / (len(listing.rows) + len(absent)) + len(bad) / max(1, len(looked))
-    if share <= max_missing:
+    lost = len(absent) / max(1, len(listing.rows) + len(absent)) + len(bad) / max(1, len(looked))
+    _check_share(split, "lost", absent + bad, lost, "max_missing", settings)
+    cut = [(one.row.file, TRUNCATED) for one in looked if TRUNCATED in one.found.repaired]
+    _check_share(split, "cut off", cut, len(cut) / max(1, len(looked)), "max_truncated", settings)
+
+
+def _check_share(
+    split: str, what: str, files: Sequence[tuple[str, str]], share: float, limit: str, settings: Settings
+) -> None:
+    if share <= getattr(settings, limit):
         return
-    lost = absent + bad
-    named = ", ".join(f"{file} ({reason})" for file, reason in lost[:NAMED])
+    named = ", ".join(f"{file} ({reason})" for file, reason in files[:NAMED])
     raise DataError(
-        f"{split}: {len(lost)} images are lost, {share:.2%} and more than max_missing, {max_missing:.2%}: "
-        f"{named}{', ...' if len(lost) > NAMED else ''}; complete the copy, or raise max_missing"
+        f"{split}: {len(files)} images are {what}, {share:.2%} and more than {limit}, "
+        f"{getattr(settings, limit):.2%}: {named}{', ...' if len(files) > NAMED else ''}; complete the "
+        f"copy, or raise {limit}"
     )
 
 
@@ -225,7 +245,8 @@ def image_lines(split: str, listing: Listing, looked: Sequence[Looked]) -> list[
 
 
 def write_lines(path: Path, lines: Sequence[tuple]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # A name need not be UTF-8; what is not is written as \\udcff.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(lines)

@@ -31,7 +31,10 @@ class Settings:
     recipe_part: str = "all"  # of a recipe: all of it, or what follows the word "ingredients" as in BMMAL
     image_size: int = 128  # pixels a side, of the image's central square
     max_length: int = 64  # tokens; cuts 1 of the 22,716 test titles, recipes need 128 to 256
-    max_missing: float = 0.005  # share of a split's images that may be absent or unreadable
+    max_missing: float = 0.005  # share of a split's images that may be absent or unreadable, texts with them
+    # Share that may be cut off and repaired: of crawled images a few in a thousand are, of a copy that broke
+    # off many; what is not there is grey in the picture, which a network may take for a feature.
+    max_truncated: float = 0.005
     train_size: int = 0
     test_size: int = 0
     seed: int = 0
@@ -47,8 +50,9 @@ class Settings:
             raise ValueError(f"image_size is {self.image_size}: make it 8 to 1024 pixels")
         if not 4 <= self.max_length <= LONGEST:
             raise ValueError(f"max_length is {self.max_length}: make it 4 to {LONGEST} tokens")
-        if not 0 <= self.max_missing < 1:
-            raise ValueError(f"max_missing is {self.max_missing}: make it a share from 0 up to less than 1")
+        for name in ("max_missing", "max_truncated"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: make it a share from 0 up to less than 1")
         for name in ("train_size", "test_size"):
             size = getattr(self, name)
             if size and size < len(CLASSES):
