@@ -1,6 +1,9 @@
 """Fetching against a real server of this machine: nothing half ever lies where a file is expected."""
 
+import os
 import random
+import resource
+import signal
 import socket
 import threading
 import time
@@ -136,6 +139,38 @@ def test_the_file_that_was_there_survives_a_failure(mirror, tmp_path):
     with pytest.raises(DataError):
         fetch([file], progress=False)
     assert file.path.read_bytes() == b"mine"
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault_of_a_mirror(mirror, tmp_path):
+    (tmp_path / "raw").write_bytes(b"a file where the folder belongs")
+    with pytest.raises(DataError, match=r"raw cannot be written \(.*\): make room, or let this user write"):
+        fetch([remote(tmp_path, mirror.url("good"))], progress=False)
+    assert (tmp_path / "raw").read_bytes() == b"a file where the folder belongs"
+
+
+def test_a_full_disk_is_no_fault_of_a_mirror(mirror, tmp_path):
+    """The kernel refuses a file of this size; it says so as it does where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(CONTENT) // 2, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"part cannot be written \(File too large\): make room"):
+            fetch([remote(tmp_path, mirror.url("good"))], progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert left_in(tmp_path) == []
+
+
+def test_parts_of_killed_processes_go_and_those_of_living_ones_stay(mirror, tmp_path):
+    file = remote(tmp_path, mirror.url("good"))
+    file.path.parent.mkdir()
+    killed, living = (file.path.with_name(f".digits.gz.{pid}.part") for pid in (123, 124))
+    killed.write_bytes(b"half")
+    living.write_bytes(b"half")
+    os.utime(killed, (time.time() - 3600,) * 2)
+    fetch([file], progress=False)
+    assert left_in(tmp_path) == [living.name, "digits.gz"]
 
 
 def test_an_interrupt_leaves_nothing(mirror, tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import string
 import struct
 import zlib
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,24 +28,12 @@ from mindgap.data.food101.texts import clean, load_tokenizer, write_tokens
 from mindgap.data.storage import read_array, read_meta
 from mindgap.expectations import ExpectationFailed, validate, validate_source
 from mindgap.minilm import minilm_folder
+from odd_files import PLACES, other_user, spoil_place
 from shared_data import shared
 
 SUITES = Path(__file__).parents[1] / "reports" / "expectations" / "prepared"
 PUNCTUATION = f"[{re.escape(''.join(set(string.punctuation) - set('|?')))}]"
 TINY = {"image_size": 16, "max_length": 32}
-
-
-@contextmanager
-def other_user():
-    """As a user who may read what all may read; the tests may run as root."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def prepared(raw, out_dir, *, workers=1, **settings):
@@ -616,26 +603,6 @@ def test_too_many_images_that_are_cut_off_stop_by_name(raw, tmp_path, share, mes
     with pytest.raises(DataError, match=message):
         prepared(raw, tmp_path / "food101")
     assert not (tmp_path / "food101").exists()
-
-
-def spoil_place(path: Path, how: str) -> None:
-    path.unlink()
-    if how == "folder":
-        path.mkdir()
-    elif how == "dangling":
-        path.symlink_to("nowhere")
-    elif how == "loop":
-        path.symlink_to(path)
-    elif how == "pipe":
-        os.mkfifo(path)
-    elif how == "io":
-        path.symlink_to("/proc/self/mem")  # reads fail with EIO
-    elif how == "huge":
-        with path.open("wb") as file:
-            file.truncate(2**41)
-
-
-PLACES = ["folder", "dangling", "loop", "pipe", "io", "huge"]
 
 
 def test_images_that_cannot_be_read_are_left_out_and_counted(raw, tmp_path):

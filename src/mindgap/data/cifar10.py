@@ -3,21 +3,24 @@
 Only the batches can be told from a copy, by their MD5: a folder of images may be a JPEG of them.
 """
 
+import gzip
 import hashlib
 import io
-import pickle
 import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from mindgap.data.errors import DataError
 from mindgap.data.fetch import RemoteFile
-from mindgap.data.labelled import LabelledImages, checked_labels, checked_md5, read_bytes
+from mindgap.data.files import check_regular, is_there, read_bytes, readable
+from mindgap.data.labelled import LabelledImages, checked_labels, checked_md5
+from mindgap.data.plain_pickle import NotPlain, load_dict
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
@@ -35,36 +38,20 @@ MD5 = {
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 SUFFIXES = (".png", ".jpg", ".jpeg")
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")  # of 8 bits, so that RGB shows the same
+LARGEST = 2**28  # bytes of a file; a batch has 31 million
+LARGEST_ARCHIVE = 2**29  # bytes of what it holds; the original has 186 million
 MEND = f"put it back, from {URL}"
 
-# All that a batch names besides plain values; anything else in a pickle may run code when it is read.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-# What the libraries raised for 5,000 batches, archives and images that were damaged at random.
-PICKLE_FAULTS = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-ARCHIVE_FAULTS = (tarfile.TarError, EOFError, OSError, zlib.error)
+# What the libraries raised for archives and images that were damaged at random.
+ARCHIVE_FAULTS = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError)
 IMAGE_FAULTS = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def find_cifar10(raw: Path) -> Path | None:
     """What lies below `raw`: the batches, else their archive, else class folders."""
-    return next((raw / name for name in (BATCHES, ARCHIVE, CLASS_FOLDERS) if (raw / name).exists()), None)
+    is_there(raw)
+    return next((raw / name for name in (BATCHES, ARCHIVE, CLASS_FOLDERS) if is_there(raw / name)), None)
 
 
 def absent_cifar10(raw: Path) -> list[RemoteFile]:
@@ -85,7 +72,7 @@ def read_cifar10(raw: Path, split: str, *, canonical: bool) -> LabelledImages:
     batches = _batches_in_archive(found, split) if found.name == ARCHIVE else _batches_in_folder(found, split)
     images, labels, md5 = [], [], {}
     for path, content in batches:
-        md5[path.name] = checked_md5(path, content, MD5[split][path.name] if canonical else None)
+        md5[path.name] = checked_md5(path, content, MD5[split][path.name] if canonical else None, MEND)
         x_NHWC, y_N = parse_batch(content, path)
         images.append(x_NHWC)
         labels.append(y_N)
@@ -94,48 +81,65 @@ def read_cifar10(raw: Path, split: str, *, canonical: bool) -> LabelledImages:
 
 def _batches_in_folder(folder: Path, split: str) -> Iterator[tuple[Path, bytes]]:
     for name in MD5[split]:
-        yield folder / name, read_bytes(folder / name, MEND)
+        yield folder / name, read_bytes(folder / name, MEND, LARGEST)
 
 
 def _batches_in_archive(path: Path, split: str) -> Iterator[tuple[Path, bytes]]:
     """The batches in order, read into memory: nothing of the archive is written anywhere."""
     contents = {}
-    try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                inside = PurePosixPath(member.name)
-                if member.isfile() and inside.parent.name == BATCHES and inside.name in MD5[split]:
-                    contents[inside.name] = archive.extractfile(member).read()
-    except ARCHIVE_FAULTS as error:
-        raise DataError(
-            f"{path} is cut off or no archive ({error}): remove it to have it fetched again"
-        ) from None
+    with readable(path, MEND):
+        check_regular(path)
+        try:
+            with gzip.open(path) as unpacked, tarfile.open(fileobj=_AtMost(unpacked), mode="r|") as archive:
+                for member in archive:
+                    inside = PurePosixPath(member.name)
+                    # A link has no content of its own, and holes could claim any size.
+                    plain = member.isreg() and not member.issparse()
+                    if plain and inside.parent.name == BATCHES and inside.name in MD5[split]:
+                        contents[inside.name] = archive.extractfile(member).read()
+        except ARCHIVE_FAULTS as error:
+            raise DataError(
+                f"{path} is cut off or no archive ({error}): remove it to have it fetched again, or {MEND}"
+            ) from None
     for name in MD5[split]:
         if name not in contents:
-            raise DataError(f"{path} has no {BATCHES}/{name}: remove it to have it fetched again")
+            raise DataError(f"{path} has no {BATCHES}/{name}: remove it to have it fetched again, or {MEND}")
         yield path / name, contents[name]
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        try:
-            return ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs") from None
+class _AtMost:
+    """A stream that ends with an error where it gives far more than the original: a bomb, or another file."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, self._left = stream, LARGEST_ARCHIVE
+
+    def read(self, size: int) -> bytes:
+        block = self._stream.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise tarfile.TarError(f"it holds more than {LARGEST_ARCHIVE:,} bytes")
+        return block
 
 
 def parse_batch(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (N x 32 x 32 x 3) and classes (N) of a batch: rows of a red, a green and a blue plane."""
     try:
-        entries = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        # The originals were written by Python 2: their names come as bytes.
-        entries = {key.decode() if isinstance(key, bytes) else key: one for key, one in entries.items()}
-        planes_ND, y_N = entries["data"], np.asarray(entries["labels"])
-    except PICKLE_FAULTS as error:
-        raise DataError(f"{path} is no batch of CIFAR-10 ({type(error).__name__}: {error}): {MEND}") from None
+        entries = load_dict(content)
+        absent = [name for name in ("data", "labels") if name not in entries]
+        if absent:
+            raise NotPlain(f"it has no {' and no '.join(absent)}")
+    except NotPlain as error:
+        raise DataError(f"{path} is no batch of CIFAR-10 ({error}): {MEND}") from None
+    planes_ND, y_N = entries["data"], _labels(entries["labels"])
     _check_batch(planes_ND, y_N, path)
     x_NHWC = planes_ND.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(x_NHWC), checked_labels(path, y_N, len(CLASSES))
+
+
+def _labels(labels: Any) -> np.ndarray:
+    """A flat list of numbers, or an array, as an array; anything else has no dimension."""
+    flat = type(labels) is list and all(type(one) in (int, float) for one in labels)
+    return np.asarray(labels) if flat or isinstance(labels, np.ndarray) else np.array(None)
 
 
 def _check_batch(planes_ND: np.ndarray, y_N: np.ndarray, path: Path) -> None:
@@ -153,7 +157,7 @@ def _read_class_folders(folder: Path) -> LabelledImages:
     x_NHWC, converted = np.empty((len(paths), SIDE, SIDE, 3), np.uint8), 0
     digest = hashlib.md5(usedforsecurity=False)
     for i, path in enumerate(paths):
-        content = read_bytes(path, "put it back")
+        content = read_bytes(path, "put it back", LARGEST)
         digest.update(content)
         x_NHWC[i], mode = _decode(content, path)
         converted += mode != "RGB"
@@ -172,7 +176,7 @@ def _image_files(folder: Path) -> tuple[list[Path], np.ndarray, int]:
         )
     paths, labels, others = [], [], 0
     for label, name in enumerate(CLASSES):
-        files = sorted(path for path in (folder / name).iterdir() if path.is_file())
+        files = sorted((folder / name).iterdir())
         images = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not images:
             raise DataError(f"{folder / name} has no .png or .jpg: put the images of the class there")
@@ -187,6 +191,7 @@ def _decode(content: bytes, path: Path) -> tuple[np.ndarray, str]:
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
             size, mode = image.size, image.mode
+            opaque = "transparency" not in image.info and _is_opaque(image)
             pixels = np.asarray(image.convert("RGB")) if size == (SIDE, SIDE) else None
     except IMAGE_FAULTS as error:
         raise DataError(
@@ -194,4 +199,11 @@ def _decode(content: bytes, path: Path) -> tuple[np.ndarray, str]:
         ) from None
     if pixels is None:
         raise DataError(f"{path} has {size[0]} x {size[1]} pixels, not 32 x 32: export it at its own size")
+    if mode not in MODES or not opaque:
+        what = f"mode {mode}" if opaque else "transparent pixels"
+        raise DataError(f"{path} has {what}, which is no image of CIFAR-10: export it as RGB of 8 bits")
     return pixels, mode
+
+
+def _is_opaque(image: Image.Image) -> bool:
+    return "A" not in image.getbands() or image.getchannel("A").getextrema()[0] == 255

@@ -11,8 +11,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from mindgap.progress import Progress
 
 CONNECT_SECONDS = 5.0  # for all hosts together
 STALL_SECONDS = 20.0  # without a byte from a host that did answer
+STALE_SECONDS = 600.0  # without a byte in a part of a file: whoever wrote it is gone
 BLOCK = 1 << 20
 
 Address = tuple[str, int]
@@ -112,7 +113,10 @@ def _download(url: str, file: RemoteFile, progress: bool) -> None:
     """The file in its place, or an error and nothing: neither it nor a part of it."""
     # Two processes may fetch the same file: each writes its own.
     part = file.path.with_name(f".{file.path.name}.{os.getpid()}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
+    with _writable(part.parent):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(file.path)
+        part.touch()
     try:
         found = _stream(url, part, file.path.name if progress else "")
         if found != file.md5:
@@ -120,9 +124,29 @@ def _download(url: str, file: RemoteFile, progress: bool) -> None:
                 f"{file.path}: {url} gave other bytes: MD5 {found}, not {file.md5}; they were deleted: "
                 "run again, or put the file there by hand"
             )
-        part.replace(file.path)
+        with _writable(file.path):
+            part.replace(file.path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """What keeps this machine from writing is no fault of a mirror."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or let this user write there, "
+            "or put the files there by hand"
+        ) from None
+
+
+def _remove_stale(path: Path) -> None:
+    """Parts of processes that were killed: a living one writes every few seconds."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        if time.time() - part.stat().st_mtime > STALE_SECONDS:
+            part.unlink(missing_ok=True)
 
 
 def _stream(url: str, part: Path, title: str) -> str:
@@ -134,7 +158,8 @@ def _stream(url: str, part: Path, title: str) -> str:
         bar = Progress(f"fetch {title}", announced >> 20, unit="MiB") if title else nullcontext()
         with bar as shown:
             while block := response.read(BLOCK):
-                out.write(block)
+                with _writable(part):
+                    out.write(block)
                 digest.update(block)
                 size += len(block)
                 if shown:

@@ -20,14 +20,30 @@ MENDS = {
 OTHERWISE = "copy it again, or look after the disk that it lies on"
 
 
+def is_there(path: Path) -> bool:
+    """OSError for what cannot be reached or is a link to nowhere: it was to be there, and is not absent."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    path.stat()
+    return True
+
+
 def read_whole(path: Path, largest: int) -> bytes:
     """All of a regular file of at most `largest` bytes; OSError where that is not to be had."""
-    found = path.stat()
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # opening a pipe would wait for ever
-        raise OSError(errno.EINVAL, "a pipe, a socket or a device", str(path))
-    if found.st_size > largest:
-        raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, more than {largest:,}", str(path))
+    size = check_regular(path)
+    if size > largest:
+        raise OSError(errno.EFBIG, f"{size:,} bytes, more than {largest:,}", str(path))
     return path.read_bytes()
+
+
+def check_regular(path: Path) -> int:
+    """The size of a file; OSError for a pipe, a socket or a device, which could be waited for for ever."""
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device", str(path))
+    return found.st_size
 
 
 @contextmanager

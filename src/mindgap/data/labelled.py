@@ -30,23 +30,13 @@ class LabelledImages:
         return len(self.y_N) + sum(self.excluded.values())
 
 
-def read_bytes(path: Path, mend: str) -> bytes:
-    """A whole file; DataError where it is not there or cannot be read."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: {mend}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}): {mend}") from None
-
-
-def checked_md5(path: Path, content: bytes, original: str | None) -> str:
+def checked_md5(path: Path, content: bytes, original: str | None, mend: str) -> str:
     """The MD5 of a file's content, which must be the original's unless that is None."""
     found = md5_of(content)
     if original is not None and found != original:
         raise DataError(
-            f"{path} is not the original: MD5 {found}, not {original}; replace it, remove it to have it "
-            "fetched again, or set canonical: false to take another copy"
+            f"{path} is not the original: MD5 {found}, not {original}; {mend}, or set canonical: false to "
+            "take another copy"
         )
     return found
 

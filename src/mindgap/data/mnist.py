@@ -1,6 +1,7 @@
 """MNIST (LeCun et al.): the four idx files, raw or gzipped, as its authors and torchvision lay them out."""
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 
 from mindgap.data.errors import DataError
 from mindgap.data.fetch import RemoteFile
-from mindgap.data.labelled import LabelledImages, checked_labels, checked_md5, read_bytes
+from mindgap.data.files import is_there, read_bytes
+from mindgap.data.labelled import LabelledImages, checked_labels, checked_md5
 
 FOLDERS = ("mnist", "MNIST/raw")  # the second is torchvision's
 CLASSES = 10
@@ -32,12 +34,14 @@ GZ_MD5 = {
     "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
 }
+LARGEST = 2**28  # bytes of a file, unpacked; the training images have 47 million
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
 
 
 def find_mnist(raw: Path) -> Path | None:
     """The folder below `raw` that holds files of MNIST."""
-    found = (raw / folder for folder in FOLDERS if any(_path(raw / folder, name).exists() for name in MD5))
+    is_there(raw)
+    found = (raw / folder for folder in FOLDERS if any(is_there(_path(raw / folder, name)) for name in MD5))
     return next(found, None)
 
 
@@ -47,7 +51,7 @@ def absent_mnist(raw: Path) -> list[RemoteFile]:
     return [
         RemoteFile(folder / f"{name}.gz", tuple(f"{mirror}{name}.gz" for mirror in MIRRORS), md5)
         for name, md5 in GZ_MD5.items()
-        if not _path(folder, name).exists()
+        if not is_there(_path(folder, name))
     ]
 
 
@@ -58,7 +62,7 @@ def read_mnist(raw: Path, split: str, *, canonical: bool) -> LabelledImages:
     for name, magic in zip(FILES[split], (IMAGES, LABELS), strict=True):
         path = _path(folder, name)
         content = _unpacked(path)
-        md5[name] = checked_md5(path, content, MD5[name] if canonical else None)
+        md5[name] = checked_md5(path, content, MD5[name] if canonical else None, _mend(path))
         arrays.append(parse_idx(content, magic, path))
     x_NHW, y_N = arrays
     if len(x_NHW) != len(y_N) or not len(y_N):
@@ -93,15 +97,22 @@ def parse_idx(content: bytes, magic: int, path: Path) -> np.ndarray:
 
 def _path(folder: Path, name: str) -> Path:
     """The raw file where it lies there, else the packed one."""
-    return folder / name if (folder / name).exists() else folder / f"{name}.gz"
+    return folder / name if is_there(folder / name) else folder / f"{name}.gz"
 
 
 def _unpacked(path: Path) -> bytes:
-    mend = f"put it back, from {MIRRORS[0]}{path.name}"
-    content = read_bytes(path, mend)
+    content, mend = read_bytes(path, _mend(path), LARGEST), _mend(path)
     if path.suffix != ".gz":
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as unpacked:
+            content = unpacked.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is cut off or no gzip file ({error}): {mend}") from None
+    if len(content) > LARGEST:
+        raise DataError(f"{path} holds more than {LARGEST:,} bytes: {mend}")
+    return content
+
+
+def _mend(path: Path) -> str:
+    return f"put it back, from {MIRRORS[0]}{path.name.removesuffix('.gz')}.gz"

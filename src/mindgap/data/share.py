@@ -16,6 +16,7 @@ from mindgap.data.contact_sheet import contact_sheet
 from mindgap.data.draws import balanced_labels, stable_hash
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.fetch import FetchFailed, fetch
+from mindgap.data.files import readable
 from mindgap.data.flow import Flow
 from mindgap.data.labelled import LabelledImages
 from mindgap.data.modality import Modality
@@ -82,11 +83,12 @@ def prepare(
     pairs.csv names each pair's rows of the raw splits with their raw labels and digests of their raw images.
     """
     raw, flow = Path(raw), Flow()
-    complete(raw, fetching=settings.fetch, progress=progress)
-    raws = {
-        name: {split: read(raw, split, canonical=settings.canonical) for split in SPLITS}
-        for name, read in READERS.items()
-    }
+    with readable(raw, "put it back"):
+        complete(raw, fetching=settings.fetch, progress=progress)
+        raws = {
+            name: {split: read(raw, split, canonical=settings.canonical) for split in SPLITS}
+            for name, read in READERS.items()
+        }
     with written_at_once(out_dir) as folder:
         pairs = {split: _pair(raws, split, settings, flow) for split in SPLITS}
         for split, rows_PM in pairs.items():

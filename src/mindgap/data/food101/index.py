@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindgap.data.errors import DataError, SourceMissing
-from mindgap.data.files import read_bytes, readable
+from mindgap.data.files import is_there, read_bytes, readable
 from mindgap.data.flow import Flow
 from mindgap.data.food101.settings import CLASSES, Settings
 from mindgap.data.storage import SPLITS
@@ -77,14 +77,14 @@ def list_rows(raw: Path, settings: Settings, flow: Flow) -> dict[str, Listing]:
 def titles_path(raw: Path, split: str) -> Path:
     """<split>_titles.csv in texts/, or at the top."""
     inner = raw / "texts" / f"{split}_titles.csv"
-    return inner if _there(inner) else raw / inner.name
+    return inner if is_there(inner) else raw / inner.name
 
 
 def _check_parts(raw: Path, settings: Settings) -> None:
-    _there(raw)
-    parts = {f"images/{split}": _there(raw / "images" / split) for split in SPLITS}
-    titles = {f"texts/{split}_titles.csv": _there(titles_path(raw, split)) for split in SPLITS}
-    recipes = {"texts_txt": _there(raw / "texts_txt")}
+    is_there(raw)
+    parts = {f"images/{split}": is_there(raw / "images" / split) for split in SPLITS}
+    titles = {f"texts/{split}_titles.csv": is_there(titles_path(raw, split)) for split in SPLITS}
+    recipes = {"texts_txt": is_there(raw / "texts_txt")}
     wanted, other = (titles, recipes) if settings.text_source == "titles" else (recipes, titles)
     lacks = [name for name, there in {**parts, **wanted}.items() if not there]
     if lacks and all(parts.values()) and all(other.values()):
@@ -94,16 +94,6 @@ def _check_parts(raw: Path, settings: Settings) -> None:
         )
     if lacks:
         raise SourceMissing(MISSING.format(raw=raw, lacks=", ".join(lacks)))
-
-
-def _there(path: Path) -> bool:
-    """OSError for what cannot be reached or is a link to nowhere: that is no reason to skip the dataset."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    path.stat()
-    return True
 
 
 def _list_titles(raw: Path, split: str, flow: Flow) -> Listing:
@@ -224,7 +214,7 @@ def _known_folders(folder: Path) -> list[str]:
 
 
 def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in os.scandir(folder)} if _there(folder) else set()
+    return {entry.name for entry in os.scandir(folder)} if is_there(folder) else set()
 
 
 def _check_disjoint(listings: dict[str, Listing]) -> None:
