@@ -226,7 +226,7 @@ def _check_share(
     raise DataError(
         f"{split}: {len(files)} images are {what}, {share:.2%} and more than {limit}, "
         f"{getattr(settings, limit):.2%}: {named}{', ...' if len(files) > NAMED else ''}; complete the "
-        f"copy, or raise {limit}"
+        f"copy, or raise {limit} (under prepare.food101 in params.yaml)"
     )
 
 
