@@ -136,7 +136,10 @@ def decode_image(data: bytes, size: int) -> tuple[np.ndarray | None, Found]:
             return None, Found(width, height, mode, excluded=TINY)
         if not certain:
             return None, Found(width, height, mode, excluded=UNSURE)
-        pixels, repaired, excluded = _square(data, size)
+        try:
+            pixels, repaired, excluded = _square(data, size)
+        except TOO_MANY_PIXELS:  # of a later frame
+            return None, Found(width, height, mode, excluded=HUGE)
     if pixels is None:
         return None, Found(width, height, mode, excluded=excluded)
     return pixels, Found(width, height, mode, repaired, sha256=hashlib.sha256(pixels).hexdigest())
