@@ -3,6 +3,7 @@ import sys
 import tomllib
 
 import pytest
+import yaml
 
 from mindgap import cli
 from mindgap.data import DATASETS
@@ -80,6 +81,8 @@ def test_the_version_is_that_of_the_project(monkeypatch, capsys):
     assert run(monkeypatch, "--version") == 0
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert capsys.readouterr().out == f"mindgap {project['version']}\n"
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
 
 
 def test_the_list_has_every_plug_in_on_a_line_with_its_settings(monkeypatch, capsys):

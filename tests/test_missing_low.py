@@ -1,7 +1,7 @@
 """What of Missing-low at scale `paper` trains its rare modality: docs/decisions.md quotes it.
 
-`pytest -s tests/test_missing_low.py` prints the numbers. Nothing is rendered: presence and labels are those that
-a render of these parameters has.
+`pytest -s tests/test_missing_low.py` prints the numbers. Nothing is rendered: presence and labels are those
+of a render with these parameters.
 """
 
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_the_rare_modality_of_missing_low_trains_in_some_steps_and_not_in_others
     counts, shares = np.array(table)[:, 0], np.array(table)[:, 1:]
     print("mean", counts.mean(), shares.mean(axis=0).round(2))
     assert (counts.min(), counts.max()) == (5, 10)
-    # Below min_present, a cliff of our own, it never trains on the start set; from the second round on it does.
+    # Below min_present, a cliff of our own, it never trains on the start set; with more labels it does.
     assert shares[:, 0].tolist() == (counts >= SETTING.model.min_present).tolist()
     assert shares[:, 1:4].min() >= 0.89
     assert 0.2 < shares[:, 4].mean() < 0.3

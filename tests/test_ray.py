@@ -145,7 +145,7 @@ def test_a_cluster_that_does_not_answer_is_named(project, monkeypatch):
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ClusterError, match=r"pip install 'mindgap\[ray\]'"), cluster.cluster(RAY):
+    with pytest.raises(ClusterError, match=r"pip install -e '\.\[ray\]'"), cluster.cluster(RAY):
         pass
 
 

@@ -51,8 +51,9 @@ def _ray():
         import ray
     except ImportError as error:
         raise ClusterError(
-            "runs are to execute with Ray, which is not installed: pip install 'mindgap[ray]', or unset "
-            "MINDGAP_EXECUTOR and RAY_ADDRESS to run them in processes of this machine"
+            "runs are to execute with Ray, which is not installed: `make setup` or, in the "
+            "checkout, uv pip install -e '.[ray]'; or unset MINDGAP_EXECUTOR and RAY_ADDRESS to run them in "
+            "processes of this machine"
         ) from error
     return ray
 
