@@ -293,6 +293,8 @@ def test_the_page_shows_searches_and_what_other_choices_come_to(project):
     assert "<td>randaugmc</td>" in page
     assert len(Path("reports/tables/search.csv").read_text().splitlines()) == 1 + 2
     assert 'id="sensitivity"' in page
+    assert "<code>scale=tiny dataset=[missing,unique] regime=[low] " in page
+    assert "at the tiny scale" not in page
     assert re.search(
         r"<td>samples per epoch</td><td>the labels</td><td>0\.119 ± 0\.003 \(-0\.049\)</td>", page
     )

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -651,6 +652,26 @@ def test_figures_are_the_same_on_every_call_and_show_the_groups(grid, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
         same = (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
         assert same == name.startswith("wins"), name
+
+
+def test_nemenyis_distance_is_drawn_only_where_friedmans_test_finds_a_difference(grid, tmp_path):
+    said = {}
+    for p in (0.04, 0.06):
+        result = replace(grid.result, friedman=replace(grid.result.friedman, p=p))
+        draw(result, tmp_path)
+        said[p] = (tmp_path / "ranks-none-all.svg").read_text()
+    assert "Nemenyi's critical difference" in said[0.04]
+    assert "Nemenyi" not in said[0.06]
+    assert "Friedman's test finds no difference (p = 0.06)" in said[0.06]
+
+
+def test_wins_are_drawn_whole(grid, tmp_path):
+    draw(grid.result, tmp_path)
+    words = re.findall(r"<!-- (.*?) -->", (tmp_path / "wins-none-all.svg").read_text())
+    numbers = [word for word in words if re.fullmatch(r"[\d.]+", word)]
+    assert len(numbers) == 7 * 6 + 7
+    assert all(number.isdigit() for number in numbers)
+    assert f"beaten, of {12 * 6}" in words
 
 
 def test_what_was_refused_is_not_drawn(grid, tmp_path):

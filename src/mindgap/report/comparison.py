@@ -47,7 +47,8 @@ NOTES = (
     "GRACE has no public code: GRACE-R, which stands beside it, is a reconstruction.",
     "Spearman's correlation is over the cells of a table, as shares of the ceiling: most of it is how hard a "
     "regime and a subset are. Kendall's tau is of the order of methods within a column (a dataset, "
-    "mitigation, regime and subset), averaged over the columns with at least three methods.",
+    "mitigation, regime and subset), averaged over the columns with at least three methods. Neither is "
+    "tested: of few cells or methods either may be far from 0 by chance.",
 )
 
 

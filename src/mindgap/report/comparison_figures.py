@@ -69,7 +69,7 @@ def _labels(ax, shown: pd.DataFrame) -> None:
     ax.set_ylabel(f"{AXIS}: ours")
     ax.grid(color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
-    scales = list(shown["scale"].unique())
+    scales = sorted(shown["scale"].unique())
     ax.set_title(_title(scales, len(shown)), loc="left", fontsize=10, weight="bold", pad=10)
     if shown.empty:
         return

@@ -48,13 +48,17 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What other choices in what the paper leaves open come to, in files and in a table for the page."""
+    """What other choices in what the paper leaves open come to, in files and in a table for the page.
+
+    `asked`: the overrides that make the default.
+    """
 
     methods: pd.DataFrame
     queries: pd.DataFrame
     lead: pd.DataFrame
     shown: pd.DataFrame
     sentences: Sequence[str]
+    asked: str
 
 
 @dataclass(frozen=True)
@@ -179,4 +183,5 @@ def sensitivity_of(inputs: Inputs, selection: Selection) -> Sensitivity | None:
         bald_against_random(*asked),
         wide_table(methods),
         sentences(methods),
+        " ".join(inputs.variants.base),
     )

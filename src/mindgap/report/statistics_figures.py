@@ -44,7 +44,7 @@ def critical_difference(result: Statistics, stem: Path) -> None:
         ax.set_xlim(1, len(ranks))
         ax.set_ylim(-lines - 1.0, 1.6)
         _axis(ax, len(ranks))
-        _distance(ax, result.nemenyi)
+        _distance(ax, result)
         for place, group in enumerate(result.groups):
             ends = [ranks[group[0]] - 0.04, ranks[group[-1]] + 0.04]
             ax.plot(ends, [-0.55 - 0.5 * place] * 2, color="#333333", linewidth=3.2, clip_on=False)
@@ -70,7 +70,13 @@ def _axis(ax, methods: int) -> None:
         ax.text(rank, 0.3, str(rank), fontsize=8, ha="center", va="bottom")
 
 
-def _distance(ax, length: float) -> None:
+def _distance(ax, result: Statistics) -> None:
+    """Nemenyi's distance, a test after Friedman's: where that finds nothing, no distance says anything."""
+    if result.friedman.p > result.alpha:
+        told = f"Friedman's test finds no difference (p = {result.friedman.p:.2g})"
+        ax.text(1, 1.35, told, color=GREY, fontsize=8, va="center")
+        return
+    length = result.nemenyi
     ax.plot([1, 1 + length], [1.35, 1.35], "|-", color=GREY, linewidth=1.1, markersize=6, clip_on=False)
     ax.text(
         1 + length, 1.35, f"  Nemenyi's critical difference {length:.2f}", color=GREY, fontsize=8, va="center"
