@@ -2,7 +2,6 @@
 the query methods below where they are unpickled.
 """
 
-import hashlib
 import threading
 import time
 from dataclasses import replace
@@ -11,11 +10,12 @@ from pathlib import Path
 import torch
 
 from mindgap.data.dataset import load_dataset
-from mindgap.jobs import Job
+from mindgap.jobs import Job, Start
 from mindgap.loop import Cell
 from mindgap.params import Params
 from mindgap.query import METHODS
 from mindgap.query.contract import Method
+from mindgap.records import numbers_digest
 from mindgap.stages.paths import places
 from mindgap.stages.runs import run_of
 
@@ -63,7 +63,7 @@ def job_of(params: Params, query: str, seed: int = 0, store: Path | None = None,
     """A run of the project in the working folder whose initial models are trained."""
     where, cell = places("missing"), Cell("missing", "low", "moddrop", seed, query)
     initial = where.models / "missing-low" / f"moddrop-{seed}"
-    digest = hashlib.sha256(initial.with_suffix(".safetensors").read_bytes()).hexdigest()
+    digest = numbers_digest(Start.read(initial).record)
     METHODS.update(FAULTY)
     try:
         run = run_of(params, cell, load_dataset(where.prepared, verify=False), digest)

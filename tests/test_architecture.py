@@ -1,13 +1,20 @@
 """The shape of the code: imports point one way, and what is numerics is in a run's digest."""
 
 import ast
+import functools
+import importlib
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mindgap.provenance import NUMERICS, SOURCE, _meaning, code_digest, with_siblings
+from mindgap import provenance
+from mindgap.mitigations import MITIGATIONS
+from mindgap.models import ENCODERS, FUSIONS
+from mindgap.provenance import SOURCE, _meaning, code_digest, code_files, files_of
 from mindgap.query import METHODS
+from mindgap.query.select import select
 from mindgap.report.names import CONTROLS
 
 # A module may import what stands before its own layer, and its own.
@@ -66,11 +73,10 @@ def test_a_query_method_knows_nothing_of_data_training_or_the_loop(path):
     assert not imports(path) & {"data", "training", "loop", "params", "sweep"}
 
 
-def test_numerics_are_all_there_and_comments_do_not_count(tmp_path):
-    assert all((SOURCE / name).exists() for name in NUMERICS)
-    plain = _meaning("def f(x):\n    return x + 1\n")
-    assert _meaning('"""Text."""\ndef f(x):  # why\n    """What."""\n\n    return x + 1\n') == plain
-    assert _meaning("def f(x):\n    return x + 2\n") != plain
+def test_comments_do_not_count_and_code_does(tmp_path):
+    plain = _meaning(b"def f(x):\n    return x + 1\n")
+    assert _meaning(b'"""Text."""\ndef f(x):  # why\n    """What."""\n\n    return x + 1\n') == plain
+    assert _meaning(b"def f(x):\n    return x + 2\n") != plain
     extra = tmp_path / "method.py"
     extra.write_text("A = 1\n")
     first = code_digest([extra])
@@ -83,25 +89,113 @@ def test_the_report_knows_every_control():
     assert set(CONTROLS) == controls, "name each control in report/names.py: reports load no torch"
 
 
-def test_the_code_of_a_method_is_its_file_and_what_it_stands_on():
-    def code(name: str) -> set[str]:
-        return {path.stem for path in with_siblings(SOURCE / "query" / f"{name}.py")}
-
-    assert code("bmmal") == {"bmmal", "badge", "kernels", "resident", "contract"}
-    assert code("random_") == {"random_", "contract"}
-    assert code("select") == {"select", "contract"}  # not all methods, though it knows their table
+def names(*roots: Path) -> set[str]:
+    return {path.relative_to(SOURCE).as_posix() for path in code_files(roots)}
 
 
-def test_modules_that_import_each_other_are_found_once(tmp_path):
-    for name, other in (("one", "two"), ("two", "one")):
-        (tmp_path / f"{name}.py").write_text(f"from mindgap.query import {other}\nimport json\n")
-    assert {path.stem for path in with_siblings(tmp_path / "one.py")} == {"one", "two"}
+def test_the_code_of_a_run_is_what_it_passes_through():
+    loop = names()
+    assert {"loop.py", "training.py", "batches.py", "augment.py", "gpu.py", "rng.py", "pool.py"} < loop
+    assert {"evaluation.py", "models/network.py", "mitigations/base.py", "resized_crop.py"} < loop
+    assert not loop & {"records.py", "sweep.py", "params.py", "provenance.py", "data/dataset.py"}
+    assert not any(name.startswith(("query/", "report/", "stages/")) for name in loop)
+    loop |= names(SOURCE / "settings.py")
+    own = names(*files_of(METHODS["bmmal"].fn)) - loop
+    assert own == {f"query/{name}.py" for name in ("bmmal", "badge", "kernels", "resident", "contract")}
+    assert names(SOURCE / "query/select.py") - loop == {"query/select.py", "query/contract.py"}
+    assert names(*files_of(FUSIONS["transformer"])) - loop == {"models/fusion.py"}
+    assert "minilm.py" in names(*files_of(ENCODERS["tokens"]["minilm"]))
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """A copy of the package, of which `provenance` reads the sources."""
+    copy = tmp_path / "copy" / "mindgap"
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "SOURCE", copy)
+    for name in ("REGISTRIES", "NOT_OF_THE_LOOP"):
+        moved = frozenset(copy / path.relative_to(SOURCE) for path in getattr(provenance, name))
+        monkeypatch.setattr(provenance, name, moved)
+    return copy
+
+
+# A line that a plug-in imports something with, and the file behind it.
+IMPORTS = {
+    "another folder": ("from mindgap.report.aulc import aulc", "report/aulc.py"),
+    "what that imports": ("from mindgap.report.curves import read_curves", "errors.py"),
+    "as another name": ("import mindgap.data.colors as c", "data/colors.py"),
+    "a submodule": ("from mindgap.data import colors", "data/colors.py"),
+    "a star": ("from mindgap.data.flow import *", "data/flow.py"),
+    "in a function": ("def f():\n    from mindgap.machine import workers", "machine.py"),
+    "by name": ("import importlib; importlib.import_module('mindgap.layout')", "layout.py"),
+    "a file beside": ("from mindgap.query.helper import x", "query/helper.py"),
+    "relative": ("from .helper import x", "query/helper.py"),
+    "relative, all of it": ("from . import helper", "query/helper.py"),
+    "relative, from above": ("from ..models.table import TableMLP", "models/table.py"),
+    "a package": ("from mindgap.query.parts.deep import x", "query/parts/__init__.py"),
+    "a registry's name": ("from mindgap.query import random", "query/random_.py"),
+    "all of a registry": ("import mindgap.query as q", "query/badge.py"),
+    "of the package itself": ("from mindgap import __version__", "__init__.py"),
+}
+
+
+@pytest.mark.parametrize(("line", "file"), IMPORTS.values(), ids=IMPORTS)
+def test_what_a_plug_in_imports_is_in_its_digest(package, line, file):
+    (package / "query/parts").mkdir()
+    for name in ("helper.py", "parts/__init__.py", "parts/deep.py"):
+        (package / "query" / name).write_text("x = 1\n")
+    method = package / "query" / "new.py"
+    method.write_text(f"{line}\n")
+    before, loop = code_digest([method]), code_digest()
+    with (package / file).open("a") as other:
+        other.write("\n# A comment.\n")
+    assert code_digest([method]) == before
+    with (package / file).open("a") as other:
+        other.write("\nchanged = True\n")
+    assert code_digest([method]) != before
+    assert (code_digest() != loop) == (file == "errors.py")
+
+
+def test_a_new_method_changes_the_digest_of_no_other(package):
+    before = {name: code_digest([package / "query" / f"{name}.py"]) for name in ("badge", "margin", "select")}
+    (package / "query/new.py").write_text("from mindgap.query.kernels import top_k\nnew = top_k\n")
+    table = package / "query/__init__.py"
+    table.write_text(f"from mindgap.query.new import new\n{table.read_text()}")
+    assert {name: code_digest([package / "query" / f"{name}.py"]) for name in before} == before
+
+
+def test_a_plug_in_from_outside_is_followed_where_nothing_was_installed(tmp_path, monkeypatch):
+    own = tmp_path / "plug_in_of_tests"
+    (own / "parts").mkdir(parents=True)
+    for name in ("__init__", "near", "parts/__init__", "parts/far"):
+        (own / f"{name}.py").write_text("x = 1\n")
+    (tmp_path / "helper_of_tests.py").write_text("x = 1\n")
+    method = own / "method.py"
+    method.write_text(
+        "import torch, numpy.linalg, json, helper_of_tests\nfrom .near import x\n"
+        "from plug_in_of_tests.parts.far import x as y\nfrom mindgap.query.kernels import top_k\n"
+        "def method(view, n):\n    return x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {path.name for path in code_files([method]) if not path.is_relative_to(SOURCE)}
+    assert found == {"method.py", "near.py", "__init__.py", "far.py", "helper_of_tests.py"}
+    assert SOURCE / "query/kernels.py" in code_files([method])
+    made = importlib.import_module("plug_in_of_tests.method").method
+    assert files_of(functools.partial(made, None)) == files_of(made) == {method}
 
 
 @pytest.mark.parametrize("project", [".", "data/mimic"])
-def test_dvc_trains_again_when_the_numerics_change(project):
+def test_dvc_runs_stages_again_when_their_code_changes(project):
     root = SOURCE.parents[1]
     stages = yaml.safe_load((root / project / "dvc.yaml").read_text())["stages"]
-    deps = {(root / project / dep).resolve() for dep in stages["train"]["deps"]}
-    watched = [{SOURCE / name, (SOURCE / name).parent} & deps for name in NUMERICS]
-    assert all(watched), [name for name, seen in zip(NUMERICS, watched, strict=True) if not seen]
+
+    def unwatched(stage: str, things: list) -> set[Path]:
+        deps = {(root / project / dep).resolve() for dep in stages[stage]["deps"]}
+        files = code_files(set().union(*map(files_of, things)))
+        return {path for path in files if not deps & {path, *path.parents}}
+
+    kinds = [one for kind in ENCODERS.values() for one in kind.values()]
+    assert unwatched("train", [*kinds, *FUSIONS.values(), *MITIGATIONS.values()]) == set()
+    # What train stands on reaches acquire with the models.
+    left = unwatched("acquire", [select, *(method.fn for method in METHODS.values())])
+    assert left <= code_files()

@@ -12,6 +12,7 @@ from mindgap.data.dataset import load_dataset
 from mindgap.loop import Cell
 from mindgap.machine import Machine
 from mindgap.params import Params, load_params
+from mindgap.records import seal
 from mindgap.stages.runs import run_of
 from mindgap.sweep import Job, execute
 from small_project import small
@@ -50,7 +51,7 @@ def test_a_run_with_the_papers_encoders(name, tmp_path):
     first = Job(run_of(params, Cell(name, "low", "moddrop", 0), dataset), data, store)
     execute([first], machine, "train")
     initial = tmp_path / "initial"
-    initial.with_suffix(".json").write_text(json.dumps(first.record_store.read()[0]))
+    initial.with_suffix(".json").write_text(json.dumps(seal(first.record_store.read()[0])))
     initial.with_suffix(".safetensors").write_bytes(first.weights.read_bytes())
     cell = Cell(name, "low", "moddrop", 0, "badge")
     job = Job(run_of(params, cell, dataset, "initial"), data, store, initial)

@@ -132,3 +132,26 @@ def test_watch_says_when_a_command_died(store, capsys, silent):
     assert "acquire it: 3/20 rounds; its command died (process" in out
     assert f"no word for {31 if silent else 0} s): repeat it, finished rounds are kept" in out
     assert "run-0" not in out
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", '{"title": 5}', "\xff", '{"title": "x"}'])
+def test_a_file_that_is_no_status_is_passed_over_with_a_line(store, content, capsys):
+    written(store)
+    foreign = status_folder(store) / "a-foreign.json"
+    foreign.write_text(content, encoding="latin-1")
+    (status_folder(store) / "folder.json").mkdir()
+    watch_stage(once=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("acquire it: 3/20 rounds; process")
+    assert f"{foreign} is not the status of a command and is passed over: delete it" in lines
+    assert f"{foreign.parent}/folder.json is not the status of a command" in lines[-1]
+    with Progress("acquire it", total=5) as shown, Board(store, shown).shown():
+        pass
+    assert f"{foreign} is not the status" in capsys.readouterr().out
+
+
+def test_a_store_without_room_for_a_status_stops_nothing(store):
+    status_folder(store).write_text("no folder")
+    with Progress("acquire it", total=5) as shown, Board(store, shown).shown() as board:
+        board.found(1)
+    assert not statuses(store)

@@ -1,9 +1,24 @@
 import json
 import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import time
 
 import pytest
 
-from mindgap.records import RecordError, RunStore, digest_of, store_root, write_atomically
+from mindgap.errors import MindGapError
+from mindgap.records import (
+    FORGOTTEN_SECONDS,
+    RecordError,
+    RunStore,
+    digest_of,
+    seal,
+    store_root,
+    unseal,
+    write_atomically,
+)
 
 
 def filled(tmp_path, rounds=3) -> RunStore:
@@ -42,7 +57,7 @@ def test_a_record_of_another_run_is_refused(tmp_path):
     store, other = filled(tmp_path), RunStore("ef" * 32, 5, tmp_path)
     other.folder.mkdir()
     (other.folder / "round_000.json").write_text((store.folder / "round_000.json").read_text())
-    with pytest.raises(RecordError, match="belongs to round 0 of run abab"):
+    with pytest.raises(RecordError, match=r"not of round 0 of 5 of run efef"):
         other.read()
 
 
@@ -90,3 +105,94 @@ def test_the_store_lies_in_the_main_checkout_also_in_a_temporary_experiment(monk
     assert store_root() == tmp_path / ".mindgap" / "store"
     monkeypatch.setenv("MINDGAP_STORE", "/elsewhere")
     assert str(store_root()) == "/elsewhere"
+
+
+def test_the_store_may_be_in_the_home_and_is_the_default_where_none_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MINDGAP_STORE", "~/store")
+    assert store_root() == tmp_path / "store"
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setenv("MINDGAP_STORE", "")
+    assert str(store_root()) == ".mindgap/store"
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("file", "is no folder: name one that is in MINDGAP_STORE"),
+        ("~nobody-of-this-name/x", "MINDGAP_STORE is "),
+    ],
+)
+def test_a_store_that_cannot_be_one_is_named_with_its_variable(monkeypatch, tmp_path, named, message):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINDGAP_STORE", named)
+    with pytest.raises(MindGapError, match=message):
+        store_root()
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MindGapError, match=r"cannot be written \(Not a directory\).*MINDGAP_STORE.*are kept"):
+        RunStore("ab" * 32, 5, tmp_path / "file" / "store").hold()
+
+
+def test_what_cannot_be_written_whole_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "round_000.json"
+    write_atomically(path, b"old")
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(MindGapError, match=r"round_000\.json cannot be written \(File too large\)"):
+            write_atomically(path, bytes(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [file.name for file in tmp_path.iterdir()] == ["round_000.json"]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_full_disk_is_said_with_what_to_do(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        store = filled(tmp_path)
+        full = (
+            r"round_003\.json cannot be written \(No space left on device\): free some space.*rounds are kept"
+        )
+        with pytest.raises(MindGapError, match=full):
+            store.append({"round": 3, "memory": {"big": "x" * 100_000}})
+        assert store.finished_rounds == 3
+        assert not list(store.folder.glob(".*"))
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_half_written_files_of_killed_processes_go(tmp_path):
+    store = filled(tmp_path)
+    left = store.folder / ".round_003.json.4711.partial"
+    left.write_text("{")
+    store.hold().close()
+    assert not left.exists()
+    left.write_text("{")
+    write_atomically(store.folder / "round_003.json", b"{}")
+    assert left.exists()  # it may be one that is being written
+    os.utime(left, (0, time.time() - FORGOTTEN_SECONDS - 1))
+    write_atomically(store.folder / "round_003.json", b"{}")
+    assert not left.exists()
+
+
+def test_a_sealed_file_is_what_was_written_or_an_error(tmp_path):
+    path = tmp_path / "sealed.json"
+    value = {"recipe": {"learning_rate": 0.1}, "name": "\u00fc"}
+    path.write_text(json.dumps(seal(value), indent=1))
+    assert unseal(path) == value
+    path.write_text(path.read_text().replace("0.1", "0.2"))
+    with pytest.raises(RecordError, match=r"sealed\.json was changed after it was written"):
+        unseal(path)
+    path.unlink()
+    with pytest.raises(RecordError, match=r"sealed\.json is missing"):
+        unseal(path)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,11 +19,13 @@ from faulty import FAULTY, job_of, when
 from mindgap import sweep
 from mindgap.data.errors import DataError
 from mindgap.errors import MindGapError
+from mindgap.jobs import Start
 from mindgap.machine import Machine, fork_server
 from mindgap.params import load_params
 from mindgap.query import METHODS
 from mindgap.query.contract import Method
-from mindgap.records import RecordError
+from mindgap.records import RecordError, digest_of, numbers_digest, unseal
+from mindgap.stages import runs
 from mindgap.stages.paths import CURVES, places
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import report_stage
@@ -93,17 +96,127 @@ def test_methods_of_one_seed_start_from_the_same_point(project):
     assert starts[0] != starts[1]
 
 
-def test_a_half_written_record_stops_with_its_name_and_keeps_the_rest(project, tmp_path):
-    params = params_in(project)
+def altered(**changes):
+    """Damage: values of a record changed, its checksum made anew."""
+
+    def damage(path: Path) -> None:
+        body = {**unseal(path), **changes}
+        body = {key: value for key, value in body.items() if value is not None}
+        sha256 = digest_of(body) if "NaN" not in json.dumps(body) else "0"
+        path.write_text(json.dumps({**body, "sha256": sha256}))
+
+    return damage
+
+
+RECORD_DAMAGE = {
+    "half written": lambda path: path.write_text(path.read_text()[:100]),
+    "empty": lambda path: path.write_text(""),
+    "null": lambda path: path.write_text("null"),
+    "a list": lambda path: path.write_text("[]"),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "edited": lambda path: path.write_text(path.read_text().replace('"labelled":30', '"labelled":31')),
+    "no metrics": altered(metrics=None),
+    "metrics of another subset": altered(
+        metrics={"sound": {"balanced_accuracy": 1, "accuracy": 1, "ece": 0}}
+    ),
+    "a number that is none": altered(metrics={"rare": {"balanced_accuracy": float("nan")}}),
+    "a word for a number": altered(labelled="thirty"),
+    "other rounds": altered(rounds=4),
+    "too few picks": altered(acquired_ids=[1]),
+    "no memory": altered(memory=None),
+    "another cell": altered(cell={"dataset": "missing"}),
+}
+
+
+def test_a_damaged_record_is_computed_again(project, tmp_path, capsys):
+    params = params_in(project, seeds=[0], query=["random"])
     before = run_all(params)
-    victim = sorted((tmp_path / "store").glob("*/round_001.json"))[0]
-    text = victim.read_text()
-    victim.write_text(text[:100])
-    with pytest.raises(RecordError, match=rf"{victim.name} is half written"):
+    (victim,) = (tmp_path / "store").glob("*/round_001.json")
+    for damage in RECORD_DAMAGE.values():
+        damage(victim)
+        capsys.readouterr()
         acquire_stage(params, "missing", "low")
-    victim.unlink()
-    acquire_stage(params, "missing", "low")
-    assert (CURVES / "missing-low.csv").read_bytes() == before
+        assert (CURVES / "missing-low.csv").read_bytes() == before
+        out = capsys.readouterr().out
+        assert "1 runs, 0 finished before, 1 begun" in out
+        assert re.search(rf"missing-low-random-moddrop-0: .*{victim.name} .*; it is computed again\n", out)
+
+
+MODEL_DAMAGE = {
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:-9] + bytes(9)),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", MODEL_DAMAGE.values(), ids=MODEL_DAMAGE)
+def test_damaged_weights_in_the_store_are_computed_again(project, tmp_path, damage, capsys):
+    params = params_in(project, seeds=[0], query=["random"])
+    before = run_all(params)
+    (weights,) = (tmp_path / "store").glob("*/weights.safetensors")
+    whole = weights.read_bytes()
+    damage(weights)
+    assert run_all(params) == before
+    assert weights.read_bytes() == whole
+    assert "train missing-low: 1 runs, 0 finished before, 0 begun\nmissing-low" in capsys.readouterr().out
+
+
+def better(path: Path) -> None:
+    path.write_text(re.sub(r'"balanced_accuracy": 0\.\d+', '"balanced_accuracy": 0.99', path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("end", "damage"),
+    [*(("safetensors", damage) for damage in MODEL_DAMAGE.values()), ("json", better), ("json", Path.unlink)],
+)
+def test_an_initial_model_that_is_not_what_was_written_is_refused(project, end, damage):
+    params = params_in(project, seeds=[0], query=["random"])
+    before = run_all(params)
+    damage(MISSING.models / "missing-low" / f"moddrop-0.{end}")
+    with pytest.raises(RecordError, match=rf"moddrop-0\.{end} .*dvc repro -f -s train@missing-low"):
+        acquire_stage(params, "missing", "low")
+    assert run_all(params) == before
+
+
+def test_the_initial_model_of_another_run_is_refused(project):
+    params = params_in(project, query=["random"])
+    train_stage(params, "missing", "low")
+    models = MISSING.models / "missing-low"
+    for end in ("json", "safetensors"):
+        (models / f"moddrop-1.{end}").write_bytes((models / f"moddrop-0.{end}").read_bytes())
+    with pytest.raises(RecordError, match=r"moddrop-1\.json is of other parameters.*dvc repro -f"):
+        acquire_stage(params, "missing", "low")
+
+
+def test_a_run_depends_on_the_numbers_of_its_initial_model_and_not_on_its_making(project):
+    params = params_in(project, seeds=[0], query=["random"])
+    train_stage(params, "missing", "low")
+    record = Start.read(MISSING.models / "missing-low/moddrop-0").record
+    elsewhere = {**record, "seconds": {"fit": 9.0}, "provenance": {"device": "another"}, "run": "ab" * 32}
+    assert numbers_digest(elsewhere) == numbers_digest(record)
+    for name in ("metrics", "fit", "start_ids", "weights", "labelled", "cell"):
+        assert numbers_digest({**record, name: None}) != numbers_digest(record), name
+
+
+@pytest.mark.parametrize("lose", ["run", "round"])
+def test_a_store_that_loses_a_run_meanwhile_gives_no_curves(project, tmp_path, monkeypatch, lose):
+    params = params_in(project, seeds=[0])
+    before = run_all(params)
+    (CURVES / "missing-low.csv").unlink()
+
+    def execute_and_lose(jobs, *rest):
+        execute(jobs, *rest)
+        folder = jobs[1].record_store.folder
+        shutil.rmtree(folder) if lose == "run" else (folder / "round_002.json").unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "execute", execute_and_lose)
+        lost = f"badge-moddrop-0: the store lost {3 if lose == 'run' else 1} of 3 rounds .*repeat the command"
+        with pytest.raises(RecordError, match=lost):
+            acquire_stage(params, "missing", "low")
+    assert not (CURVES / "missing-low.csv").exists()
+    assert run_all(params) == before
 
 
 def test_a_failing_method_fails_the_stage_and_the_other_runs_are_kept(project, monkeypatch, capsys):
@@ -156,7 +269,7 @@ def test_an_unknown_dataset_or_regime_lists_the_known(project, name, regime):
 
 
 def test_a_missing_initial_model_names_the_stage_that_makes_it(project):
-    with pytest.raises(MindGapError, match=r"moddrop-0\.safetensors is missing.*dvc repro train@missing-low"):
+    with pytest.raises(MindGapError, match=r"moddrop-0\.json is missing.*dvc repro -f -s train@missing-low"):
         acquire_stage(params_in(project), "missing", "low")
 
 

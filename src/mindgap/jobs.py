@@ -7,11 +7,12 @@ that shares no folder with it.
 import contextlib
 import functools
 import gc
+import hashlib
 import json
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.errors import DivergenceError, MindGapError
 from mindgap.evaluation import smaller_chunks
 from mindgap.loop import Run, initial_record, rounds
-from mindgap.records import RunStore, write_atomically
+from mindgap.records import RecordError, RunStore, check_form, seal, unreadable, unseal, write_atomically
 
 # What a worker says, a kind and a value: first `began` with the place where it runs, then outputs (`weights`
 # and `diverged` of an initial model, a `record` for each round), last `done`, or `failed` or `memory` (of the
@@ -55,7 +56,7 @@ class Job:
 
     @property
     def record_store(self) -> RunStore:
-        return RunStore(self.run.digest, self.rounds, self.store)
+        return RunStore(self.run.digest, self.rounds, self.store, self._check)
 
     @property
     def weights(self) -> Path:
@@ -68,16 +69,66 @@ class Job:
         return self.record_store.folder / "diverged.txt"
 
     @property
+    def has_diverged(self) -> bool:
+        """Whether that is what this trial came to; raises a RecordError if it was not written like that."""
+        if not self.trial or not self.diverged.exists():
+            return False
+        if unseal(self.diverged).get("run") != self.run.digest:
+            raise RecordError(f"{self.diverged} is of another run")
+        return True
+
+    def sound(self) -> tuple[list[dict], tuple[Path, str] | None]:
+        """The records that this job goes on from, and what is damaged in the store, if something is."""
+        try:
+            return ([], None) if self.has_diverged else self.record_store.sound()
+        except RecordError as error:
+            return [], (self.diverged, str(error))
+
+    @property
     def finished_rounds(self) -> int:
-        return self.rounds if self.trial and self.diverged.exists() else self.record_store.finished_rounds
+        records, fault = self.sound()
+        return self.rounds if not fault and self.has_diverged else len(records)
+
+    def result(self) -> list[dict]:
+        """All records, none of a trial that diverged; a RecordError where the store lost some meanwhile."""
+        records, fault = self.sound()
+        if len(records) < self.rounds and (fault or not self.has_diverged):
+            why = fault[1] if fault else f"{self.record_store.folder} has not more"
+            raise RecordError(
+                f"{self}: the store lost {self.rounds - len(records)} of {self.rounds} rounds while the "
+                f"stage went on ({why}). Nothing was written; repeat the command: it computes them again"
+            )
+        return records
+
+    def initial_model(self) -> "Start":
+        """The initial model that this job made, verified."""
+        return Start.of(self.result()[0], self.weights)
+
+    def _check(self, record: Mapping[str, Any]) -> None:
+        """A ValueError for a record that this run cannot have given."""
+        check_form(record)
+        if record["cell"] != asdict(self.run.cell):
+            raise ValueError(f"its cell is {record['cell']}")
+        if self.run.subsets and set(record["metrics"]) != set(self.run.subsets):
+            raise ValueError(
+                f"its metrics are of {', '.join(record['metrics'])}, not of {', '.join(self.run.subsets)}"
+            )
+        if self.initial is None and _hash_of(self.weights) != record.get("weights"):
+            raise ValueError(f"{self.weights.name} is not what was written with it")
+        if self.initial is not None:
+            picks, last = record.get("acquired_ids", [-1]), record["round"] == self.rounds - 1
+            count = 0 if last else self.run.setting.budget.acquisition
+            if len(set(picks)) != len(picks) or len(picks) != count or min(picks, default=0) < 0:
+                raise ValueError(f"acquired_ids are not {count} ids")
+            if "memory" not in record:
+                raise ValueError("it has no memory")
 
     def keep(self, kind: str, value: Any) -> None:
         """Store an output. A record comes last: once it is there, the round is finished."""
         if kind == "record":
             self.record_store.append(value)
         else:
-            path = self.weights if kind == "weights" else self.diverged
-            write_atomically(path, value)
+            write_atomically(self.weights if kind == "weights" else self.diverged, value)
 
 
 @dataclass(frozen=True)
@@ -91,19 +142,29 @@ class Task:
 
 @dataclass(frozen=True)
 class Start:
-    """The files of the initial model that a cell starts from, as bytes."""
+    """The initial model that a cell starts from; its weights as the bytes of their file."""
 
-    record: bytes
+    record: dict[str, Any]
     weights: bytes
 
     @classmethod
     def read(cls, initial: Path) -> "Start":
-        return cls(
-            initial.with_suffix(".json").read_bytes(), initial.with_suffix(".safetensors").read_bytes()
-        )
+        """The model in two files, both verified; a RecordError if they are not what was written."""
+        return cls.of(unseal(initial.with_suffix(".json")), initial.with_suffix(".safetensors"))
+
+    @classmethod
+    def of(cls, record: dict[str, Any], path: Path) -> "Start":
+        """A record with the weights that it vouches for."""
+        try:
+            weights = path.read_bytes()
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if hashlib.sha256(weights).hexdigest() != record.get("weights"):
+            raise RecordError(f"{path} is not what was written with its record")
+        return cls(record, weights)
 
     def parsed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return json.loads(self.record), load(self.weights)
+        return self.record, load(self.weights)
 
 
 def messages(
@@ -139,10 +200,21 @@ def _initial(job: Job, dataset: Dataset) -> Iterator[Message]:
     except DivergenceError as error:
         if not job.trial:
             raise
-        yield "diverged", f"{error}\n".encode()
+        yield "diverged", json.dumps(seal({"run": job.run.digest, "diverged": str(error)})).encode()
         return
-    yield "weights", save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()})
-    yield "record", record
+    weights = save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()})
+    yield "weights", weights
+    # The record vouches for the weights, and its own checksum for both.
+    yield "record", {**record, "weights": hashlib.sha256(weights).hexdigest()}
+
+
+def _hash_of(path: Path) -> str | None:
+    """SHA-256 of a file, None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def loader(device: str) -> Callable[[Path], Dataset]:

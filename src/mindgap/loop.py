@@ -56,6 +56,7 @@ class Run:
     query_settings: Mapping[str, Any]
     digest: str
     provenance: Mapping[str, Any]
+    subsets: tuple[str, ...] = ()  # of modalities, by which a record has metrics; () leaves them open
 
     def key(self, round: int, purpose: str) -> tuple:
         """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""

@@ -3,75 +3,174 @@
 import ast
 import functools
 import hashlib
+import importlib.util
+import inspect
+import json
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).parent
 
-# The modules that every run's numbers pass through. A method's, a mitigation's or an encoder's own file is
-# added by the run that uses it, so a new one invalidates nothing; reading, writing, commands and figures are
-# not in it.
-NUMERICS = (
-    "augment.py",
-    "batches.py",
-    "evaluation.py",
-    "gpu.py",
-    "loop.py",
-    "mitigations/base.py",
-    "models/fusion.py",
-    "models/network.py",
-    "pool.py",
-    "resized_crop.py",
-    "rng.py",
-    "training.py",
-)
+# Where plug-ins are listed. What is imported from there by name is followed to where it is made, the list
+# itself never: a line more in it changes no other plug-in's runs.
+REGISTRIES = frozenset(SOURCE / name / "__init__.py" for name in ("data", "mitigations", "models", "query"))
+# Reading and checking, which the loop imports and does not compute with; and the call of query methods, which
+# only runs with one depend on.
+NOT_OF_THE_LOOP = frozenset(SOURCE / name for name in ("data/dataset.py", "params.py", "query/select.py"))
+INSTALLED = {"site-packages", "dist-packages"}
 
 
-def code_digest(extra: Iterable[Path] = ()) -> str:
-    """Digest of the code behind a run's numbers; comments, docstrings and layout do not count."""
-    digest = hashlib.sha256()
-    for path in [*(SOURCE / name for name in NUMERICS), *sorted(extra)]:
-        digest.update(path.name.encode())
-        digest.update(_meaning(path.read_text()).encode())
-    return digest.hexdigest()
+def code_digest(roots: Iterable[Path] = ()) -> str:
+    """Digest of the code behind a run's numbers; comments, docstrings and layout do not count.
+
+    It is that of the loop, of the files `roots` (a run's own method, mitigation, encoders and fusion), and of
+    all that these import. The same on every host and version of Python.
+    """
+    parts = sorted([_label(path), _meaning(path.read_bytes())] for path in code_files(roots))
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def module_digest(path: Path) -> str:
-    """Digest of a module's code, as in `code_digest`, and the same on every version of Python."""
-    return hashlib.sha256(_meaning(path.read_text()).replace(", type_params=[]", "").encode()).hexdigest()
+    """Digest of a module's code, as in `code_digest`."""
+    return hashlib.sha256(_meaning(path.read_bytes()).encode()).hexdigest()
 
 
-@functools.cache
-def with_siblings(path: Path) -> frozenset[Path]:
-    """A module, the modules of its folder that it imports, those that these import, and so on."""
-    found, waiting = set(), [path]
+def code_files(roots: Iterable[Path] = ()) -> frozenset[Path]:
+    """The files behind `code_digest`."""
+    loop = _reached([SOURCE / "loop.py"], NOT_OF_THE_LOOP)
+    return loop | _reached(roots, loop)
+
+
+def files_of(thing: Any) -> set[Path]:
+    """Where a function or class is written, and what it wraps; an instance is of its class."""
+    if isinstance(thing, functools.partial):
+        return files_of(thing.func)
+    wrapped = getattr(thing, "__wrapped__", None)
+    made = thing if inspect.isclass(thing) or inspect.isroutine(thing) else type(thing)
+    return {Path(inspect.getfile(made)).resolve()} | (files_of(wrapped) if wrapped else set())
+
+
+def _label(path: Path) -> str:
+    inside = path.is_relative_to(SOURCE)
+    return path.relative_to(SOURCE).as_posix() if inside else path.name
+
+
+def _reached(roots: Iterable[Path], left_out: frozenset[Path]) -> frozenset[Path]:
+    """Some files, those that they import, and so on, without these."""
+    found, waiting = set(), [path for path in roots if path not in left_out]
     while waiting:
-        module = waiting.pop()
-        if module not in found:
-            found.add(module)
-            waiting += [f for name in _imported(module) if (f := path.parent / f"{name}.py").exists()]
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [file for file in _imported(path) if file not in left_out]
     return frozenset(found)
 
 
-def _imported(path: Path) -> Iterator[str]:
-    """Last parts of the names of modules that are imported from MindGap."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mindgap."):
-            yield node.module.split(".")[-1]
-            yield from (alias.name for alias in node.names)
+def _imported(path: Path) -> Iterator[Path]:
+    """The files that a file imports, anywhere in it: of MindGap, or of what is not installed beside it."""
+    for level, module, names in _imports(path.read_bytes()):
+        parts = module.split(".") if module else []
+        top = path.parents[level - 1] if level else _folder_of(parts[0], path)
+        if top is None:
+            continue
+        packages = [top.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
+        for folder in packages[:-1]:
+            if folder != SOURCE and (init := folder / "__init__.py") not in REGISTRIES and init.is_file():
+                yield init
+        yield from _named(packages[-1] if packages else top, names)
+
+
+def _named(module: Path, names: Sequence[str]) -> Iterator[Path]:
+    """The files behind names that are imported from a module; none or "*" is all of it."""
+    file = _file(module)
+    listing = file is not None and (file in REGISTRIES or file == SOURCE / "__init__.py")
+    if file and (not listing or not names or "*" in names or file.name != "__init__.py"):
+        yield file
+    if file is None or file.name == "__init__.py":
+        for name in names:
+            if inside := _file(module / name):
+                yield inside
+            elif file in REGISTRIES:
+                origin = _origins(file.read_bytes()).get(name)
+                yield from _named(SOURCE.parent.joinpath(*origin[0].split(".")), origin[1:]) if origin else ()
+            elif listing:
+                yield file
+
+
+def _file(module: Path) -> Path | None:
+    """The file of a module or package, if there is one."""
+    candidates = (module.with_name(f"{module.name}.py"), module / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _folder_of(top: str, importer: Path) -> Path | None:
+    """The folder that a top-level module lies in; None for what Python has or what was installed.
+
+    A plug-in that was installed is followed within its own package.
+    """
+    if top == SOURCE.name:
+        return SOURCE.parent
+    if top in sys.stdlib_module_names:
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    places = [*(spec.submodule_search_locations or []), spec.origin] if spec else []
+    folder = Path(places[0]).resolve().parent if places and places[0] else importer.parent
+    installed = INSTALLED & set(folder.parts) and folder / top not in importer.parents
+    return None if installed else folder
 
 
 @functools.cache
-def _meaning(source: str) -> str:
+def _imports(source: bytes) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
+    """The imports of a source: dots in front, module, names (none: the module itself)."""
+    found: list[tuple[int, str, tuple[str, ...]]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Import):
+            found += [(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            named = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+            found += [(0, name, ()) for name in named if isinstance(name, str) and name[:1] != "."]
+    return tuple(found)
+
+
+@functools.cache
+def _origins(source: bytes) -> dict[str, tuple[str, str]]:
+    """Where a registry imports its names from: module and name there."""
+    return {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
+        for alias in node.names
+    }
+
+
+@functools.cache
+def _meaning(source: bytes) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
             node.body = body[1:]
-    return ast.dump(tree)
+    return _plain(tree)
+
+
+def _plain(node: Any) -> str:
+    """A syntax tree as text, without what is empty: versions of Python differ in that."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_plain, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={_plain(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -5,19 +5,30 @@ everything a run's numbers depend on. So a killed run goes on at its last finish
 is reused by `dvc repro`, by experiments in temporary folders and by a longer list of methods.
 """
 
+import contextlib
 import csv
+import errno
 import fcntl
+import glob
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mindgap.errors import MindGapError
 
-FORMAT = 1
+FORMAT = 2
+PARTIAL = ".partial"
+FORGOTTEN_SECONDS = 3600.0
+# Of an initial model's record what tells of its making; all else is numbers that its runs go on with.
+OF_ITS_MAKING = ("format", "run", "rounds", "seconds", "provenance", "sha256")
+Share = Annotated[float, Field(ge=0, le=1)]
 # The learning curves of runs as a table, one row a run, round and subset: acquire writes it, reports read it.
 CURVE_COLUMNS = (
     "scale", "dataset", "regime", "mitigation", "query", "seed", "run", "rounds", "round", "labelled",
@@ -84,73 +95,205 @@ def provenance_json(records: Iterable[Mapping[str, Any]]) -> str:
 
 def store_root() -> Path:
     """MINDGAP_STORE, else `.mindgap/store` of the checkout; DVC's temporary workspaces share that one too."""
-    default = Path(os.environ.get("DVC_ROOT", ".")) / ".mindgap" / "store"
-    return Path(os.environ.get("MINDGAP_STORE", default))
+    return named_store("MINDGAP_STORE", Path(os.environ.get("DVC_ROOT", ".")) / ".mindgap" / "store")
+
+
+def named_store(variable: str, default: Path) -> Path:
+    """The folder that an environment variable names, `default` where it is unset or empty."""
+    named = os.environ.get(variable)
+    try:
+        store = Path(named).expanduser() if named else default
+        taken = store.exists() and not store.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise MindGapError(f"{variable} is {named!r}: {error}; name a folder, or unset it") from None
+    if taken:
+        raise MindGapError(f"{store} is no folder: name one that is in {variable}, or move the file away")
+    return store
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """All of it or nothing, also when the machine stops in between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """All of it or nothing, also when the machine stops in between.
+
+    What a killed process leaves beside it ends in `.partial`, which DVC and git are told to ignore.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+            if time.time() - left.stat().st_mtime > FORGOTTEN_SECONDS:
+                left.unlink(missing_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Errors of the file system at a path as ones that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "free some space there" if full else "make its folder one that can be written"
+        raise MindGapError(
+            f"{path} cannot be written ({error.strerror}): {mend}, or name another folder for the store in "
+            f"MINDGAP_STORE, and repeat the command. Finished rounds are kept"
+        ) from error
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value with a checksum of it; `unseal` verifies it."""
+    return {**value, "sha256": digest_of(value)}
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """What was sealed and written to a file; a RecordError if it is not, or not any more."""
+    try:
+        sealed = json.loads(path.read_bytes())
+        body = {key: value for key, value in sealed.items() if key != "sha256"}
+        whole = digest_of(body) == sealed.get("sha256")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise RecordError(f"{path} is half written or not JSON ({error})") from error
+    if not whole:
+        raise RecordError(f"{path} was changed after it was written (its checksum does not fit)")
+    return body
+
+
+def unreadable(path: Path, error: OSError) -> RecordError:
+    """The error of a file that cannot be read."""
+    missing = isinstance(error, FileNotFoundError)
+    return RecordError(f"{path} is missing" if missing else f"{path} cannot be read ({error.strerror})")
+
+
+def numbers_digest(record: Mapping[str, Any]) -> str:
+    """Digest of an initial model's record, the hash of its weights too, without what tells of its making."""
+    return digest_of({key: value for key, value in record.items() if key not in OF_ITS_MAKING})
 
 
 class RunStore:
-    """The finished rounds of one run, in order."""
+    """The finished rounds of one run, in order; `check` raises a ValueError for a record of another form."""
 
-    def __init__(self, run: str, rounds: int, root: Path | None = None):
-        self.run, self.rounds = run, rounds
+    def __init__(
+        self,
+        run: str,
+        rounds: int,
+        root: Path | None = None,
+        check: Callable[[Mapping[str, Any]], None] | None = None,
+    ):
+        self.run, self.rounds, self._check = run, rounds, check
         self.folder = (root or store_root()) / run[:16]
 
     def hold(self) -> IO | None:
         """The run's lock, until what comes back is closed; None while another process has it.
 
-        So nothing is done twice. The kernel frees the lock of a killed process.
+        So nothing is done twice. The kernel frees the lock of a killed process; its half-written files go.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = (self.folder / "lock").open("w")
+        with told(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / "lock").open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return None
+        for left in self.folder.glob(f".*{PARTIAL}"):
+            left.unlink(missing_ok=True)
         return file
 
     def read(self) -> list[dict]:
-        """Records of rounds 0, 1, ...: all that are finished."""
-        records = []
-        while (path := self._path(len(records))).exists():
-            records.append(self._read_one(path, len(records)))
+        """Records of rounds 0, 1, ...: all that are finished. A RecordError if one was not so written."""
+        records, fault = self.sound()
+        if fault:
+            raise RecordError(f"{fault[1]}; delete it and run again: the rounds before it are kept")
         return records
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        record = {"format": FORMAT, "run": self.run, "rounds": self.rounds, **record}
-        record["sha256"] = digest_of(record)
-        text = json.dumps(record, separators=(",", ":"), allow_nan=False)
-        write_atomically(self._path(record["round"]), text.encode())
+    def sound(self) -> tuple[list[dict], tuple[Path, str] | None]:
+        """The records before the first round that is missing or damaged; which file is, and how."""
+        records: list[dict] = []
+        while len(records) < self.rounds and (path := self._path(len(records))).exists():
+            try:
+                records.append(self._read_one(path, len(records)))
+            except RecordError as error:
+                return records, (path, str(error))
+        return records, None
 
     @property
     def finished_rounds(self) -> int:
-        return next(r for r in range(self.rounds + 1) if r == self.rounds or not self._path(r).exists())
+        return len(self.sound()[0])
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        record = seal({"format": FORMAT, "run": self.run, "rounds": self.rounds, **record})
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+        write_atomically(self._path(record["round"]), text.encode())
 
     def _path(self, round: int) -> Path:
         return self.folder / f"round_{round:03d}.json"
 
     def _read_one(self, path: Path, round: int) -> dict:
-        mend = "delete it and run again: the rounds before it are kept"
-        try:
-            record = json.loads(path.read_text())
-        except ValueError as error:
-            raise RecordError(f"{path} is half written or not JSON ({error}); {mend}") from error
-        body = {key: value for key, value in record.items() if key != "sha256"}
-        if digest_of(body) != record.get("sha256"):
-            raise RecordError(f"{path} was changed after it was written (its checksum does not fit); {mend}")
-        if (record["run"], record["round"]) != (self.run, round):
-            raise RecordError(
-                f"{path} belongs to round {record['round']} of run {record['run'][:16]}; {mend}"
-            )
+        record = unseal(path)
+        found = [record.get(name) for name in ("format", "run", "rounds", "round")]
+        if found != [FORMAT, self.run, self.rounds, round]:
+            wanted = f"round {round} of {self.rounds} of run {self.run[:16]} in format {FORMAT}"
+            raise RecordError(f"{path} is not of {wanted} (it says format, run, rounds and round {found})")
+        if self._check:
+            try:
+                self._check(record)
+            except ValueError as error:
+                raise RecordError(f"{path} is no record of this run: {error}") from None
         return record
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class _Metrics(_Form):
+    balanced_accuracy: Share
+    accuracy: Share
+    ece: Share
+
+
+class _Fit(_Form):
+    best_epoch: int
+    best_validation: Share
+    losses: list[float]
+    steps: int
+
+
+class _Provenance(_Form):
+    commit: str
+    code: str
+    numerics: str
+    data: str
+    device: str
+    versions: dict[str, str]
+    settings: dict[str, Any]
+
+
+class _Record(_Form):
+    scale: str
+    cell: dict[str, str | int | None]
+    labelled: Annotated[int, Field(ge=0)]
+    metrics: dict[str, _Metrics]
+    fit: _Fit
+    seconds: dict[str, float]
+    provenance: _Provenance
+    start_ids: list[int] = []
+    acquired_ids: list[int] = []
+    memory: dict[str, Any] = {}
+
+
+def check_form(record: Mapping[str, Any]) -> None:
+    """A ValueError that names what a record lacks, or has of another type or range."""
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -100,7 +100,7 @@ def choose(
 
 
 def _trial(rung: int, recipe: DatasetRecipe, setting: Setting, jobs: Sequence[Job]) -> Trial:
-    records = [job.record_store.read() for job in jobs]
+    records = [job.result() for job in jobs]
     fits = [record[0]["fit"] for record in records if record]
     scores = [fit["best_validation"] for fit in fits]
     mean = math.fsum(scores) / len(scores) if len(scores) == len(jobs) else DIVERGED

@@ -9,9 +9,11 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from mindgap.progress import Progress, Running
 
@@ -42,7 +44,7 @@ class Status:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -53,16 +55,23 @@ def status_folder(store: Path) -> Path:
     return store / "status"
 
 
-def statuses(store: Path) -> dict[Path, Status]:
-    """The commands at work in a store, and those that died at it, in order of their titles."""
+def statuses(store: Path, tell: Callable[[str], None] = lambda line: None) -> dict[Path, Status]:
+    """The commands at work in a store, and those that died at it, in order of their titles.
+
+    `tell` gets a line for each file that is no status; it is passed over.
+    """
     found = {}
     for path in sorted(status_folder(store).glob("*.json")):
-        # Its command may end at this moment.
-        with contextlib.suppress(FileNotFoundError):
-            fields = json.loads(path.read_text())
-            running = tuple(Running(**one) for one in fields.pop("running"))
-            found[path] = Status(**fields, running=running)
+        try:
+            found[path] = _STATUS.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            continue  # its command ended at this moment
+        except (OSError, ValueError):
+            tell(f"{path} is not the status of a command and is passed over: delete it")
     return found
+
+
+_STATUS = TypeAdapter(Status)
 
 
 class Board:
@@ -77,10 +86,13 @@ class Board:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator["Board"]:
-        for path, status in statuses(self._store).items():
+        for path, status in statuses(self._store, self.say).items():
             if status.title == self._progress.title and status.died:
-                path.unlink(missing_ok=True)  # what it left is what this command goes on with
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()  # what it left is what this command goes on with
+                    path.with_suffix(".partial").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         beat = threading.Thread(target=self._beat, daemon=True)
         beat.start()
         try:
@@ -88,7 +100,8 @@ class Board:
         finally:
             self._over.set()
             beat.join()
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def begin(self, key: str, name: str, where: str, done: int, total: int) -> None:
         with self._lock:

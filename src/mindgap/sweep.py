@@ -8,7 +8,7 @@ import contextlib
 import functools
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, Protocol
 
 from mindgap.errors import MindGapError
@@ -48,8 +48,9 @@ class Executor(Protocol):
 
 def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
     """Finish every job that is not; failures are raised together when the rest is done."""
-    missing = [job for job in jobs if job.finished_rounds < job.rounds]
-    begun = sum(job.finished_rounds > 0 for job in missing)
+    finished = {job.run.digest: job.finished_rounds for job in jobs}
+    missing = [job for job in jobs if finished[job.run.digest] < job.rounds]
+    begun = sum(finished[job.run.digest] > 0 for job in missing)
     print(f"{title}: {len(jobs)} runs, {len(jobs) - len(missing)} finished before, {begun} begun", flush=True)
     if not missing:
         return
@@ -58,14 +59,14 @@ def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
 
         for job in missing:
             refuse_credentialed(job.run.cell.dataset)
-    done = sum(job.finished_rounds for job in missing)
+    done = sum(finished[job.run.digest] for job in missing)
     progress = Progress(title, total=sum(job.rounds for job in missing), done=done, unit="rounds")
     with (
         executor_of(machine, len(missing)) as executor,
         progress,
         Board(missing[0].store, progress).shown() as board,
     ):
-        failures = Sweep(executor, board).finish(missing)
+        failures = Sweep(executor, board, finished).finish(missing)
     if failures:
         raise SweepError(
             f"{len(failures)} of {len(jobs)} runs failed; the others are finished and kept, and a repeated "
@@ -130,10 +131,10 @@ class Sweep:
     digests: the trials of a search have one name.
     """
 
-    def __init__(self, executor: Executor, board: Board):
+    def __init__(self, executor: Executor, board: Board, done: Mapping[str, int]):
         self._executor, self._board = executor, board
         self._locks: dict[str, IO] = {}
-        self._done: dict[str, int] = {}  # rounds of a run that the board counts
+        self._done = dict(done)  # rounds of a run that the board counts
         self._losses: Counter[str] = Counter()
         self._told: set[str] = set()
         self._failures: list[tuple[Job, str]] = []
@@ -142,7 +143,6 @@ class Sweep:
 
     def finish(self, jobs: Sequence[Job]) -> list[tuple[Job, str]]:
         """The jobs that failed, and why."""
-        self._done = {job.run.digest: job.finished_rounds for job in jobs}
         self._waiting = deque(jobs)
         try:
             for divisor in DIVISORS:
@@ -182,11 +182,16 @@ class Sweep:
                 self._fail(job, explain(error))
 
     def _start_one(self, job: Job, divisor: int) -> None:
+        records, fault = job.sound()
+        if fault:
+            # Out of the way, where it can be looked at; a round less is finished.
+            fault[0].replace(fault[0].with_name(f"{fault[0].name}.{time.time_ns()}.damaged"))
+            self._board.say(f"{job}: {fault[1]}; it is computed again")
         done = job.finished_rounds
         self._board.found(done - self._done[job.run.digest])
         self._done[job.run.digest] = done
         if done < job.rounds:
-            self._executor.start(Task(job, job.record_store.read(), divisor))
+            self._executor.start(Task(job, records, divisor))
         else:
             self._end(job)
 

@@ -15,6 +15,7 @@ from mindgap.data.modality import Modality
 
 FORMAT = 3
 SPLITS = ("train", "test")
+LOOK_AGAIN = 'chmod -R u+w "$(dvc cache dir)"'
 SKIPPED = "skipped.txt"  # instead of a dataset: the line that says what its source lacks
 ASIDE = ".{}.partial"  # the folder beside a dataset in which its successor is made and checked
 
@@ -26,10 +27,20 @@ def mend(folder: Path) -> str:
         folder = folder.parent.parent / name
     if name in CREDENTIALED:
         home = folder.parent.parent
-        again = f"`dvc repro -f extract_{name}` there"
+        again = f"`{LOOK_AGAIN}` and `dvc repro -f extract_{name}` there"
         return f"in {home} run `dvc checkout -f prepared/{name}`, or, if it comes back the same, {again}"
-    again = f"`dvc repro -f prepare@{name}`"
+    pull = f"where a team shares it, `rm -r {folder}; dvc pull {folder}`"
+    again = f"`{LOOK_AGAIN}` and, {pull}, else `dvc repro -f prepare@{name}`"
     return f"run `dvc checkout -f {folder}`, or, if it comes back the same, {again}"
+
+
+def remake(stage: str, project: Path | None = None) -> str:
+    """How to make the outputs of a stage anew where something changed them.
+
+    `dvc checkout` may bring the damage back: DVC believes a cached file as long as nobody can write to it.
+    """
+    inside = f"in {project} " if project else ""
+    return f"run {inside}`{LOOK_AGAIN}; dvc repro -f -s {stage}` (DVC then verifies its cache too)"
 
 
 def read_meta(path: Path | str) -> dict:

@@ -1,11 +1,10 @@
 """Where the stages read and write, relative to the project's top folder (or an experiment's copy of it)."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindgap.data import CREDENTIALED
-from mindgap.records import store_root
+from mindgap.records import named_store, store_root
 
 PAPER = Path("data/paper")
 REPORTS = Path("reports")
@@ -45,8 +44,8 @@ def places(dataset: str) -> Places:
     """The places of a dataset; a credentialed one keeps everything inside its own DVC project."""
     if dataset in CREDENTIALED:
         home = Path("data", dataset)
-        store = os.environ.get(f"MINDGAP_STORE_{dataset.upper()}") or home / ".mindgap/store"
-        return _places(dataset, home, home / "reports", Path(store), f"extract_{dataset}")
+        store = named_store(f"MINDGAP_STORE_{dataset.upper()}", home / ".mindgap/store")
+        return _places(dataset, home, home / "reports", store, f"extract_{dataset}")
     return _places(dataset, Path("data"), REPORTS, store_root(), f"prepare@{dataset}")
 
 

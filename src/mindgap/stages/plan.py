@@ -3,7 +3,6 @@
 Nothing is written but what `--json` names. A run counts as finished where the store has its rounds.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -46,7 +45,7 @@ from mindgap.plan import (
     part_seconds,
     plan_part,
 )
-from mindgap.records import write_atomically
+from mindgap.records import numbers_digest, write_atomically
 from mindgap.search import choose
 from mindgap.stages.blueprint import differences
 from mindgap.stages.paths import places
@@ -170,18 +169,19 @@ def finished(params: Params, part: Part) -> Finished:
     if params.search.method != "none" and recipe is None:
         return Finished(trials)
 
-    def job_of(name: Name, initial: Path | None = None) -> Job:
+    def job_of(name: Name, initial: Job | None = None) -> Job:
         cell = Cell(part.dataset, part.regime, name.mitigation, name.seed, name.query)
-        digest = hashlib.sha256(initial.read_bytes()).hexdigest() if initial else None
+        digest = numbers_digest(initial.result()[0]) if initial else None
         setting = setting_of(params, cell, recipe, name.dropout)
-        return Job(run_of(params, cell, dataset, digest, setting), where.prepared, where.store, initial)
+        run = run_of(params, cell, dataset, digest, setting)
+        return Job(run, where.prepared, where.store, initial and initial.weights)
 
     initial = {job.name: job_of(job.name) for job in part.initial}
     rounds = {name: _taken(job) for name, job in initial.items()}
     for job in part.runs:
         first = replace(job.name, query=None)
         if rounds[first]:
-            rounds[job.name] = _taken(job_of(job.name, initial[first].weights))
+            rounds[job.name] = _taken(job_of(job.name, initial[first]))
     return Finished(trials, rounds)
 
 
@@ -196,7 +196,7 @@ def _taken(job: Job) -> tuple[Taken, ...]:
             },
             record["provenance"]["device"],
         )
-        for record in job.record_store.read()
+        for record in job.sound()[0]
     )
 
 

@@ -1,33 +1,41 @@
 """train@ and acquire@<dataset>-<regime>: the jobs that params.yaml asks for, executed and written down."""
 
-import hashlib
 import inspect
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mindgap.augment import augmentation
+from mindgap.data import CREDENTIALED, RENDERED
 from mindgap.data.dataset import Dataset
 from mindgap.data.errors import SourceMissing
+from mindgap.data.storage import remake
 from mindgap.errors import MindGapError
+from mindgap.jobs import Start
 from mindgap.loop import Cell, Run, warnings_of
 from mindgap.machine import Machine
 from mindgap.mitigations import MITIGATIONS
-from mindgap.models import ENCODERS
+from mindgap.models import ENCODERS, FUSIONS
 from mindgap.params import DatasetRecipe, Params, Setting
-from mindgap.provenance import SOURCE, code_digest, commit, versions, with_siblings
+from mindgap.provenance import SOURCE, code_digest, commit, files_of, versions
 from mindgap.query import METHODS
 from mindgap.query.select import hyperparameters
 from mindgap.records import (
     CURVE_COLUMNS,
     SEARCH_COLUMNS,
+    RecordError,
     csv_text,
     digest_of,
+    numbers_digest,
     provenance_json,
+    seal,
+    unseal,
     write_atomically,
 )
 from mindgap.search import choose, rows_of
@@ -57,14 +65,15 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
     for line in dict.fromkeys(line for job in jobs.values() for line in warnings_of(job.run, dataset)):
         print(f"warning: {line}", file=sys.stderr, flush=True)
     execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
+    models = {initial: job.initial_model() for initial, job in jobs.items()}
     # DVC empties the folder first only where the output does not persist.
     shutil.rmtree(where.models / name, ignore_errors=True)
-    for initial, job in jobs.items():
-        write_atomically(initial.with_suffix(".safetensors"), job.weights.read_bytes())
-        record = json.dumps(job.record_store.read()[0], indent=1)
-        write_atomically(initial.with_suffix(".json"), record.encode())
+    for initial in jobs:
+        write_atomically(initial.with_suffix(".safetensors"), models[initial].weights)
+        _write_sealed(initial.with_suffix(".json"), models[initial].record)
     if recipe is not None:
-        write_atomically(_recipe_file(dataset_name, regime), recipe.model_dump_json(indent=1).encode())
+        chosen = {"dataset": dataset_name, "regime": regime, "recipe": recipe.model_dump()}
+        _write_sealed(_recipe_file(dataset_name, regime), chosen)
 
 
 def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
@@ -83,13 +92,14 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
                 cell = Cell(dataset_name, regime, mitigation, seed, query)
                 dropout = params.loop.has_dropout(METHODS[query].dropout)
                 initial = _initial(cell, dropout)
-                if initial not in digests:
-                    digests[initial] = _initial_digest(initial)
                 setting = setting_of(params, cell, recipe, dropout)
+                if initial not in digests:
+                    first = run_of(params, replace(cell, query=None), dataset, setting=setting)
+                    digests[initial] = _initial_digest(initial, first)
                 run = run_of(params, cell, dataset, digests[initial], setting)
                 jobs.append(Job(run, where.prepared, where.store, initial))
     execute(jobs, Machine.from_environment(), f"acquire {name}")
-    records = [record for job in jobs for record in job.record_store.read()]
+    records = [record for job in jobs for record in job.result()]
     lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
     write_atomically(where.runs / name / "records.jsonl", lines.encode())
     write_atomically(where.curves / f"{name}.csv", curves_csv(records, dataset).encode())
@@ -111,47 +121,44 @@ def run_of(
 ) -> Run:
     """A cell with its settings resolved and the digest of everything its numbers depend on.
 
-    `initial_digest` is that of the weights it starts from; an initial model has none. `setting`: the one of
+    `initial_digest` is that of the initial model it starts from, which has none itself. `setting`: the one of
     params.yaml by default.
     """
     setting = setting or params.setting(cell.dataset, cell.regime)
     mitigation = MITIGATIONS[cell.mitigation]
     mitigation_settings = {**_defaults(mitigation), **params.mitigation_settings.get(cell.mitigation, {})}
-    files, query_settings = [Path(inspect.getfile(mitigation))], {}
+    files, query_settings = files_of(mitigation), {}
     if cell.query is not None:
         query_settings = {**hyperparameters(cell.query), **params.query_settings.get(cell.query, {})}
-        files += with_siblings(SOURCE / "query" / "select.py")
-        files += with_siblings(Path(inspect.getfile(METHODS[cell.query].fn)))
+        files |= {SOURCE / "query" / "select.py", *files_of(METHODS[cell.query].fn)}
     values = {k: v if isinstance(v, str) else v.model_dump() for k, v in vars(setting).items()}
     kinds = {modality.kind for modality in dataset.modalities.values()}
     encoder = {kind: values["model"]["encoder"][kind] for kind in sorted(kinds)}
     values["model"]["encoder"] = encoder  # the encoders of other kinds change nothing here
-    files += [f for kind, one in encoder.items() for f in encoder_files(kind, one["name"])]
+    fusion = files_of(FUSIONS[setting.model.fusion])
+    parts = [ENCODERS[kind][one["name"]] for kind, one in encoder.items()]
+    parts += augmentation(setting.recipe.augmentation)
+    files = files.union(fusion, *map(files_of, parts))
     depends_on = {
         "cell": asdict(cell),
         "setting": values,
         "mitigation_settings": mitigation_settings,
         "query_settings": query_settings,
         "data": dataset.digest,
-        "code": code_digest(set(files)),
+        "code": code_digest(files),
         "initial": initial_digest,
     }
     provenance = {
         "commit": commit(),
         "code": depends_on["code"],
-        "numerics": code_digest(),
+        "numerics": code_digest(fusion),
         "data": dataset.digest,
         "versions": versions(),
         "settings": {k: depends_on[k] for k in ("setting", "mitigation_settings", "query_settings")}
         | {"data": dataset.settings},
     }
-    return Run(cell, setting, mitigation_settings, query_settings, digest_of(depends_on), provenance)
-
-
-def encoder_files(kind: str, name: str) -> list[Path]:
-    """The code of an encoder; MiniLM's weights are pinned by hash in a module of its own."""
-    files = [Path(inspect.getfile(ENCODERS[kind][name]))]
-    return [*files, SOURCE / "minilm.py"] if name == "minilm" else files
+    digest, subsets = digest_of(depends_on), tuple(dataset.ceilings)
+    return Run(cell, setting, mitigation_settings, query_settings, digest, provenance, subsets)
 
 
 def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) -> str:
@@ -175,22 +182,40 @@ def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) ->
 def _dataset(params: Params, name: str, regime: str) -> Dataset:
     """The prepared dataset, verified, what the parameters ask for, and big enough for it."""
     needed = params.setting(name, regime).budget.needed
-    where = places(name)
+    where, scale = places(name), f"scales.{params.scale}"
     dataset = load_prepared(params, name)
     if len(dataset.train) < needed:
         raise MindGapError(
             f"{where.prepared} has {len(dataset.train)} training samples, but {name}-{regime} at scale "
-            f"{params.scale} needs {needed}: lower scales.{params.scale}.budget.{name}.{regime}, or run "
-            f"`dvc repro {where.stage}` for a larger dataset"
+            f"{params.scale} needs {needed}: lower {scale}.budget.{name}.{regime}, or raise train_size in "
+            f"{scale}.{'render' if name in RENDERED else f'prepare.{name}'}, and run `dvc repro`"
         )
     return dataset
 
 
-def _initial_digest(initial: Path) -> str:
-    for path in (initial.with_suffix(".safetensors"), initial.with_suffix(".json")):
-        if not path.exists():
-            raise MindGapError(f"{path} is missing: run `dvc repro train@{initial.parent.name}`")
-    return hashlib.sha256(initial.with_suffix(".safetensors").read_bytes()).hexdigest()
+def _initial_digest(initial: Path, first: Run) -> str:
+    """Digest of an initial model, once it is the one that `first` makes, as it was written."""
+    with _mended(first.cell.dataset, first.cell.regime):
+        record = Start.read(initial).record
+        if record.get("run") != first.digest:
+            raise RecordError(f"{initial}.json is of other parameters, data or code than there are now")
+        return numbers_digest(record)
+
+
+@contextmanager
+def _mended(dataset: str, regime: str) -> Iterator[None]:
+    """Faults of what a train stage wrote, with what to do about them."""
+    try:
+        yield
+    except RecordError as error:
+        own = dataset in CREDENTIALED  # a DVC project of its own
+        stage = f"train@{regime}" if own else f"train@{dataset}-{regime}"
+        mend = remake(stage, places(dataset).models.parent if own else None)
+        raise RecordError(f"{error}: {mend}") from error
+
+
+def _write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    write_atomically(path, json.dumps(seal(value), indent=1).encode())
 
 
 def _initial(cell: Cell, dropout: bool) -> Path:
@@ -210,9 +235,14 @@ def _chosen(params: Params, dataset_name: str, regime: str) -> DatasetRecipe | N
     if params.search.method == "none":
         return None
     path = _recipe_file(dataset_name, regime)
-    if not path.exists():
-        raise MindGapError(f"{path} is missing: run `dvc repro train@{dataset_name}-{regime}`")
-    return DatasetRecipe.model_validate_json(path.read_text())
+    with _mended(dataset_name, regime):
+        chosen = unseal(path)
+        if (chosen.get("dataset"), chosen.get("regime")) != (dataset_name, regime):
+            raise RecordError(f"{path} is of another dataset or regime")
+        try:
+            return DatasetRecipe.model_validate(chosen.get("recipe"))
+        except ValueError as error:
+            raise RecordError(f"{path} holds no recipe ({error})") from error
 
 
 def _search(params: Params, dataset: Dataset, dataset_name: str, regime: str) -> DatasetRecipe | None:

@@ -1,7 +1,7 @@
 """`mindgap watch`: the runs under way, from another terminal or a machine that shares the folder."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -21,26 +21,26 @@ def watch_stage(once: bool) -> None:
     """Show what the commands of this project do until Ctrl-C; once where nobody looks, or if so asked."""
     console = Console()
     if once or not console.is_terminal:
-        return console.print(view(_found()), soft_wrap=True)
-    with Live(view(_found()), console=console, auto_refresh=False) as live:
+        return console.print(_view(), soft_wrap=True)
+    with Live(_view(), console=console, auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(1.0)
-                live.update(view(_found()), refresh=True)
+                live.update(_view(), refresh=True)
         except KeyboardInterrupt:
             return None
 
 
-def _found() -> dict[Path, Status]:
+def _view() -> RenderableType:
     stores = dict.fromkeys([store_root(), *(places(name).store for name in CREDENTIALED)])
-    return {path: status for store in stores for path, status in statuses(store).items()}
+    told: list[str] = []
+    found = {path: status for store in stores for path, status in statuses(store, told.append).items()}
+    return view(found, told)
 
 
-def view(found: Mapping[Path, Status]) -> RenderableType:
-    """Each command with its runs; one that died with what to do about it."""
-    if not found:
-        return Text(NOTHING)
-    parts: list[RenderableType] = []
+def view(found: Mapping[Path, Status], told: Sequence[str] = ()) -> RenderableType:
+    """Each command with its runs; one that died with what to do about it; last what is told besides."""
+    parts: list[RenderableType] = [] if found else [Text(NOTHING)]
     for path, status in found.items():
         head = f"{status.title}: {status.done}/{status.total} rounds"
         who = f"process {status.pid} on {status.host}"
@@ -55,4 +55,4 @@ def view(found: Mapping[Path, Status]) -> RenderableType:
             )
         else:
             parts += [Text(f"{head}; {who}, {len(status.running)} under way"), running_table(status.running)]
-    return Group(*parts)
+    return Group(*parts, *map(Text, told))
