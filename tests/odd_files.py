@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PLACES = ("folder", "dangling", "loop", "pipe", "io", "huge")
+# What is said of each.
+PLACES = {
+    "folder": "is a folder: put the file itself there",
+    "dangling": "is a link to nothing: link it anew, or mount what it leads to",
+    "loop": "is a link that leads back to itself: link it anew",
+    "pipe": "is no regular file: put the file itself there",
+    "io": r"cannot be read \(Input/output error\): look at its disk or share, or copy it again",
+    "huge": "is many times larger than the original: put the original there",
+}
+DENIED = "is not yours to read: `chmod u\\+r`, or ask who owns it"
 
 
 def spoil_place(path: Path, how: str) -> None:

@@ -28,7 +28,7 @@ from mindgap.data.food101.texts import clean, load_tokenizer, write_tokens
 from mindgap.data.storage import read_array, read_meta
 from mindgap.expectations import ExpectationFailed, validate, validate_source
 from mindgap.minilm import minilm_folder
-from odd_files import PLACES, other_user, spoil_place
+from odd_files import DENIED, PLACES, other_user, spoil_place
 from shared_data import shared
 
 SUITES = Path(__file__).parents[1] / "reports" / "expectations" / "prepared"
@@ -617,33 +617,26 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(raw, tmp_path):
     validate_source(tmp_path / "food101", SUITES, tmp_path / "html")
 
 
-@pytest.mark.parametrize("how", PLACES)
-def test_a_titles_file_that_cannot_be_read_is_one_line(raw, tmp_path, how):
+@pytest.mark.parametrize(("how", "message"), PLACES.items())
+def test_a_titles_file_that_cannot_be_read_is_one_line(raw, tmp_path, how, message):
     path = raw / "texts" / "train_titles.csv"
     spoil_place(path, how)
-    reason = (
-        r"is a link to nowhere, which is not there: put it back"
-        if how == "dangling"
-        else r"cannot be read \(.*\): \w+"
-    )
-    with pytest.raises(DataError, match=rf"{path} {reason}") as caught:
+    with pytest.raises(DataError, match=f"^{path} {message}$"):
         prepared(raw, tmp_path / "food101")
-    assert "\n" not in str(caught.value)
 
 
 def test_raw_folders_that_lead_nowhere_are_no_reason_to_skip(raw, tmp_path):
     shutil.rmtree(raw / "images" / "test")
     (raw / "images" / "test").symlink_to("gone")
-    with pytest.raises(DataError, match="images/test is a link to gone, which is not there"):
+    with pytest.raises(DataError, match="images/test is a link to nothing: link it anew"):
         prepared(raw, tmp_path / "food101")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"link is a link to .*nowhere, which is not there"):
+    with pytest.raises(DataError, match="link is a link to nothing: link it anew"):
         prepared(tmp_path / "link", tmp_path / "food101")
 
 
 def test_what_this_user_may_not_read_is_named(raw_dir, tmp_path):
-    denied = r"cannot be read \(Permission denied\): let this user read it"
-    with other_user(), pytest.raises(DataError, match=f"{raw_dir} {denied}"):
+    with other_user(), pytest.raises(DataError, match=f"{raw_dir} {DENIED}"):
         prepared(raw_dir, tmp_path / "food101")  # folders of tests are closed to other users
     with TemporaryDirectory() as folder:
         raw = Path(shutil.copytree(raw_dir, Path(folder) / "raw"))
@@ -655,11 +648,11 @@ def test_what_this_user_may_not_read_is_named(raw_dir, tmp_path):
         with other_user():
             assert decode_chunk(Chunk(raw / "array.npy", (0,), (image,)))[0].excluded == "file cannot be read"
         titles.chmod(0)
-        with other_user(), pytest.raises(DataError, match=f"{titles} {denied}"):
+        with other_user(), pytest.raises(DataError, match=f"{titles} {DENIED}"):
             read_titles(titles)
         titles.chmod(0o644)
         (raw / "images" / "train" / "waffles").chmod(0)
-        with other_user(), pytest.raises(DataError, match=f"waffles {denied}"):
+        with other_user(), pytest.raises(DataError, match=f"waffles {DENIED}"):
             prepared(raw, tmp_path / "food101")
 
 

@@ -304,7 +304,7 @@ def test_a_folder_of_the_release_that_is_a_link_to_nothing(folder):
 def test_the_folder_of_recordings_is_a_file(folder):
     (folder / "ecg" / "files").unlink()
     (folder / "ecg" / "files").write_text("")
-    refused(folder, r"ecg/files cannot be read \(Not a directory\)")
+    refused(folder, "ecg/files is a file, or lies below one, where a folder belongs: put the folder there")
 
 
 def rewritten(folder, table, change):

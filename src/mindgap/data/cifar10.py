@@ -18,7 +18,7 @@ from PIL import Image
 
 from mindgap.data.errors import DataError
 from mindgap.data.fetch import RemoteFile
-from mindgap.data.files import check_regular, is_there, read_bytes, readable
+from mindgap.data.files import is_there, open_regular, read_bytes, readable
 from mindgap.data.labelled import LabelledImages, checked_labels, checked_md5
 from mindgap.data.plain_pickle import NotPlain, load_dict
 
@@ -88,9 +88,12 @@ def _batches_in_archive(path: Path, split: str) -> Iterator[tuple[Path, bytes]]:
     """The batches in order, read into memory: nothing of the archive is written anywhere."""
     contents = {}
     with readable(path, MEND):
-        check_regular(path)
         try:
-            with gzip.open(path) as unpacked, tarfile.open(fileobj=_AtMost(unpacked), mode="r|") as archive:
+            with (
+                open_regular(path) as file,
+                gzip.open(file) as unpacked,
+                tarfile.open(fileobj=_AtMost(unpacked), mode="r|") as archive,
+            ):
                 for member in archive:
                     inside = PurePosixPath(member.name)
                     # A link has no content of its own, and holes could claim any size.

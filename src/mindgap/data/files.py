@@ -1,23 +1,43 @@
 """Reading raw files, which may be anything: a folder, a pipe, a link to nowhere, more than memory holds."""
 
 import errno
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from mindgap.data.errors import DataError
 
+# Not of a file but of the machine: nothing is wrong with what was to be read.
+OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 MENDS = {
-    errno.EACCES: "let this user read it",
-    errno.EPERM: "let this user read it",
-    errno.EISDIR: "move the folder away and put the file in its place",
-    errno.ENOTDIR: "put the folder that belongs there in its place",
-    errno.ELOOP: "the link leads to itself; put the file itself in its place",
-    errno.EFBIG: "put the original in its place",
-    errno.EINVAL: "put a file in its place",
+    errno.ENOENT: "is a link to nothing: link it anew, or mount what it leads to",
+    errno.ELOOP: "is a link that leads back to itself: link it anew",
+    errno.EISDIR: "is a folder: put the file itself there",
+    errno.ENOTDIR: "is a file, or lies below one, where a folder belongs: put the folder there",
+    errno.EINVAL: "is no regular file: put the file itself there",
+    errno.EACCES: "is not yours to read: `chmod u+r`, or ask who owns it",
+    errno.EFBIG: "is many times larger than the original: put the original there",
 }
-OTHERWISE = "copy it again, or look after the disk that it lies on"
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened to be read; OSError for all else, at once: a pipe would wait for its writer."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code), str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What hinders the reading of a file, and the mend."""
+    other = f"cannot be read ({error.strerror or error}): look at its disk or share, or copy it again"
+    return DataError(f"{path} {MENDS.get(error.errno, other)}")
 
 
 def is_there(path: Path) -> bool:
@@ -32,18 +52,10 @@ def is_there(path: Path) -> bool:
 
 def read_whole(path: Path, largest: int) -> bytes:
     """All of a regular file of at most `largest` bytes; OSError where that is not to be had."""
-    size = check_regular(path)
-    if size > largest:
-        raise OSError(errno.EFBIG, f"{size:,} bytes, more than {largest:,}", str(path))
-    return path.read_bytes()
-
-
-def check_regular(path: Path) -> int:
-    """The size of a file; OSError for a pipe, a socket or a device, which could be waited for for ever."""
-    found = path.stat()
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise OSError(errno.EINVAL, "a pipe, a socket or a device", str(path))
-    return found.st_size
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > largest:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return file.read()
 
 
 @contextmanager
@@ -55,16 +67,12 @@ def readable(path: Path, mend: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in OF_MACHINE:
+            raise
         path = Path(error.filename or path)
-        if error.errno == errno.ENOENT and path.is_symlink():
-            message = f"{path} is a link to {path.readlink()}, which is not there: {mend}"
-        elif error.errno == errno.ENOENT:
-            message = f"{path} is missing: {mend}"
-        else:
-            message = (
-                f"{path} cannot be read ({error.strerror or error}): {MENDS.get(error.errno, OTHERWISE)}"
-            )
-        raise DataError(message) from None
+        if error.errno == errno.ENOENT and not path.is_symlink():
+            raise DataError(f"{path} is missing: {mend}") from None
+        raise unreadable(path, error) from None
 
 
 def read_bytes(path: Path, mend: str, largest: int) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
-from mindgap.data.files import read_whole
+from mindgap.data.files import OF_MACHINE, read_whole
 
 # What a crawled .jpg can be. Pillow would also hand PostScript to another program.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
@@ -112,7 +112,9 @@ def decode_chunk(chunk: Chunk) -> list[Found]:
     for i, file in zip(chunk.places, chunk.files, strict=True):
         try:
             pixels, one = decode_image(read_whole(file, LARGEST), array.shape[1])
-        except OSError:
+        except OSError as error:
+            if error.errno in OF_MACHINE:
+                raise
             pixels, one = None, Found(excluded=NO_FILE)
         if pixels is not None:
             array[i] = pixels

@@ -11,6 +11,7 @@ import numpy as np
 
 from mindgap.data.draws import stable_hash
 from mindgap.data.errors import DataError
+from mindgap.data.files import OF_MACHINE
 from mindgap.data.flow import Flow
 from mindgap.data.food101.checks import overlaps
 from mindgap.data.food101.images import EXCLUDED, REPAIRED, TRUNCATED, Chunk, Found, decode_chunk, keep_rows
@@ -127,7 +128,9 @@ def _no_recipe(path: Path, part: str) -> str:
     """Why a row has no text, "" where it has one; asked before the images are decoded, which takes long."""
     try:
         return "" if read_recipe(path, part) is not None else NO_INGREDIENTS
-    except OSError:
+    except OSError as error:
+        if error.errno in OF_MACHINE:
+            raise
         return NO_TEXT
 
 

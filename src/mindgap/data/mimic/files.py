@@ -5,12 +5,10 @@ row is named by file and line, a cell by its form (`form_of`).
 """
 
 import csv
-import errno
 import gzip
 import io
 import os
 import re
-import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,16 +18,8 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from mindgap.data.errors import DataError
+from mindgap.data.files import OF_MACHINE, open_regular, unreadable
 
-# Not of a file but of the machine: nothing is wrong with what was to be read.
-OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-MENDS = {
-    errno.ENOENT: "is a link to nothing: link it anew, or mount what it leads to",
-    errno.ELOOP: "is a link that leads back to itself: link it anew",
-    errno.EISDIR: "is a folder: put the file itself there",
-    errno.EINVAL: "is no regular file: put the file itself there",
-    errno.EACCES: "is not yours to read: `chmod u+r`, or ask who owns it",
-}
 PARSE_ERRORS = (EOFError, OSError, zlib.error, UnicodeDecodeError, csv.Error, pl.exceptions.PolarsError)
 FORM_LENGTH = 24
 GZIP = b"\x1f\x8b"
@@ -42,17 +32,6 @@ def form_of(cell: str | None) -> str:
         return "empty"
     form = re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "#", cell[:FORM_LENGTH]))
     return repr(form + "..." * (len(cell) > FORM_LENGTH))
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """A regular file, opened to be read; OSError for all else, at once: a pipe would wait for its writer."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(code, os.strerror(code), str(path))
-    return os.fdopen(descriptor, "rb")
 
 
 def open_table(path: Path) -> BinaryIO:
@@ -75,12 +54,6 @@ def is_there(path: Path) -> bool:
     except OSError as error:
         raise unreadable(place, error) from None
     return True
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """What hinders the reading of a file, and the mend."""
-    other = f"cannot be read ({error.strerror or error}): look at its disk or share, or copy it again"
-    return DataError(f"{path} {MENDS.get(error.errno, other)}")
 
 
 @contextmanager
