@@ -153,6 +153,12 @@ FAULTS = {
     "unknown format": (lambda stem: alter_header(stem, ".dat 16 ", ".dat 17 "), ecg.OTHER_FORM),
     "skewed": (lambda stem: alter_header(stem, ".dat 16 ", ".dat 16:3 "), ecg.OTHER_FORM),
     "two samples a frame": (lambda stem: alter_header(stem, ".dat 16 ", ".dat 16x2 "), ecg.OTHER_FORM),
+    "another gain of one lead": (
+        lambda stem: signals(
+            stem, lambda f: [*f[:2], f[2].replace("00.0", "0.0") * (f[-1] == "V6") or f[2], *f[3:]]
+        ),
+        ecg.OTHER_FORM,
+    ),
     "segments": (
         lambda stem: stem.with_suffix(".hea").write_text("1/2 12 500 5000\na 2500\nb 2500\n"),
         ecg.OTHER_FORM,

@@ -337,6 +337,14 @@ SPOILT = {
         with_cell(b"valuenum", b">500"),
         r"has '>###' for valuenum in line \d+, .* leave valuenum empty",
     ),
+    "no number": (
+        with_cell(b"valuenum", b"1_000"),
+        r"has '#_###' for valuenum in line \d+, where a number or",
+    ),
+    "too large": (
+        with_cell(b"subject_id", b"9" * 12),
+        r"has '#{12}' for subject_id in line \d+, where a whole number below 2\^31 belongs",
+    ),
     "pandas": (
         with_cell(b"subject_id", b"10014729.0"),
         r"has '########.#' for subject_id in line \d+, .* made whole numbers fractions",

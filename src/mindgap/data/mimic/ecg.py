@@ -38,7 +38,7 @@ MISSING, NOT_READ = "file missing", "file cannot be read"
 SHORT, ALTERED = "data of another length than its header says", "data other than its header's checksums"
 UNREADABLE, OTHER_SUBJECT = "header unreadable", "header of another subject"
 UNVERIFIED = "header without first value or checksum"
-OTHER_FORM = "several segments, skewed leads or an unknown format"
+OTHER_FORM = "several segments, unequal leads or an unknown format"
 OTHER_LEADS, OTHER_LENGTH = "other leads", "other rate or length"
 NOT_MEASURED, CONSTANT = "samples not measured", "constant"
 # What to do about the files where too many records have such a reason; the rest is found in sound files too.
@@ -182,7 +182,7 @@ def _check_header(header: Any, is_record: bool) -> None:
         raise Unusable(OTHER_LENGTH)
     if not is_record or any(header.skew or ()) or {*(header.samps_per_frame or ())} != {1}:
         raise Unusable(OTHER_FORM)
-    if not FORMATS.issuperset(header.fmt):
+    if not FORMATS.issuperset(header.fmt) or len(set(header.adc_gain)) > 1:
         raise Unusable(OTHER_FORM)
     units = {str(unit).lower() for unit in header.units}
     if sorted(map(str, header.sig_name)) != sorted(LEADS) or units != {"mv"}:

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,8 @@ from mindgap.data.errors import DataError
 from mindgap.data.files import OF_MACHINE, open_regular, unreadable
 
 PARSE_ERRORS = (EOFError, OSError, zlib.error, UnicodeDecodeError, csv.Error, pl.exceptions.PolarsError)
+# What polars takes for one.
+NUMBER = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?| *[+-]?(nan|inf|infinity)", re.I)
 FORM_LENGTH = 24
 GZIP = b"\x1f\x8b"
 ORIGINAL = "put the release's own file there"
@@ -141,19 +144,16 @@ def _not_a_number(line: int, name: str, cell: str, wanted: str) -> str:
     return f"{found}: mend the row, or {ORIGINAL}"
 
 
-def _is_whole(cell: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+", cell) is not None
+def _is_whole(cell: str, bits: int) -> bool:
+    return re.fullmatch(r"[+-]?[0-9]{1,20}", cell) is not None and abs(int(cell)) < 2 ** (bits - 1)
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        return cell == cell.strip() and float(cell) is not None
-    except ValueError:
-        return False
+    return NUMBER.fullmatch(cell) is not None
 
 
 NUMBERS = {
-    pl.Int32: (_is_whole, "a whole number"),
-    pl.Int64: (_is_whole, "a whole number"),
+    pl.Int32: (partial(_is_whole, bits=32), "a whole number below 2^31"),
+    pl.Int64: (partial(_is_whole, bits=64), "a whole number below 2^63"),
     pl.Float64: (_is_number, "a number or nothing"),
 }
