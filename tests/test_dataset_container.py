@@ -182,6 +182,14 @@ def test_what_cannot_be_read_is_one_line_with_file_and_mend(breakable, name, spo
     assert "\n" not in line
     assert str(breakable / name) in line
     assert "dvc repro -f prepare@missing" in line
+    assert (f"`rm {breakable / name}`" in line) == (spoil is make_loop)
+
+
+def test_a_folder_that_is_a_link_in_a_circle_is_one_line_with_the_way_out(breakable):
+    shutil.rmtree(breakable)
+    breakable.symlink_to(breakable.name)
+    with pytest.raises(DataError, match=r"cannot be read \(Too many.*`rm \S+missing`\) and run `dvc"):
+        load_dataset(breakable)
 
 
 def test_arrays_stay_on_disk_and_what_is_written_to_them_in_memory(rendered):

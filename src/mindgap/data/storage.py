@@ -1,5 +1,6 @@
 """Reading a prepared dataset's folder without torch: its meta, and files that are what was written."""
 
+import errno
 import hashlib
 import json
 import os
@@ -69,18 +70,19 @@ def read_text(file: Path) -> str:
     """The text of a file in a dataset's folder; what cannot be read is a DataError that says why."""
     try:
         return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{file} {_absence(file)}: {mend(file.parent)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({_reason(error)}): {mend(file.parent)}") from None
+        raise unreadable(file, error) from None
 
 
-def _absence(file: Path) -> str:
-    return "is a link to nothing" if file.is_symlink() else "is missing"
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+def unreadable(file: Path, error: OSError | UnicodeDecodeError) -> DataError:
+    """What to raise for a file in a dataset's folder that cannot be read."""
+    what, first = f"cannot be read ({getattr(error, 'strerror', None) or error})", ""
+    if isinstance(error, FileNotFoundError):
+        what = "is a link to nothing" if file.is_symlink() else "is missing"
+    elif isinstance(error, OSError) and error.errno == errno.ELOOP:  # DVC cannot get over it either
+        link = next(path for path in (file, *file.parents) if path.is_symlink())
+        first = f"remove the link that leads in a circle (`rm {link}`) and "
+    return DataError(f"{file} {what}: {first}{mend(file.parent)}")
 
 
 def skipped_line(path: Path | str) -> str | None:
@@ -142,10 +144,8 @@ def read_array(
         raise DataError(f"{path / 'meta.json'} has no sha256 for {file_name}: {mend(path)}")
     try:
         array = np.load(file, mmap_mode="c" if mmap else None, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{file} {_absence(file)}: {mend(path)}") from None
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({_reason(error)}): {mend(path)}") from None
+        raise unreadable(file, error) from None
     except (ValueError, EOFError, OverflowError, MemoryError) as error:
         raise DataError(f"{file} is truncated or no array ({error}): {mend(path)}") from None
     shape, dtype = expected_arrays(meta)[file_name]
@@ -166,10 +166,8 @@ def verify_tables(path: Path | str, meta: Mapping[str, Any]) -> None:
 def _verify(file: Path, sha256: str) -> None:
     try:
         found = file_sha256(file)
-    except FileNotFoundError:
-        raise DataError(f"{file} {_absence(file)}: {mend(file.parent)}") from None
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({_reason(error)}): {mend(file.parent)}") from None
+        raise unreadable(file, error) from None
     if found != sha256:
         raise DataError(f"{file} was altered: its SHA-256 is not the one in meta.json: {mend(file.parent)}")
 

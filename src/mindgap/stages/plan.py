@@ -128,7 +128,7 @@ def _layout(params: Params, dataset: str) -> tuple[Layout, str]:
     folder = places(dataset).prepared
     if skipped_line(folder) is not None:
         return expected_layout(params, dataset), "skipped for want of its files"
-    if not os.path.lexists(folder / "meta.json"):
+    if not os.path.lexists(folder) or (folder.is_dir() and not os.path.lexists(folder / "meta.json")):
         return expected_layout(params, dataset), "not prepared yet"
     meta = read_meta(folder)
     if meta["dataset"] != dataset:
