@@ -1,4 +1,4 @@
-"""The engine on a GPU: recorded steps beside eager ones, runs beside one another, and how busy the GPU is.
+"""The engine on a GPU: recorded steps beside launched ones, runs beside one another, how busy the GPU is.
 
 Two EfficientNet-B0, random images, everything through `training.fit` as a run calls it. The roofline is the
 model's: bytes that a step must move (28.7 MB an image in training at 64 px, 7.6 at 32) over the memory's 4.8
@@ -10,16 +10,13 @@ TB/s. "loader" is how the field trains: 16 workers, a Pillow transform for each 
 """
 
 import json
-import multiprocessing
-import os
 import random
 import shutil
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,9 +34,11 @@ from mindgap.batches import Recipe
 from mindgap.data.dataset import Split
 from mindgap.data.modality import Modality
 from mindgap.evaluation import autocast, encode
+from mindgap.gpu import Engine
 from mindgap.mitigations import Mitigation
-from mindgap.models.network import ModelSpec, build_model, place
-from mindgap.training import Fit, fit
+from mindgap.models.hosted import KEYS
+from mindgap.models.network import REST, ModelSpec, build_model, place
+from mindgap.training import Fit, fit_in_turns
 
 NAMES = ("rare", "frequent")
 COMPLETE, MISSING = (1.0, 1.0), (0.1, 0.9)
@@ -131,27 +130,48 @@ def random_split(size: int, samples: int, present: tuple[float, float]) -> Split
     return Split(x, present_NM, y_N).to(device_of_here())
 
 
-def new_model(amount: Amount, size: int, seed: int = 0):
+@lru_cache
+def engine_of(graphs: bool, slot: int = 0) -> Engine:
+    """What runs one after the other share, with recordings or without; one for each run at a time."""
+    with gpu.graphs(graphs):
+        return Engine.of(device_of_here())
+
+
+def new_model(amount: Amount, size: int, engine: Engine, seed: int = 0):
     """The paper's model with random weights, placed as the loop places it."""
-    heads = {"fusion_layers": 2, "fusion_heads": 8, "fusion_feedforward": 2 * amount.width, "min_present": 8}
-    spec = ModelSpec(encoder={"image": {"name": amount.encoder}}, width=amount.width, **heads)
+    fusion = {"name": "transformer", "layers": 2, "heads": 8, "feedforward": 2 * amount.width}
+    spec = ModelSpec({"image": {"name": amount.encoder}}, fusion, amount.width, min_present=8)
     image = Modality("image", (size, size, 3))
-    return place(build_model(dict.fromkeys(NAMES, image), 10, spec, seed), device_of_here())
+    return place(build_model(dict.fromkeys(NAMES, image), 10, spec, seed), engine, amount.batch)
 
 
-def trained(
+def trained(*args, **settings) -> tuple[Fit, float]:
+    """`training` without a pause, and its seconds."""
+    wait()
+    begin = time.perf_counter()
+    turns = training(*args, **settings)
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            wait()
+            return end.value, time.perf_counter() - begin
+
+
+def training(
     amount: Amount,
     train: Split,
     labelled: int,
     epochs: int,
+    engine: Engine,
     *,
     per_epoch: int = 0,
     augmentation: str = "none",
     validation: int = 2,
     validate_from: float = 1.0,
     seed: int = 0,
-) -> tuple[Fit, float]:
-    """A whole training from scratch, and its seconds; an epoch has at least `per_epoch` steps."""
+) -> Generator[str | None, None, Fit]:
+    """A whole training from scratch, step by step; an epoch has at least `per_epoch` steps."""
     recipe = Recipe(
         epochs=epochs,
         batch_size=amount.batch,
@@ -164,24 +184,17 @@ def trained(
         min_samples_per_epoch=per_epoch * amount.batch,
         validate_from=validate_from,
     )
-    model, ids = new_model(amount, train.x[NAMES[0]].shape[1], seed), torch.arange(len(train))
-    rng = torch.Generator().manual_seed(seed)
-    wait()
-    begin = time.perf_counter()
-    settings = (recipe, Mitigation(), rng, "benchmark")
-    result = fit(model, train, ids[:labelled], ids[len(ids) - validation :], *settings)
-    wait()
-    return result, time.perf_counter() - begin
+    model, ids = new_model(amount, train.x[NAMES[0]].shape[1], engine, seed), torch.arange(len(train))
+    settings = (recipe, Mitigation(), (seed,), "benchmark")
+    return (yield from fit_in_turns(model, train, ids[:labelled], ids[len(ids) - validation :], *settings))
 
 
 def step_seconds(graphs: bool, amount: Amount, size: int, augmentation: str = "none") -> float:
     """Seconds a step of a training on complete samples, with recordings or without."""
     train = random_split(size, amount.samples, COMPLETE)
     settings = {"per_epoch": amount.steps, "augmentation": augmentation}
-    with gpu.graphs(graphs):
-        result, seconds = trained(
-            amount, train, amount.batch * (amount.samples // amount.batch - 1), 1, **settings
-        )
+    labelled = amount.batch * (amount.samples // amount.batch - 1)
+    result, seconds = trained(amount, train, labelled, 1, engine_of(graphs), **settings)
     return seconds / result.steps
 
 
@@ -217,9 +230,9 @@ def passes(amount: Amount) -> dict:
     """Images a second of the encoders alone, as the pool is looked at."""
     rows = []
     for size in amount.sizes:
-        train, model = random_split(size, amount.samples, COMPLETE), new_model(amount, size)
+        train, model = random_split(size, amount.samples, COMPLETE), new_model(amount, size, engine_of(True))
         runs = in_turns({"pass": lambda m=model, t=train: seconds_of(lambda: encode(m, t))}, amount.turns + 3)
-        rate = 2 * len(train) / statistics.median(runs["pass"][3:])  # the third pass of a shape records it
+        rate = 2 * len(train) / statistics.median(runs["pass"][3:])  # a shape is recorded when it comes again
         rows.append({"image_size": size, "images_per_second": rate} | roofline(rate, PASS_BYTES, size))
     return {"rows": rows}
 
@@ -236,8 +249,7 @@ def compared(amount: Amount) -> dict:
     """Losses of the same steps, eager and recorded: an epoch of one step tells each."""
     train, losses = random_split(amount.sizes[-1], amount.samples, COMPLETE), {}
     for name, graphs in (("eager", False), ("eager_again", False), ("graph", True)):
-        with gpu.graphs(graphs):
-            losses[name] = trained(amount, train, amount.batch, amount.compared)[0].losses
+        losses[name] = trained(amount, train, amount.batch, amount.compared, engine_of(graphs))[0].losses
     return {
         "steps": amount.compared,
         "largest_difference": furthest(losses["eager"], losses["graph"]),
@@ -273,7 +285,7 @@ class OneByOne(torch.utils.data.Dataset):
 
 def loader_images_per_second(amount: Amount, train: Split) -> float:
     """Two epochs of eager steps on a DataLoader's batches, after one in which its workers start."""
-    device, model = device_of_here(), new_model(amount, amount.sizes[-1])
+    device, model = device_of_here(), new_model(amount, amount.sizes[-1], engine_of(False, slot=1))
     on_gpu = device.type == "cuda"
     settings = {"num_workers": amount.workers, "persistent_workers": True, "pin_memory": on_gpu}
     loader = DataLoader(OneByOne(train), amount.batch, shuffle=True, drop_last=True, **settings)
@@ -285,6 +297,7 @@ def loader_images_per_second(amount: Amount, train: Split) -> float:
     def epoch() -> None:
         for x, y_B in loader:
             x = {name: images.to(device, non_blocking=True) for name, images in x.items()}
+            model.draw({REST: torch.randint(KEYS, (amount.batch,)).to(device, non_blocking=True)})
             with autocast(device):
                 logits = model.logits(model.tokens(x, rows, present_BM), present_BM)
                 loss = cross_entropy(logits, y_B.to(device, non_blocking=True))
@@ -292,9 +305,8 @@ def loader_images_per_second(amount: Amount, train: Split) -> float:
             loss.backward()
             optimiser.step()
 
-    with gpu.graphs(False):
-        epoch()
-        seconds = statistics.median(seconds_of(epoch) for _ in range(2))
+    epoch()
+    seconds = statistics.median(seconds_of(epoch) for _ in range(2))
     return 2 * amount.batch * len(loader) / seconds
 
 
@@ -309,45 +321,55 @@ def resident_beside_loader(amount: Amount) -> dict:
     return {"image_size": size, "images_per_second": sides, "times_loader": ours / theirs}
 
 
-_barrier: list = []
+def regime_in_turns(
+    amount: Amount, regime: Regime, seed: int, epochs: int
+) -> Generator[str | None, None, list[Fit]]:
+    """The trainings of a run, step by step."""
+    samples = max(regime.labelled) + regime.validation
+    train, fits = random_split(amount.sizes[-1], samples, MISSING), []
+    settings = {"augmentation": "randaugmc", "validation": regime.validation, "validate_from": 0.0}
+    for labelled in regime.labelled:
+        fits.append(
+            (
+                yield from training(
+                    amount, train, labelled, epochs, engine_of(True, seed), seed=seed, **settings
+                )
+            )
+        )
+    return fits
 
 
-def _take(barrier) -> None:
-    _barrier[:] = [barrier]
-    torch.set_num_threads(1)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.deterministic = True
-
-
-def regime_of_a_run(amount: Amount, regime: Regime, seed: int) -> dict:
-    """The trainings of a run in this process, once all others are ready: steps, losses, times, memory."""
-    size, samples = amount.sizes[-1], max(regime.labelled) + regime.validation
-    train = random_split(size, samples, MISSING)
-
-    def rounds(epochs: int) -> list[Fit]:
-        settings = {"augmentation": "randaugmc", "validation": regime.validation, "validate_from": 0.0}
-        return [
-            trained(amount, train, labelled, epochs, seed=seed, **settings)[0] for labelled in regime.labelled
-        ]
-
-    rounds(min(5, regime.epochs))
-    _barrier[0].wait(300)
-    begin = time.monotonic()
-    fits = rounds(regime.epochs)
-    end = time.monotonic()
-    gib = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-    data = sum(x.numel() for x in train.x.values()) / 2**30
-    losses = [loss for one in fits for loss in one.losses]
-    told = {"begin": begin, "end": end, "steps": sum(one.steps for one in fits), "losses": losses}
-    return told | {"peak_gib": gib, "data_gib": data}
+def taking_turns(amount: Amount, regime: Regime, runs: int, epochs: int) -> list[list[Fit]]:
+    """So many runs at once in this process, each with its own model, stream and recordings."""
+    fits, waiting = {}, {seed: regime_in_turns(amount, regime, seed, epochs) for seed in range(runs)}
+    while waiting:
+        for seed, turns in list(waiting.items()):
+            with engine_of(True, seed).turn():
+                try:
+                    next(turns)
+                except StopIteration as end:
+                    fits[seed] = end.value
+                    del waiting[seed]
+    return [fits[seed] for seed in range(runs)]
 
 
 def at_once(amount: Amount, regime: Regime, runs: int) -> list[dict]:
-    """So many runs at once, each in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(runs, context, _take, (context.Barrier(runs),)) as pool:
-        waiting = [pool.submit(regime_of_a_run, amount, regime, seed) for seed in range(runs)]
-        return [future.result() for future in waiting]
+    """Runs at once, after a short one each: when, steps, losses, memory of all."""
+    taking_turns(amount, regime, runs, min(5, regime.epochs))
+    wait()
+    begin = time.monotonic()
+    told = taking_turns(amount, regime, runs, regime.epochs)
+    wait()
+    end = time.monotonic()
+    gib = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+    samples = max(regime.labelled) + regime.validation
+    data = sum(x.numel() for x in random_split(amount.sizes[-1], samples, MISSING).x.values()) / 2**30
+    shared = {"begin": begin, "end": end, "peak_gib": gib / runs, "data_gib": data}
+    return [
+        shared
+        | {"steps": sum(one.steps for one in fits), "losses": [loss for one in fits for loss in one.losses]}
+        for fits in told
+    ]
 
 
 def together(amount: Amount) -> dict:

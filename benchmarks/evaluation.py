@@ -22,8 +22,8 @@ from mindgap.evaluation import encode, evaluate, predict, score
 from mindgap.models.network import ModelSpec, MultimodalNet, build_model
 
 CLASSES = 100
-PAPER = {"width": 512, "fusion_layers": 2, "fusion_heads": 8, "fusion_feedforward": 1024}
-TINY = {"width": 96, "fusion_layers": 1, "fusion_heads": 4, "fusion_feedforward": 192}
+PAPER = {"width": 512, "fusion": {"name": "transformer", "layers": 2, "heads": 8, "feedforward": 1024}}
+TINY = {"width": 96, "fusion": {"name": "transformer", "feedforward": 192}}
 # The two scales of params.yaml: encoder, side of an image, the model around it, test samples here.
 SCALES = {
     "tiny": ("tiny", 32, TINY, {"full": 1000, "quick": 32}),

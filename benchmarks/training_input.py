@@ -80,8 +80,8 @@ def make_batches(x_NHWC: Tensor, y_N: Tensor, augmentation: str) -> Batches:
     )
     modalities = {"image": Modality("image", tuple(x_NHWC.shape[1:]))}
     train = Split({"image": x_NHWC}, torch.ones((len(x_NHWC), 1), dtype=torch.bool), y_N)
-    model, rng = build_model(modalities, 10, ModelSpec(), seed=0), torch.Generator().manual_seed(0)
-    return Batches(train, torch.arange(len(x_NHWC)), recipe, Mitigation(), model, rng)
+    model = build_model(modalities, 10, ModelSpec(), seed=0)
+    return Batches(train, torch.arange(len(x_NHWC)), recipe, Mitigation(), model, ("benchmark",))
 
 
 def seen(batches: Batches) -> int:

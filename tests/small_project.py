@@ -23,7 +23,7 @@ def small(**changes) -> dict:
     raw = copy.deepcopy(RAW)
     tiny = raw["scales"]["tiny"]
     tiny["render"] |= {"train_size": 200, "test_size": 60, "image_size": 16, "texture_period": 0.25}
-    tiny["model"] |= {"width": 16, "fusion_feedforward": 16}
+    tiny["model"] |= {"width": 16, "fusion": tiny["model"]["fusion"] | {"feedforward": 16}}
     for name, settings in SMALL_SOURCES.items():
         tiny["prepare"][name] |= settings
     for name in ("missing", *SMALL_SOURCES):

@@ -7,16 +7,21 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from mindgap import data, query
 from mindgap.data.pairing import Factor, Pairing
 from mindgap.data.quintfeatures import FEATURES
+from mindgap.mitigations import Mitigation
+from mindgap.models.network import ModelSpec, build_model
 from mindgap.query import Method
 from mindgap.query.select import select
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.prepare import prepare_stage
+from mindgap.training import fit
 from small_project import ROOT, params_in, small
 from test_query import make_view
+from test_training import RECIPE
 
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -51,6 +56,14 @@ def a_method(function, monkeypatch) -> None:
         assert len(select(function.__name__, make_view(), n).unique()) == n
 
 
+def a_mitigation(kind: type[Mitigation], dataset) -> None:
+    """A model is trained with it and learns."""
+    ids, spec = torch.arange(len(dataset.train)), ModelSpec(width=16)
+    model = build_model(dataset.modalities, dataset.num_classes, spec, seed=0)
+    result = fit(model, dataset.train, ids[:96], ids[96:], RECIPE, kind(), (0,), "here")
+    assert result.losses[-1] < result.losses[0]
+
+
 def a_line_of_methods(code: str, function, monkeypatch) -> None:
     """Import and entry, as they are to stand in query/__init__.py."""
     importing, entry = code.strip().splitlines()
@@ -62,7 +75,7 @@ def a_line_of_methods(code: str, function, monkeypatch) -> None:
     assert eval("{" + entry + "}", names) == {function.__name__: Method(function)}
 
 
-def test_every_example_runs_as_written(project, monkeypatch):
+def test_every_example_runs_as_written(project, monkeypatch, make_dataset):
     ran, function = [], None
     for path in FILES:
         for code in examples(path):
@@ -80,8 +93,12 @@ def test_every_example_runs_as_written(project, monkeypatch):
             for function in functions:
                 a_method(function, monkeypatch)
                 ran.append("method")
-            assert pairings or functions, f"{path}: an example that no test runs:\n{code}"
-    assert sorted(ran) == ["dataset", "line", "method"]
+            kinds = [v for v in names.values() if isinstance(v, type) and issubclass(v, Mitigation)]
+            for kind in [kind for kind in kinds if kind is not Mitigation]:
+                a_mitigation(kind, make_dataset())
+                ran.append("mitigation")
+            assert pairings or functions or kinds, f"{path}: an example that no test runs:\n{code}"
+    assert sorted(ran) == ["dataset", "line", "method", "mitigation"]
 
 
 @pytest.mark.parametrize("feature", FEATURES)

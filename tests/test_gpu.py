@@ -2,18 +2,22 @@
 
 import contextlib
 import dataclasses
+import re
 
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import cross_entropy
 
 from mindgap import gpu, training
 from mindgap.batches import Batch, Batches, Recipe
 from mindgap.data.modality import Modality
 from mindgap.evaluation import encode, predict
+from mindgap.gpu import Engine
 from mindgap.mitigations import MITIGATIONS, Mitigation
-from mindgap.models.network import STORED, ModelSpec, build_model, place
+from mindgap.models import hosted
+from mindgap.models.network import REST, STORED, ModelSpec, build_model, place
 
 RECIPE = Recipe(
     epochs=4,
@@ -32,10 +36,6 @@ IMAGE, TOKENS = Modality("image", (32, 32, 3)), Modality("tokens", (12,))
 SIGNAL, TABLE = Modality("signal", (12, 250)), Modality("table", (7,))
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def on_a_pretended_gpu(model: nn.Module) -> nn.Module:
     """Its weights as tensors without memory that say they are on a GPU; under a FakeTensorMode."""
     for module in model.modules():
@@ -48,15 +48,17 @@ def on_a_pretended_gpu(model: nn.Module) -> nn.Module:
     return model
 
 
-def pretended_batch(modalities, counts, size: int = 8) -> Batch:
-    x = {
-        name: torch.zeros((count, *modality.shape), dtype=STORED[modality.kind])
-        for (name, modality), count in zip(modalities.items(), counts, strict=True)
+def pretended_batch(modalities, size: int = 8) -> Batch:
+    """A padded batch on the pretended GPU."""
+    there = torch.device("cuda")
+    zeros = {
+        name: torch.zeros((size, *m.shape), dtype=STORED[m.kind]).to(there) for name, m in modalities.items()
     }
-    rows = {name: torch.zeros(len(x[name]), dtype=torch.long, device="cuda") for name in x}
-    present = torch.ones((size, len(x)), dtype=torch.bool, device="cuda")
-    y = torch.zeros(size, dtype=torch.long, device="cuda")
-    return Batch({name: v.to("cuda") for name, v in x.items()}, rows, present, y)
+    key_B = torch.zeros(size, dtype=torch.int64).to(there)
+    present_BM = torch.ones((size, len(modalities)), dtype=torch.bool).to(there)
+    one_B, one = torch.ones(size).to(there), torch.ones(()).to(there)
+    keys = dict.fromkeys((*modalities, REST), key_B)
+    return Batch(zeros, {}, keys, key_B, present_BM, key_B, one_B, present_BM[0].float(), one, one)
 
 
 ENCODERS = {
@@ -73,22 +75,51 @@ ENCODERS = {
 @pytest.mark.parametrize("absent", ["skip", "zeros"])
 @pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize("modalities", [{"a": IMAGE, "b": IMAGE}, {"a": TOKENS, "b": SIGNAL, "c": TABLE}])
-def test_a_forward_pass_reads_no_value_and_stays_on_the_device(modalities, kind, absent, monkeypatch):
+def test_a_step_reads_no_value_and_stays_on_the_device(modalities, kind, absent, monkeypatch):
+    """But for kernels that a CPU's torch has no pretended ones of: their twins are there instead."""
     monkeypatch.setattr(training, "autocast", lambda device: contextlib.nullcontext())
-    spec = ModelSpec(width=32, encoder={**ENCODERS[kind], "table": {"name": "mlp"}}, absent=absent)
+    monkeypatch.setattr(hosted, "_fused", hosted._plain)
+    monkeypatch.setattr(torch, "_fused_sgd_", lambda *_, **__: None)
+    monkeypatch.setattr(training, "random_states", lambda device: [])
+    # Autograd asks the driver for the device's context.
+    monkeypatch.setattr(
+        training.Steps, "_gradients", lambda s, losses: dict.fromkeys(losses, s.optimiser.parameters)
+    )
+    spec = ModelSpec(
+        {**ENCODERS[kind], "table": {"name": "mlp"}},
+        {"name": "transformer", "dropout": 0.1},
+        32,
+        0.1,
+        absent=absent,
+    )
     model = build_model(modalities, 10, spec, seed=0)
-    counts = [8] * len(modalities) if absent == "zeros" else [8, 5, 0][: len(modalities)]
-    with FakeTensorMode(), gpu.graphs(False):
+    with FakeTensorMode():
         on_a_pretended_gpu(model)
-        batch = pretended_batch(modalities, counts)
-        loss = Mitigation().loss(
-            model.logits(model.tokens(batch.x, batch.rows, batch.present_BM), batch.present_BM), batch.y_B
-        )
-        assert (loss.device.type, loss.shape) == ("cuda", ())
+        batch = pretended_batch(modalities)
+        steps = training.Steps(model.train(), RECIPE, Subsets(), None)
+        steps.launch(batch, "here")
+        assert steps.loss_sum.device.type == "cuda"
+        assert {x.device.type for x in steps.mitigation.seen} == {"cuda"}
         model.eval()
         with torch.no_grad():
-            logits = model.logits(model.tokens(batch.x, batch.rows, batch.present_BM), batch.present_BM)
+            tokens_BMD = model.tokens(batch.x, {}, batch.present_BM, batch.weight_B)
+            logits = model.logits(tokens_BMD, batch.present_BM)
         assert (logits.device.type, logits.shape) == ("cuda", (8, 10))
+
+
+class Subsets(Mitigation):
+    """A loss of all modalities and one of the first, weights of samples, gradients of both."""
+
+    seen = ()
+
+    def loss(self, step):
+        alone = step.logits_of(torch.arange(step.present.shape[1], device=step.present.device) == 0)
+        losses_B = cross_entropy(alone, step.labels, reduction="none")
+        return {"all": super().loss(step), "first": step.mean(losses_B, losses_B.detach() * step.epoch)}
+
+    def gradients(self, step, gradients):
+        self.seen = [*gradients["all"], *gradients["first"], step.weight, step.tokens]
+        return [a + 0.5 * b for a, b in zip(gradients["all"], gradients["first"], strict=True)]
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
@@ -96,7 +127,7 @@ def test_a_pass_that_reads_presence_on_the_device_is_noticed():
     model = build_model({"a": IMAGE}, 3, ModelSpec(width=8), seed=0)
     with FakeTensorMode():
         on_a_pretended_gpu(model)
-        batch = pretended_batch({"a": IMAGE}, [8])
+        batch = pretended_batch({"a": IMAGE})
         with pytest.raises(Exception, match=r"nonzero"):
             model.encode(batch.x, batch.present_BM)
 
@@ -111,73 +142,159 @@ def test_batches_made_at_once_are_those_made_one_by_one(make_dataset, augmentati
     recipe = dataclasses.replace(RECIPE, augmentation=augmentation)
 
     def epochs(at_once: int) -> list[Batch]:
-        batches = Batches(dataset.train, torch.arange(70), recipe, MITIGATIONS[mitigation](), model, rng())
+        batches = Batches(dataset.train, torch.arange(70), recipe, MITIGATIONS[mitigation](), model, (0,))
         batches.at_once = at_once
         return [batch for _ in range(3) for batch in batches.epoch()]
 
     one_by_one, at_once = epochs(1), epochs(3)
     assert [len(b.y_B) for b in one_by_one] == [16, 16, 16, 16, 6] * 3
     for one, other in zip(one_by_one, at_once, strict=True):
-        assert torch.equal(one.y_B, other.y_B)
-        assert torch.equal(one.present_BM, other.present_BM)
+        assert all(map(torch.equal, one.tensors, other.tensors))
         for m, name in enumerate(dataset.modalities):
             assert torch.equal(one.rows[name], one.present_BM[:, m].nonzero().squeeze(1))
-            assert torch.equal(one.rows[name], other.rows[name])
-            assert torch.equal(one.x[name], other.x[name])
 
 
 def test_a_modality_with_too_few_rows_sits_the_step_out(make_dataset):
     dataset = make_dataset(absent=0.7)
     model = build_model(dataset.modalities, dataset.num_classes, ModelSpec(width=16, min_present=7), seed=0)
-    batches = Batches(dataset.train, torch.arange(160), RECIPE, Mitigation(), model, rng())
+    batches = Batches(dataset.train, torch.arange(160), RECIPE, Mitigation(), model, (0,))
     counts = [batch.present_BM[:, m].sum().item() for batch in batches.epoch() for m in range(2)]
     assert 0 in counts
     assert min(count for count in counts if count) >= 7
 
 
-def test_what_is_not_on_a_gpu_is_called_plainly(monkeypatch):
-    monkeypatch.setattr(gpu, "record_training", lambda *_: pytest.fail("recorded"))
-    recordings, layer = gpu.Recordings(), nn.Linear(3, 2)
+def test_what_is_not_recorded_is_called_plainly(monkeypatch):
+    monkeypatch.setattr(gpu, "_recorded_pass", lambda *_: pytest.fail("recorded"))
+    passes, layer = gpu.Passes(), nn.Linear(3, 2)
     x = torch.rand(4, 3)
     for _ in range(2 * gpu.RECORD_AT):
-        assert torch.equal(recordings("linear", layer, (layer,), x), layer(x))
+        assert torch.equal(passes(True, "linear", layer, x), layer(x))  # with gradients
+        with torch.no_grad():
+            assert torch.equal(passes(False, "linear", layer, x), layer(x))
     assert gpu.send(x, CPU) is x
 
 
-@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
-def test_a_shape_is_recorded_when_it_comes_again_and_again(monkeypatch):
+def test_a_pass_is_recorded_when_its_shape_comes_again(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        gpu, "_recorded_pass", lambda f, inputs: made.append(len(inputs[0])) or (lambda *x: 7)
+    )
+    passes = gpu.Passes()
+    with torch.no_grad():
+        given = [passes(True, "name", lambda x: 1, torch.zeros(rows)) for rows in (4, 5, 4, 4, 5)]
+    assert (given, made) == ([1, 1, 7, 7, 7], [4, 5])
+
+
+def test_the_hook_in_which_an_error_arose_is_named():
+    class Looking(Mitigation):
+        def loss(self, step):
+            return self.helped()
+
+        def helped(self):
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    with pytest.raises(RuntimeError) as caught:
+        Looking().loss(None)
+    assert gpu.culprit(caught.value, (Mitigation,)) == "Looking.helped"
+    assert gpu.culprit(RuntimeError("CUDA error\nmore"), (Mitigation,)) == "CUDA error"
+
+
+def recording_on_the_cpu(monkeypatch) -> list[int]:
+    """In place of CUDA graphs: warm-ups that leave no trace, then the step itself. Counts recordings."""
     made = []
 
-    def recorder(kind):
-        def record(function, modules, inputs, pool):
-            made.append((kind, len(inputs[0]), pool))
-            return lambda *inputs: "replayed"
+    def recorded_step(step, state):
+        before = [x.clone() for x in state]
+        try:
+            for _ in range(gpu.WARM_UP):
+                step()
+        finally:
+            torch._foreach_copy_([x.detach() for x in state], before)
+        made.append(len(state))
+        return step
 
-        return record
+    monkeypatch.setattr(training, "recorded_step", recorded_step)
+    monkeypatch.setattr(gpu, "_recorded_pass", lambda function, inputs: function)
+    return made
 
-    monkeypatch.setattr(gpu, "record_training", recorder("training"))
-    monkeypatch.setattr(gpu, "record_inference", recorder("inference"))
-    monkeypatch.setattr(gpu, "MOST_RECORDINGS", 2)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: len(made))
-    recordings, layer = gpu.Recordings(), nn.Linear(3, 2)
 
-    def call(rows: int) -> bool:
-        x = torch.empty((rows, 3), device="cuda")
-        return recordings("name", lambda x: x, (layer,), x) == "replayed"
+class Momentum(Mitigation):
+    """Keeps a mean of its losses in a tensor and weighs samples by it; a new one each training."""
 
-    with FakeTensorMode():
-        assert [call(4) for _ in range(gpu.RECORD_AT + 1)] == [False] * (gpu.RECORD_AT - 1) + [True] * 2
-        assert not call(5)
-        layer.eval()
-        assert not any(call(4) for _ in range(5))  # with gradients but not in training: plain
-        with torch.no_grad():
-            assert [call(4) for _ in range(gpu.RECORD_AT)][-1]
-        layer.train()
-        assert [call(rows) for rows in (6, 7) for _ in range(gpu.RECORD_AT)].count(True) == 1  # full at two
-        with gpu.graphs(False):
-            assert not call(4)
-    assert [(kind, rows) for kind, rows, _ in made] == [("training", 4), ("inference", 4), ("training", 6)]
-    assert made[0][2] == made[2][2] != made[1][2]
+    def start(self, model, epochs):
+        self.mean = torch.zeros((), device=model.head.weight.device)
+
+    def loss(self, step):
+        losses_B = cross_entropy(step.logits, step.labels, reduction="none")
+        return step.mean(losses_B, 1 + (losses_B.detach() > self.mean))
+
+    def after_step(self, step):
+        self.mean.mul_(0.9).add_(
+            step.mean(cross_entropy(step.logits, step.labels, reduction="none")).detach()
+        )
+
+
+@pytest.mark.parametrize(("mitigation", "recordings"), [(MITIGATIONS["moddrop"], 1), (Momentum, 2)])
+def test_warm_ups_leave_no_trace_and_a_recording_serves_all_that_is_alike(
+    make_dataset, monkeypatch, mitigation, recordings
+):
+    """What a mitigation keeps in tensors is another in each training, so nothing older may be replayed."""
+    dataset, made = make_dataset(), recording_on_the_cpu(monkeypatch)
+    expected = [trained(dataset, mitigation, Engine(CPU, True, False), seed=seed) for seed in (0, 1)]
+    engine = gpu.Engine(CPU, pad=True, record=True)
+    shared = build_model(dataset.modalities, dataset.num_classes, SPEC, 0)
+    for seed, (result, weights, probs) in enumerate(expected):
+        shared.load_state_dict(build_model(dataset.modalities, dataset.num_classes, SPEC, seed).state_dict())
+        again, others, probs_again = trained(dataset, mitigation, engine, seed=seed, model=shared)
+        assert again == result
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+        assert torch.equal(probs, probs_again)
+    assert len(made) == recordings
+
+
+@pytest.mark.parametrize(
+    ("hook", "line"),
+    [
+        ("loss", r"here: \w+\.loss looks at a value, so no step can be recorded: the steps of this run are"),
+        (
+            "after_step",
+            r"here: Counting changes in a step what is no tensor: the steps of this run are launched",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_recorded_is_launched_and_says_why(make_dataset, monkeypatch, hook, line):
+    class Counting(Mitigation):
+        steps = 0
+
+        def loss(self, step):
+            if hook == "loss" and watched:
+                raise RuntimeError("called a synchronizing CUDA operation")
+            return super().loss(step)
+
+        def after_step(self, step):
+            self.steps += hook == "after_step"
+
+    dataset, watched = make_dataset(), []
+    recording_on_the_cpu(monkeypatch)
+    recorded_step = training.recorded_step
+
+    def watching(step, state):
+        watched.append(True)
+        try:
+            return recorded_step(step, state)
+        finally:
+            watched.clear()
+
+    monkeypatch.setattr(training, "recorded_step", watching)
+    model = build_model(dataset.modalities, dataset.num_classes, SPEC, 0)
+    place(model, gpu.Engine(CPU, pad=True, record=True), RECIPE.batch_size)
+    ids = torch.arange(160)
+    turns = training.fit_in_turns(model, dataset.train, ids[:96], ids[96:], RECIPE, Counting(), (0,), "here")
+    said = [turn for turn in turns if turn]
+    assert len(said) == 1
+    assert re.match(line, said[0])
+    _, weights, _ = trained(dataset, Mitigation, Engine(CPU, True, False))
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
 def test_repeat_calls_as_often_as_asked():
@@ -186,53 +303,82 @@ def test_repeat_calls_as_often_as_asked():
     assert counter == 11
 
 
-def trained(dataset, mitigation: str, recorded: bool, seed: int = 0, repeats: int = 1):
-    """Weights after `repeats` equal trainings in a row, which share what is recorded."""
-    spec = ModelSpec(width=16, head_dropout=0.25, fusion_dropout=0.1)
+SPEC = ModelSpec(
+    fusion={"name": "transformer", "dropout": 0.1}, width=16, projection_dropout=0.1, head_dropout=0.25
+)
+
+
+def trained(dataset, mitigation: type, engine: Engine, seed: int = 0, model=None):
+    """Result, weights and predictions of a training."""
     ids = torch.arange(len(dataset.train))
-    with gpu.graphs(recorded):
-        for _ in range(repeats):
-            model = place(build_model(dataset.modalities, dataset.num_classes, spec, seed), dataset.device)
-            hook = MITIGATIONS[mitigation]()
-            result = training.fit(model, dataset.train, ids[:96], ids[96:], RECIPE, hook, rng(seed), "here")
+    model = model or build_model(dataset.modalities, dataset.num_classes, SPEC, seed)
+    model = place(model, engine, RECIPE.batch_size)
+    result = training.fit(model, dataset.train, ids[:96], ids[96:], RECIPE, mitigation(), (seed,), "here")
     weights = {name: value.cpu().clone() for name, value in model.state_dict().items()}
     tokens_NMD = encode(model, dataset.test)
     return result, weights, predict(model, tokens_NMD, dataset.test.present_NM).cpu()
 
 
-@pytest.mark.parametrize("mitigation", MITIGATIONS)
-def test_a_placed_model_is_trained_like_any_other_on_the_cpu(make_dataset, mitigation):
-    """The CPU twin of the next test: switching recordings off changes nothing."""
-    dataset = make_dataset()
-    (first, weights, probs), (second, again, probs_again) = (
-        trained(dataset, mitigation, recorded) for recorded in (True, False)
-    )
-    assert first == second
-    assert all(torch.equal(weights[name], again[name]) for name in weights)
-    assert torch.equal(probs, probs_again)
-
-
 @pytest.mark.gpu
-@pytest.mark.parametrize("mitigation", MITIGATIONS)
+@pytest.mark.parametrize("mitigation", [*MITIGATIONS.values(), Momentum, Subsets])
 def test_recorded_steps_give_the_numbers_of_launched_ones(make_dataset, mitigation):
     """Bit for bit: else a run would depend on what its worker had recorded before."""
-    torch.backends.cudnn.deterministic = True
-    dataset = make_dataset().to("cuda")
-    eager, weights, probs = trained(dataset, mitigation, recorded=False)
-    for repeats in (1, 3):
-        recorded, again, probs_again = trained(dataset, mitigation, recorded=True, repeats=repeats)
+    dataset, device = make_dataset().to("cuda"), torch.device("cuda")
+    eager, weights, probs = trained(dataset, mitigation, Engine(device, pad=True, record=False))
+    engine = Engine.of(device)
+    for _ in range(3):
+        recorded, again, probs_again = trained(dataset, mitigation, engine)
         assert recorded == eager
         assert all(torch.equal(weights[name], again[name]) for name in weights)
         assert torch.equal(probs, probs_again)
 
 
 @pytest.mark.gpu
+def test_a_hook_that_looks_at_a_value_is_named_and_its_run_goes_on(make_dataset):
+    class Looking(Mitigation):
+        def loss(self, step):
+            return super().loss(step) * (1 if step.logits.sum().item() else 2)
+
+    dataset, ids = make_dataset().to("cuda"), torch.arange(160)
+    model = build_model(dataset.modalities, dataset.num_classes, SPEC, 0)
+    model = place(model, Engine.of("cuda"), RECIPE.batch_size)
+    said = [
+        turn
+        for turn in training.fit_in_turns(
+            model, dataset.train, ids[:96], ids[96:], RECIPE, Looking(), (0,), "here"
+        )
+        if turn
+    ]
+    assert len(said) == 1
+    assert "Looking.loss looks at a value" in said[0]
+
+
+@pytest.mark.gpu
 def test_a_training_on_a_gpu_follows_the_cpu(make_dataset):
     """bf16 has 8 bits: the first epochs' losses agree to 5 %."""
     dataset = make_dataset()
-    here, *_ = trained(dataset, "none", recorded=False)
-    there, *_ = trained(dataset.to("cuda"), "none", recorded=True)
+    here, *_ = trained(dataset, Mitigation, Engine.of("cpu"))
+    there, *_ = trained(dataset.to("cuda"), Mitigation, Engine.of("cuda"))
     assert there.losses[:2] == pytest.approx(here.losses[:2], rel=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_of_a_masked_norm_give_what_plain_operations_give(dtype):
+    torch.manual_seed(0)
+    x = torch.randn(12, 8, 5, 5, device="cuda").to(dtype).to(memory_format=torch.channels_last)
+    weight_B = (torch.arange(12, device="cuda") % 3 > 0).float()
+    towards = torch.randn(12, 8, 5, 5, device="cuda") * weight_B.view(-1, 1, 1, 1)
+    found = []
+    for function in (hosted._fused, hosted._plain):
+        gamma, beta = torch.full((8,), 1.5, device="cuda"), torch.full((8,), 0.5, device="cuda")
+        inputs = [one.detach().clone().requires_grad_() for one in (x, gamma, beta)]
+        out, mean, var = function(inputs[0], hosted.Rows(weight_B), 25, *inputs[1:], 1e-5)
+        (out.float() * towards).sum().backward()
+        found.append([out[weight_B > 0], mean, var, *(one.grad for one in inputs)])
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one.float(), other.float(), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.gpu

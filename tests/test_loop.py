@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from mindgap.errors import MindGapError
-from mindgap.loop import Cell, Run, draw_ids, initial_record, rounds, start_and_validation_ids, warnings_of
+from mindgap.gpu import Engine
+from mindgap.loop import (
+    Cell,
+    Run,
+    draw_ids,
+    initial_record,
+    rounds,
+    rounds_in_turns,
+    start_and_validation_ids,
+    warnings_of,
+)
 from mindgap.params import Budget, DatasetRecipe, Model, Setting, Training
 from mindgap.query import METHODS
 from mindgap.query.contract import Method, QueryError
@@ -29,12 +39,8 @@ SETTING = Setting(
     training=Training(momentum=0.9, warmup_epochs=0.5, min_samples_per_epoch=16, validate_from=0.5),
     model=Model(
         encoder={"image": {"name": "tiny"}},
-        fusion="transformer",
+        fusion={"name": "transformer", "heads": 2, "feedforward": 16},
         width=16,
-        fusion_layers=1,
-        fusion_heads=2,
-        fusion_feedforward=16,
-        fusion_dropout=0.0,
         head_dropout=0.25,
         absent="skip",
         min_present=2,
@@ -50,8 +56,7 @@ def run_of(query="random", mitigation="moddrop", seed=0, **changes) -> Run:
 
 
 def initial_of(dataset, **cell):
-    record, model = initial_record(run_of(None, **cell), dataset)
-    return record, model.state_dict()
+    return initial_record(run_of(None, **cell), dataset)
 
 
 def comparable(records) -> list[dict]:
@@ -227,6 +232,31 @@ def test_a_plug_in_that_returns_duplicates_stops_and_loses_nothing(make_dataset,
     assert [r["round"] for r in records] == [0]
     monkeypatch.setitem(METHODS, "stuttering", Method(lambda view, n: torch.arange(n)))
     assert len(list(rounds(run_of("stuttering"), dataset, initial, weights, records))) == 2
+
+
+def test_runs_give_the_same_bits_in_turns_and_alone(make_dataset):
+    """Several runs in one thread, a step of each in turn: none depends on who runs beside it."""
+    dataset, queries = make_dataset(), ("badge", "bald", "random")
+    initial, weights = initial_of(dataset)
+    alone = {query: list(rounds(run_of(query), dataset, initial, weights)) for query in queries}
+    together = {query: [] for query in queries}
+    waiting = {
+        query: rounds_in_turns(run_of(query), dataset, initial, weights, (), Engine.of("cpu"))
+        for query in queries
+    }
+    order = []
+    while waiting:
+        for query, turns in list(waiting.items()):
+            turn = next(turns, "over")
+            order.append(query)
+            if turn == "over":
+                del waiting[query]
+            elif turn is not None:
+                together[query].append(turn)
+    assert len(order) > 3 * len(queries) * 4
+    assert {query: comparable(records) for query, records in together.items()} == {
+        query: comparable(records) for query, records in alone.items()
+    }
 
 
 def test_mitigations_are_paired_in_all_but_what_they_do(make_dataset):

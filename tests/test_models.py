@@ -6,7 +6,7 @@ import torch
 from mindgap.data.modality import Modality
 from mindgap.loop import model_spec
 from mindgap.models import ENCODERS, FUSIONS
-from mindgap.models.network import ModelSpec, build_model
+from mindgap.models.network import REST, ModelSpec, build_model
 from mindgap.params import load_params
 
 ROOT = Path(__file__).parents[1]
@@ -22,9 +22,11 @@ def images(n: int, modalities=MODALITIES, seed: int = 0) -> dict[str, torch.Tens
     return {k: torch.randint(0, 256, (n, *m.shape), generator=rng).byte() for k, m in modalities.items()}
 
 
+FUSION = {"name": "transformer", "heads": 2, "feedforward": 32}
+
+
 def net(**spec):
-    spec = ModelSpec(width=16, fusion_heads=2, fusion_feedforward=32, **spec)
-    return build_model(MODALITIES, 5, spec, seed=3)
+    return build_model(MODALITIES, 5, ModelSpec(fusion=FUSION, width=16, head_dropout=0.0, **spec), seed=3)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS["image"])
@@ -38,7 +40,7 @@ def test_every_encoder_takes_stored_images_of_one_or_three_channels(encoder, cha
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_fusion_ignores_absent_tokens_and_answers_an_empty_coalition_with_zeros(fusion):
     torch.manual_seed(0)
-    module = FUSIONS[fusion](3, 8, 1, 2, 16, 0.0).eval()
+    module = FUSIONS[fusion](3, 8).eval()
     tokens = torch.randn(4, 3, 8)
     present = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]).bool()
     other = torch.where(present.unsqueeze(-1), tokens, torch.tensor(torch.nan))
@@ -62,7 +64,6 @@ def test_absent_images_enter_neither_batch_statistics_nor_gradients():
     states = []
     for inputs in (x, poisoned):
         model = net().train()
-        torch.manual_seed(0)
         model(inputs, present).sum().backward()
         grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
         states.append({**model.state_dict(), **grads})
@@ -104,8 +105,11 @@ def test_few_rows_of_a_deep_encoder_leave_finite_predictions():
     x = images(24, pair)
     present = torch.ones(24, 2, dtype=torch.bool)
     present[2:, 0] = False
-    spec = ModelSpec(encoder={"image": {"name": "efficientnet_b0"}}, width=16, min_present=8)
+    spec = ModelSpec(
+        encoder={"image": {"name": "efficientnet_b0"}}, width=16, head_dropout=0.0, min_present=8
+    )
     model = build_model(pair, 5, spec, seed=0).train()
+    model.draw({"rare": torch.arange(2), "frequent": torch.arange(24)})
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(4):
         loss = torch.nn.functional.cross_entropy(model(x, present), torch.arange(24) % 5)
@@ -158,7 +162,7 @@ def test_modalities_of_every_kind_meet_in_one_model(absent):
     modalities, x = samples_of_every_kind(6)
     present = torch.ones(6, 4, dtype=torch.bool)
     present[:3, 1] = present[2:, 3] = False
-    spec = ModelSpec(width=16, fusion_heads=2, fusion_feedforward=32, absent=absent)
+    spec = ModelSpec(fusion=FUSION, width=16, head_dropout=0.0, absent=absent)
     model = build_model(modalities, 3, spec, seed=0).train()
     model(x, present).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -194,6 +198,7 @@ def test_the_papers_models_train_a_step_on_what_the_real_datasets_hold(dataset):
     modalities, rng = PAPER_SHAPES[dataset], torch.Generator().manual_seed(0)
     x = {name: stored(modality, 8, rng) for name, modality in modalities.items()}
     model = build_model(modalities, 2, model_spec(setting), seed=0).train()
+    model.draw(dict.fromkeys((*modalities, REST), torch.arange(8)))
     assert model.projections[next(iter(modalities))][2].p == (0.1 if dataset == "mimic" else 0.0)
     loss = torch.nn.functional.cross_entropy(model(x, torch.ones(8, 2).bool()), torch.arange(8) % 2)
     loss.backward()

@@ -243,15 +243,28 @@ def swept(prepared, tmp_path_factory) -> dict:
     def timed(function):
         def call(*args, **kwargs):
             begin = time.process_time()
-            result = function(*args, **kwargs)
-            spent.append(time.process_time() - begin)
-            return result
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent.append(time.process_time() - begin)
+
+        return call
+
+    def timed_turns(function):
+        def call(*args):
+            take = timed(function(*args).send)
+            while True:
+                try:
+                    turn = take(None)
+                except StopIteration as end:
+                    return end.value
+                yield turn
 
         return call
 
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "fit", timed(loop.fit))
+        patch.setattr(loop, "fit_in_turns", timed_turns(loop.fit_in_turns))
         patch.setattr(loop, "evaluate", timed(loop.evaluate))
         patch.setenv("MINDGAP_STORE", str(folder / "store"))
         patch.setenv("MINDGAP_WORKERS", "1")

@@ -18,15 +18,15 @@ from mindgap.calibration import (
     rows_a_pass,
 )
 from mindgap.data.dataset import load_dataset
-from mindgap.gpu import MOST_RECORDINGS
+from mindgap.gpu import Engine
 from mindgap.layout import expected_layout
-from mindgap.mitigations import MITIGATIONS, Mitigation
+from mindgap.mitigations import MITIGATIONS, Mitigation, Step
 from mindgap.params import load_params
 from mindgap.plan import CONTEXT, INTERPRETER, Memory
 from mindgap.stages.paths import places
 from mindgap.stages.plan import make_plan
 from mindgap.stages.plan_table import as_json, cost_rows, remarks
-from mindgap.training import make_optimiser, train_step
+from mindgap.training import Steps
 from small_project import ROOT, params_in
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -77,13 +77,12 @@ def test_a_training_keeps_weights_gradients_momentum_and_the_best_weights():
     recipe = Recipe(
         **setting.recipe.model_dump(exclude={"projection_dropout"}), **setting.training.model_dump()
     )
-    split, rng = one._split(COMPLETE, 4), torch.Generator().manual_seed(0)
-    optimiser = make_optimiser(one.model, recipe, torch.device("cpu"))
-    draws = Batches(split, torch.arange(4), replace(recipe, batch_size=4), Mitigation(), one.model, rng)
-    train_step(one.model, next(draws.epoch()), optimiser, Mitigation())
-    parameters = list(one.model.parameters())
-    kept = [*one.model.state_dict().values(), *(p.grad for p in parameters)]
-    kept += [optimiser.state[p]["momentum_buffer"] for p in parameters]
+    steps = Steps.of(one.model.train(), recipe, Mitigation())
+    draws = Batches(
+        one._split(COMPLETE, 4), torch.arange(4), replace(recipe, batch_size=4), Mitigation(), one.model, (0,)
+    )
+    steps.take(next(draws.epoch()), "here")
+    kept = [*one.model.state_dict().values(), *one.model.parameters(), *steps.optimiser.velocity]
     kept += [x.clone() for x in one.model.state_dict().values()]
     assert memory.state == sum(x.nbytes for x in kept)
     assert memory.process == memory.state + max(memory.step, memory.forward) + INTERPRETER
@@ -116,18 +115,12 @@ def test_half_precision_halves_activations_on_a_gpu_and_absence_saves_its_share(
     assert step == one._computed("cpu", True, 32, sum(shares) / 2) < one._computed("cpu", True, 32, 1.0)
 
 
-def test_recordings_are_as_many_as_numbers_of_rows():
+def test_a_recorded_step_and_recorded_passes_hold_their_memory_side_by_side():
     layout, setting = expected_layout(PARAMS, "unique"), PARAMS.setting("unique", "low")
     calibration = Calibration("cpu", 0.0)
-    gradients = sum(p.nbytes for p in bench("unique").model.parameters())
-
-    def recordings(name: str, kind: str = "cuda") -> int:
-        settings = PARAMS.mitigation_settings.get(name, {})
-        return calibration.memory(layout, setting, name, settings, kind).recordings
-
-    assert recordings("none") == (setting.budget.rounds + 1) * gradients
-    assert recordings("moddrop") == MOST_RECORDINGS * gradients
-    assert recordings("moddrop", "cpu") == 0
+    there, here = (calibration.memory(layout, setting, "none", {}, kind) for kind in ("cuda", "cpu"))
+    assert there.process == CONTEXT + there.dataset + there.state + there.step + there.forward
+    assert here.recordings == 0
 
 
 @pytest.mark.parametrize("dataset", ["missing", "share", "food101", "mimic"])
@@ -140,8 +133,7 @@ def test_rows_of_a_pass_are_those_of_the_evaluation(dataset):
             return 1
 
     for kind in ("cpu", "cuda"):
-        samples = Samples(x=x, y_N=SimpleNamespace(device=torch.device(kind)))
-        assert rows_a_pass(layout, kind) == evaluation.rows_a_pass(samples)
+        assert rows_a_pass(layout, kind) == evaluation.rows_a_pass(Samples(x=x), Engine.of(kind))
 
 
 def test_how_many_runs_fit():
@@ -184,17 +176,14 @@ def test_memory_is_in_table_and_json(project):
 
 
 def test_steps_are_marked_by_their_losses_however_early_presence_is_asked_for():
-    present_BM, logits_BC, y_B = (
-        torch.ones((4, 2), dtype=torch.bool),
-        torch.zeros((4, 3)),
-        torch.zeros(4).long(),
-    )
+    present_BM, y_B, one = torch.ones((4, 2), dtype=torch.bool), torch.zeros(4).long(), torch.ones(4)
+    step = Step(y_B, {}, present_BM, torch.zeros(4, 2, 8), torch.zeros((4, 3)), y_B, one[0], None, one)
     watch = _Stopwatch(MITIGATIONS["moddrop"](0.5), present_BM, limit=1e9)
     rng = torch.Generator().manual_seed(0)
     for _ in range(5):
         assert watch.drop(torch.zeros((4, 2), dtype=torch.bool), rng) is present_BM
     assert watch.marks == []
-    losses = [watch.loss(logits_BC, y_B) for _ in range(5)]
+    losses = [watch.loss(step) for _ in range(5)]
     assert len(watch.marks) == 5
     assert watch.marks == sorted(watch.marks)
     assert losses[0] == pytest.approx(1.0986, abs=1e-4)

@@ -71,7 +71,8 @@ def make_view(
 
 
 def spec(dropout):
-    return ModelSpec(width=16, fusion_heads=2, fusion_feedforward=16, head_dropout=dropout)
+    fusion = {"name": "transformer", "heads": 2, "feedforward": 16}
+    return ModelSpec(fusion=fusion, width=16, head_dropout=dropout)
 
 
 @pytest.fixture(params=METHODS)

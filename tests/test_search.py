@@ -164,10 +164,10 @@ def test_a_diverged_trial_is_written_down_and_not_tried_again(project, monkeypat
 
 
 def diverging(real):
-    def initial_record(run, dataset):
+    def initial_record(run, dataset, engine):
         if run.setting.recipe.learning_rate == 0.1:
             raise DivergenceError(f"{run.cell}: the loss is nan")
-        return real(run, dataset)
+        return real(run, dataset, engine)
 
     return initial_record
 

@@ -9,12 +9,7 @@ from mindgap.data.modality import Modality
 from mindgap.errors import DivergenceError
 from mindgap.mitigations import MITIGATIONS, Mitigation
 from mindgap.models.network import ModelSpec, build_model
-from mindgap.training import (
-    fit,
-    learning_rate,
-    parameter_groups,
-    validate,
-)
+from mindgap.training import fit, parameter_groups, validation
 
 RECIPE = Recipe(
     epochs=8,
@@ -40,7 +35,7 @@ def trained(dataset, recipe=RECIPE, mitigation=None, seed=0, labelled=96):
     ids = torch.arange(len(dataset.train))
     mitigation = mitigation or Mitigation()
     result = fit(
-        model, dataset.train, ids[:labelled], ids[labelled:], recipe, mitigation, rng(seed), "blobs-low"
+        model, dataset.train, ids[:labelled], ids[labelled:], recipe, mitigation, (seed,), "blobs-low"
     )
     return model, result
 
@@ -52,7 +47,8 @@ def test_a_model_learns_an_easy_task_and_ends_at_its_best_epoch(make_dataset, mi
     assert result.best_validation > 0.9
     assert result.best_epoch >= 3
     assert result.steps == 8 * 6
-    assert validate(model, dataset.train, torch.arange(96, 160), "here") == result.best_validation
+    score, broken = validation(model, dataset.train, torch.arange(96, 160))
+    assert (score.item(), broken.item()) == (result.best_validation, 0)
 
 
 def test_the_same_stream_gives_the_same_weights_bit_for_bit(make_dataset):
@@ -75,8 +71,8 @@ def test_the_default_random_state_is_left_alone(make_dataset):
 
 def test_a_loss_that_is_not_finite_stops_with_dataset_and_epoch(make_dataset):
     class Broken(Mitigation):
-        def loss(self, logits_NC, y_N):
-            return super().loss(logits_NC, y_N) * float("nan")
+        def loss(self, step):
+            return super().loss(step) * float("nan")
 
     with pytest.raises(DivergenceError, match=r"blobs-low, epoch 0: the loss is nan.*learning rate"):
         trained(make_dataset(), mitigation=Broken())
@@ -84,8 +80,8 @@ def test_a_loss_that_is_not_finite_stops_with_dataset_and_epoch(make_dataset):
 
 def test_predictions_that_are_not_finite_stop_with_dataset_and_epoch(make_dataset):
     class Poison(Mitigation):
-        def after_backward(self, model):
-            model.encoders["left"].stages[1].running_var.fill_(float("nan"))
+        def after_step(self, step):
+            step.model.encoders["left"].stages[1].running_var.fill_(float("nan"))
 
     with pytest.raises(
         DivergenceError, match=r"blobs-low, epoch 3, validation: \d+ of 64 predictions .*min_present"
@@ -95,15 +91,12 @@ def test_predictions_that_are_not_finite_stop_with_dataset_and_epoch(make_datase
 
 def test_learning_rate_warms_up_linearly_and_ends_at_zero():
     recipe = dataclasses.replace(RECIPE, epochs=60, warmup_epochs=10, learning_rate=0.1)
-    assert learning_rate(5, recipe) == pytest.approx(0.05)
-    assert learning_rate(10, recipe) == pytest.approx(0.1)
-    assert learning_rate(35, recipe) == pytest.approx(0.05)
-    assert learning_rate(60, recipe) == pytest.approx(0.0)
-    assert learning_rate(0, dataclasses.replace(recipe, warmup_epochs=0)) == pytest.approx(0.1)
+    assert [recipe.rate(epoch) for epoch in (5, 10, 35, 60)] == pytest.approx([0.05, 0.1, 0.05, 0.0])
+    assert dataclasses.replace(recipe, warmup_epochs=0).rate(0) == pytest.approx(0.1)
 
 
 def test_warm_up_as_long_as_the_training_is_no_division_by_zero():
-    assert math.isfinite(learning_rate(3, dataclasses.replace(RECIPE, epochs=3, warmup_epochs=3)))
+    assert math.isfinite(dataclasses.replace(RECIPE, epochs=3, warmup_epochs=3).rate(3))
 
 
 def test_an_epoch_is_a_permutation_cycled_to_its_minimum():

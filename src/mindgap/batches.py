@@ -1,12 +1,13 @@
-"""What a training step works on: which samples, how augmented, what is left of their modalities.
+"""What a training step works on: which samples, how augmented, what is left of their modalities, what drops.
 
-Everything random is drawn on the host and in one order, whatever the device; only then pixels move. Many
-batches are augmented at once, because each operation works on its own samples alone, nine of 128.
+Everything random is drawn on the host and in one order, whatever the device, for each purpose from a stream
+of its own: mitigations that draw more or less see the same samples, augmented alike. Only then pixels move.
+Many batches are augmented at once, because each operation works on its own samples alone, nine of 128.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 
 import torch
@@ -16,7 +17,9 @@ from mindgap.augment import apply_augmentation, draw_augmentation
 from mindgap.data.dataset import Split
 from mindgap.gpu import send
 from mindgap.mitigations import Mitigation
-from mindgap.models.network import MultimodalNet
+from mindgap.models.hosted import KEYS
+from mindgap.models.network import REST, MultimodalNet
+from mindgap.rng import torch_rng
 
 # Numbers of the largest modality that are augmented at once. On a GPU 5,461 images of 64 px, 445 of 224; on a
 # CPU an eighth, beyond which nothing is gained: RandAugMC then takes half the time of 128 images at once.
@@ -41,28 +44,66 @@ class Recipe:
     def batches_per_epoch(self, labelled: int) -> int:
         return math.ceil(max(labelled, self.min_samples_per_epoch) / self.batch_size)
 
+    def rate(self, epoch: float) -> float:
+        """The learning rate: linear warm-up to the base rate, then a cosine to 0 at the last epoch."""
+        if epoch < self.warmup_epochs:
+            return self.learning_rate * epoch / self.warmup_epochs
+        progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-8)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples on their device. `x` has, of each modality, only the `rows` that go through its encoder."""
+    """B samples on their device.
+
+    `x` has, of each modality, the `rows` that go through its encoder; without rows all B, of which those
+    that lack the modality are zeros. `keys` says what drops, one for each row of `x` and, under REST, each
+    sample. Samples of weight 0 fill a batch up. `still_M` is 1 for a modality that sits the step out.
+    """
 
     x: dict[str, Tensor]
     rows: dict[str, Tensor]
+    keys: dict[str, Tensor]
+    ids_B: Tensor
     present_BM: Tensor
     y_B: Tensor
+    weight_B: Tensor
+    still_M: Tensor
+    rate: Tensor
+    epoch: Tensor
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in one order."""
+        held = [getattr(self, field.name) for field in fields(self)]
+        return [x for one in held for x in (one.values() if isinstance(one, dict) else [one])]
+
+    def copy(self) -> "Batch":
+        """With memory of its own."""
+        held = (getattr(self, field.name) for field in fields(self))
+        return Batch(
+            *({k: x.clone() for k, x in v.items()} if isinstance(v, dict) else v.clone() for v in held)
+        )
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A batch before its pixels are touched: all of it on the host."""
+    """A batch before its pixels are touched: all of it on the host. `key_PB`: of each part of the model."""
 
     ids_B: Tensor
+    y_B: Tensor
     present_BM: Tensor
+    key_PB: Tensor
     augmentation: dict[str, dict[str, Tensor]]
+    rate: float
+    epoch: int
 
 
 class Batches:
-    """The batches of a training, epoch after epoch, from the labelled samples of a split."""
+    """The batches of a training, epoch after epoch, from the labelled samples of a split.
+
+    `key` is that of the training's random streams.
+    """
 
     def __init__(
         self,
@@ -71,52 +112,75 @@ class Batches:
         recipe: Recipe,
         mitigation: Mitigation,
         model: MultimodalNet,
-        rng: torch.Generator,
+        key: Sequence,
     ):
-        self.train, self.recipe, self.mitigation, self.model, self.rng = train, recipe, mitigation, model, rng
-        self.device = train.y_N.device
+        self.train, self.recipe, self.mitigation, self.model = train, recipe, mitigation, model
+        self.device, self.pad = train.y_N.device, model.engine.pad
         # The host's own copy of what it decides by.
         self.labelled_ids = labelled_ids.cpu()
         rows = labelled_ids.to(self.device)
         self.y_L, self.present_LM = train.y_N[rows].cpu(), train.present_NM[rows].cpu()
         largest = max(x[0].numel() for x in train.x.values())
         self.at_once = max(1, NUMBERS_AT_ONCE[self.device.type] // (largest * recipe.batch_size))
+        self.order, self.augmenting, self.absence, self.dropout = (
+            torch_rng(*key, purpose) for purpose in ("order", "augmentation", "modality dropout", "dropout")
+        )
+        self.per_epoch, self.epochs = recipe.batches_per_epoch(len(labelled_ids)), 0
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of the next epoch."""
-        draws = (self._draw(rows) for rows in epoch_batches(self.y_L, self.recipe, self.rng))
+        epoch, self.epochs = self.epochs, self.epochs + 1
+        order = epoch_batches(self.y_L, self.recipe, self.order)
+        draws = (self._draw(rows, epoch, epoch + (k + 0.5) / self.per_epoch) for k, rows in enumerate(order))
         while block := list(islice(draws, self.at_once)):
             yield from self._batches(block)
 
-    def _draw(self, rows_B: Tensor) -> Draw:
+    def _draw(self, rows_B: Tensor, epoch: int, passed: float) -> Draw:
         augmentation = {
-            name: draw_augmentation(self.recipe.augmentation, modality, len(rows_B), self.rng)
+            name: draw_augmentation(self.recipe.augmentation, modality, len(rows_B), self.augmenting)
             for name, modality in self.model.modalities.items()
         }
-        present_BM = self.mitigation.drop(self.present_LM[rows_B], self.rng)
-        return Draw(self.labelled_ids[rows_B], self.model.usable(present_BM), augmentation)
+        present_BM = self.mitigation.drop(self.present_LM[rows_B], self.absence)
+        shape = (len(self.model.modalities) + 1, len(rows_B))
+        key_PB = torch.randint(KEYS, shape, generator=self.dropout)
+        usable_BM, rate = self.model.usable(present_BM), self.recipe.rate(passed)
+        return Draw(self.labelled_ids[rows_B], self.y_L[rows_B], usable_BM, key_PB, augmentation, rate, epoch)
 
     def _batches(self, block: Sequence[Draw]) -> Iterator[Batch]:
-        rows = [self.model.rows_to_encode(draw.present_BM) for draw in block]
-        x, rows_on_device = {}, {}
-        for name in self.model.modalities:
-            rows_of = [r[name] for r in rows]
-            counts = [len(r) for r in rows_of]
-            x[name] = self._inputs(name, block, rows_of).split(counts)
-            rows_on_device[name] = send(torch.cat(rows_of), self.device).split(counts)
-        sizes = [len(draw.ids_B) for draw in block]
-        present = send(torch.cat([draw.present_BM for draw in block]), self.device).split(sizes)
-        y = self.train.y_N[send(torch.cat([draw.ids_B for draw in block]), self.device)].split(sizes)
+        """The batches of a block, sent to the device together."""
+        names = list(self.model.modalities)
+        encoded = [self.model.rows_to_encode(draw.present_BM) for draw in block]
+        rows_of = {name: [rows[name] for rows in encoded] for name in names}
+        x = {name: self._inputs(name, block, rows_of[name]) for name in names}
+        keys = {REST: self._sent([draw.key_PB[-1] for draw in block])}
+        for part, name in enumerate(names):
+            of_all = [draw.key_PB[part] for draw in block]
+            of_rows = [key_B[rows] for key_B, rows in zip(of_all, rows_of[name], strict=True)]
+            keys[name] = self._sent(of_all if self.pad else of_rows)
+        rows = {} if self.pad else {name: self._sent(rows_of[name]) for name in names}
+        still_M = [~draw.present_BM.any(dim=0) & (self.model.spec.absent == "skip") for draw in block]
+        each = (
+            self._sent([draw.ids_B for draw in block]),
+            self._sent([draw.present_BM for draw in block]),
+            self._sent([draw.y_B for draw in block]),
+            self._sent([torch.ones(len(draw.ids_B)) for draw in block]),
+            send(torch.stack(still_M).float(), self.device),
+            send(torch.tensor([draw.rate for draw in block]), self.device),
+            send(torch.tensor([float(draw.epoch) for draw in block]), self.device),
+        )
         for k in range(len(block)):
-            yield Batch(
-                {name: x[name][k] for name in x},
-                {name: rows_on_device[name][k] for name in x},
-                present[k],
-                y[k],
-            )
+            named = ({name: parts[k] for name, parts in one.items()} for one in (x, rows, keys))
+            yield Batch(*named, *(parts[k] for parts in each))
 
-    def _inputs(self, name: str, block: Sequence[Draw], rows_of: Sequence[Tensor]) -> Tensor:
-        """The rows of all batches, augmented."""
+    def _sent(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What each batch has, on the device; padded with zeros if batches are."""
+        size = self.recipe.batch_size
+        if self.pad:
+            parts = [torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])]) for part in parts]
+        return send(torch.cat(list(parts)), self.device).split([len(part) for part in parts])
+
+    def _inputs(self, name: str, block: Sequence[Draw], rows_of: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The rows of all batches, augmented; padded, each in its sample's place."""
         ids = torch.cat([draw.ids_B[rows] for draw, rows in zip(block, rows_of, strict=True)])
         drawn = [draw.augmentation[name] for draw in block]
         values = {
@@ -124,7 +188,13 @@ class Batches:
         }
         # Not by indexing, which takes ten times as long: this copies rows whole.
         x = self.train.x[name].index_select(0, send(ids, self.device))
-        return apply_augmentation(self.recipe.augmentation, x, values)
+        x = apply_augmentation(self.recipe.augmentation, x, values)
+        if not self.pad:
+            return x.split([len(rows) for rows in rows_of])
+        size = self.recipe.batch_size
+        places = torch.cat([rows + k * size for k, rows in enumerate(rows_of)])
+        padded = torch.zeros((len(block) * size, *x.shape[1:]), dtype=x.dtype, device=self.device)
+        return padded.index_copy_(0, send(places, self.device), x).split(size)
 
 
 def epoch_batches(y_L: Tensor, recipe: Recipe, rng: torch.Generator) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -25,13 +26,13 @@ from mindgap.batches import NUMBERS_AT_ONCE, Batches, Recipe
 from mindgap.data.dataset import Split
 from mindgap.data.modality import Modality
 from mindgap.data.presence import draw_presence
-from mindgap.evaluation import CHUNK, NUMBERS_A_PASS, ON_A_GPU, encode, predict
-from mindgap.gpu import MOST_RECORDINGS, RECORD_AT
+from mindgap.evaluation import CHUNK, encode, most_rows, predict
+from mindgap.gpu import RECORD_AT, Engine
 from mindgap.jobs import set_up
 from mindgap.layout import Layout
 from mindgap.loop import model_spec
-from mindgap.mitigations import Mitigation, make_mitigation
-from mindgap.models.network import STORED, ModelSpec, build_model, place
+from mindgap.mitigations import Mitigation, Step, make_mitigation
+from mindgap.models.network import REST, STORED, ModelSpec, build_model, place
 from mindgap.params import Setting
 from mindgap.plan import Line, Looks, Memory, Speed
 from mindgap.pool import PoolView
@@ -46,6 +47,7 @@ DRAWS = 10_000  # of presence, to know its share before and after a mitigation
 MOST_STEPS = 64  # of a timed fit
 SLOW = 0.3  # seconds: the first step of a size is longer than the others, of slow ones by little
 FLOAT = 4  # bytes
+KEY = ("calibration",)  # of the random streams of a fit
 KNOWN_TOKENS = 1_000  # ids below the size of any vocabulary
 
 Shares = tuple[float, ...]  # of rows that have each modality
@@ -110,8 +112,6 @@ class Calibration:
             self._held[key] = bench.holds(mitigation, kind)
         # The tokens of all samples when a query looks at the pool, twice while they are put together.
         tokens = 2 * FLOAT * layout.train * len(layout.modalities) * setting.model.width
-        varies = any(layout.absent) or present_shares(layout, mitigation) != present_shares(layout)
-        recordings = MOST_RECORDINGS if varies else min(MOST_RECORDINGS, setting.budget.rounds + 1)
         step, forward = self._held[key]
         return Memory(
             kind,
@@ -119,7 +119,8 @@ class Calibration:
             2 * bench.weights + 2 * bench.gradients,
             step,
             forward + tokens,
-            recordings * bench.gradients if kind == "cuda" else 0,
+            # A recorded step keeps its memory while passes have theirs.
+            min(step, forward) if kind == "cuda" else 0,
             measured=kind == bench.device.type == "cuda",
         )
 
@@ -204,17 +205,20 @@ class _Stopwatch(Mitigation):
         self.inner.drop(present_NM, rng)
         return self.present_NM.to(present_NM.device)
 
-    def loss(self, logits_NC: Tensor, y_N: Tensor) -> Tensor:
+    def loss(self, step: Step) -> Tensor | dict[str, Tensor]:
         if self.limit < math.inf:
-            self.marks.append(_now(logits_NC.device))
+            self.marks.append(_now(step.logits.device))
             steps, so_far = len(self.marks) - 1, self.marks[-1] - self.marks[0]
             least = 1 if so_far > SLOW else 2
             if steps > REPEATS or (steps >= least and so_far > self.limit):
                 raise _Enough
-        return self.inner.loss(logits_NC, y_N)
+        return self.inner.loss(step)
 
-    def after_backward(self, model) -> None:
-        self.inner.after_backward(model)
+    def gradients(self, step: Step, gradients: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
+        return self.inner.gradients(step, gradients)
+
+    def after_step(self, step: Step) -> None:
+        self.inner.after_step(step)
 
 
 class _Bench:
@@ -227,7 +231,7 @@ class _Bench:
         spec = replace(model_spec(setting), min_present=FEWEST)
         self.layout, self.setting, self.device = layout, setting, torch.device(device)
         model = build_model(layout.modalities, layout.num_classes, spec, seed=0)
-        self.model = place(model, self.device)
+        self.model = place(model, Engine.of(self.device), setting.recipe.batch_size)
         self.small = small
 
     def first_step(self, mitigation: Mitigation) -> float:
@@ -243,6 +247,8 @@ class _Bench:
         def measure(rows: int, limit: float) -> float:
             return timed(mitigation, shares, rows, limit)
 
+        if self.model.engine.pad:  # whatever its rows, a step costs what a full one costs
+            return Line(measure(most, seconds), 0.0)
         if known:
             return beside(known, measure, min(most, _fewest(shares)), most, seconds)
         return line(measure, _fewest(shares), most, seconds)
@@ -258,7 +264,7 @@ class _Bench:
         watch = _Stopwatch(mitigation, split.present_NM, math.inf)
         recipe = self._recipe(rows, 1)
         for augmentation in ("none", recipe.augmentation):
-            batches = Batches(split, ids, recipe, watch, self.model, _rng())
+            batches = Batches(split, ids, recipe, watch, self.model, KEY)
             steps = min(batches.at_once, MOST_STEPS)
             batches.recipe = replace(self._recipe(rows, steps), augmentation=augmentation)
             begin = _now(self.device)
@@ -269,9 +275,9 @@ class _Bench:
     def _by_whole_fits(self, mitigation: Mitigation, shares: Shares, rows: int, limit: float) -> float:
         """By how much a longer fit takes longer, a step; what is done for many batches at once is in it.
 
-        Steps are recorded in the first fit, and nobody waits for one inside the others.
+        A recording is in all of them, and nobody waits for a step inside.
         """
-        few, fits = RECORD_AT + 1, {}
+        few, fits = 4, {}
         for steps in (few, few, 2 * few):
             begin = _now(self.device)
             self._fit(mitigation, shares, rows, steps)
@@ -292,8 +298,10 @@ class _Bench:
         if limit < math.inf:
             recipe = replace(recipe, augmentation="none")
         watch = _Stopwatch(mitigation, split.present_NM, limit)
+        # A recorded step calls no hook, so it leaves no marks.
+        self.model.engine.record = self.device.type == "cuda" and limit == math.inf
         with contextlib.suppress(_Enough):
-            fit(self.model, split, ids, ids, recipe, watch, _rng(), "calibration")
+            fit(self.model, split, ids, ids, recipe, watch, KEY, "calibration")
         return watch.marks
 
     def _recipe(self, rows: int, steps: int) -> Recipe:
@@ -374,7 +382,7 @@ class _Bench:
     def _measured(self, mitigation: Mitigation, shares: Shares, batch: int, chunk: int) -> tuple[int, int]:
         """By the GPU's allocator. A step is seen with augmentation for many batches, and once recorded."""
         largest = max(math.prod(m.shape) for m in self.layout.modalities.values())
-        steps = max(RECORD_AT + 2, min(MOST_STEPS, NUMBERS_AT_ONCE["cuda"] // (largest * batch)))
+        steps = max(2, min(MOST_STEPS, NUMBERS_AT_ONCE["cuda"] // (largest * batch)))
         before = torch.cuda.memory_allocated(self.device) - self.weights
 
         def peak(run: Callable[[], Any]) -> int:
@@ -409,15 +417,15 @@ class _Bench:
         self.model.train(training)
         half = torch.autocast("cpu", torch.bfloat16, enabled=kind == "cuda", cache_enabled=False)
         with torch.set_grad_enabled(training), half, _Live() as live:
-            Mitigation().loss(self.model(split.x, split.present_NM), split.y_N)
+            keys = dict.fromkeys((*split.x, REST), torch.zeros(rows, dtype=torch.int64))
+            self.model.draw(keys if training else {})
+            cross_entropy(self.model(split.x, split.present_NM), split.y_N)
         return live.history
 
 
 def rows_a_pass(layout: Layout, kind: str) -> int:
     """Rows of an evaluation pass on a kind of device: `mindgap.evaluation.rows_a_pass` without samples."""
-    largest = max(math.prod(m.shape) for m in layout.modalities.values())
-    more = ON_A_GPU if kind == "cuda" else 1
-    return max(1, min(more * CHUNK, more * NUMBERS_A_PASS // largest))
+    return most_rows(max(math.prod(m.shape) for m in layout.modalities.values()), kind)
 
 
 class _Live(TorchDispatchMode):

@@ -1,22 +1,25 @@
-"""What a GPU wants and a CPU does not need: transfers that nobody waits for, and recorded kernels.
+"""What a GPU wants and a CPU does not need: equal shapes, transfers that nobody waits for, recorded kernels.
 
-A step of small kernels is bound by their launches (about 1,850 for two EfficientNet-B0); a CUDA graph
-launches a recorded sequence at once. The kernels are the same ones, and so are the numbers. Without a GPU
-everything here is the plain call.
+A new shape costs cuDNN seconds, and small kernels are bound by their launches (about 1,900 for a step of two
+EfficientNet-B0); a CUDA graph launches a recorded sequence at once. The kernels are the same ones, and so are
+the numbers. Without a GPU everything here is the plain call.
 """
 
 import contextlib
+import os
+import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 WARM_UP = 3  # calls before a recording: libraries choose their kernels and workspaces in the first
-# A shape is recorded when it comes for the third time: one that comes twice would cost more than it saves.
-RECORD_AT = 3
-# Recordings of a function; each holds gradients of its own (20 MB for EfficientNet-B0).
-MOST_RECORDINGS = 64
+RECORD_AT = 2  # calls of a pass: one that comes but once would cost more than it saves
+# Rows of a large pass on a GPU: fewer are over before all their kernels are launched, more gain nothing.
+PASS = 2048
 
 _on = True
 
@@ -32,11 +35,72 @@ def graphs(enabled: bool) -> Iterator[None]:
         _on = before
 
 
+@dataclass
+class Engine:
+    """How one run at a time is computed on a device, and what is kept for the next: no number depends on it.
+
+    `pad`: an encoder gets the same number of rows in every step, and one of two in every pass. `record`:
+    steps and passes are replayed from CUDA graphs. `divisor`: a pass has so many times fewer rows.
+    """
+
+    device: torch.device
+    pad: bool
+    record: bool
+    divisor: int = 1
+    kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    stream: "torch.cuda.Stream | None" = None
+
+    @classmethod
+    def of(cls, device: torch.device | str, divisor: int = 1) -> "Engine":
+        """As suits a device."""
+        device = torch.device(device)
+        on_gpu = device.type == "cuda"
+        return cls(device, pad=on_gpu, record=on_gpu and _on, divisor=divisor)
+
+    def keep(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made for this key, or made now in place of what was kept under the name."""
+        if name not in self.kept or self.kept[name][0] != key:
+            self.kept.pop(name, None)
+            self.kept[name] = key, make()
+        return self.kept[name][1]
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """While this run has its turn: on a GPU its kernels go to a stream of its own."""
+        if self.device.type != "cuda":
+            yield
+            return
+        if self.stream is None:
+            torch.cuda.synchronize(self.device)  # what the stream reads is there
+            self.stream = torch.cuda.Stream(self.device)
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+            yield
+
+
+def reproducible() -> None:
+    """Only kernels that give the same bits twice, in this process."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def send(x: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on `device`, without waiting for what the device still has to do."""
     if device.type != "cuda" or x.device.type == "cuda":
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)
+
+
+def fetched(x: Tensor) -> Generator[None, None, list]:
+    """The numbers of a tensor; while a GPU works on them, control is handed back."""
+    if x.device.type != "cuda":
+        return x.tolist()
+    here, there = torch.empty(x.shape, dtype=x.dtype, pin_memory=True), torch.cuda.Event()
+    here.copy_(x, non_blocking=True)
+    there.record()
+    while not there.query():
+        yield
+    return here.tolist()
 
 
 def repeat(step: Callable[[], None], times: int, device: torch.device) -> None:
@@ -52,9 +116,7 @@ def repeat(step: Callable[[], None], times: int, device: torch.device) -> None:
     with _beside(device):
         for _ in range(WARM_UP):
             step()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        step()
+    graph, _ = captured(step)
     for _ in range(times - WARM_UP):
         graph.replay()
 
@@ -69,83 +131,44 @@ def _beside(device: torch.device) -> Iterator[None]:
     torch.cuda.current_stream(device).wait_stream(stream)
 
 
-class Part(nn.Module):
-    """A function of tensors together with the modules whose weights it uses."""
-
-    def __init__(self, function: Callable[..., Tensor], modules: Sequence[nn.Module]):
-        super().__init__()
-        self.function, self.used = function, nn.ModuleList(modules)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs)
+def captured(function: Callable[[], Any]) -> tuple["torch.cuda.CUDAGraph", Any]:
+    """The function as a graph, and the tensors that a replay fills; nothing of it is computed now."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        out = function()
+    return graph, out
 
 
-class Recordings:
-    """Calls of a model's functions, on a GPU replayed from recordings, one for each shape of the inputs.
+class Passes:
+    """Calls of functions of tensors without gradients, replayed from recordings where `record` says so.
 
-    They read the weights where these lie now: change weights in place only. An output holds until the same
-    function is called again with the same shapes in training; outside training it is a copy.
+    They read the weights where these lie now: change weights in place only.
     """
 
     def __init__(self) -> None:
         self._calls: Counter[tuple] = Counter()
         self._recorded: dict[tuple, Callable[..., Tensor]] = {}
-        self._pools: dict[tuple, tuple] = {}
 
-    def __call__(
-        self, name: str, function: Callable[..., Tensor], modules: Sequence[nn.Module], *inputs: Tensor
-    ) -> Tensor:
-        """function(*inputs), a function of tensors that looks at none of their values."""
-        training = modules[0].training
-        if not _on or inputs[0].device.type != "cuda" or training != torch.is_grad_enabled():
+    def __call__(self, record: bool, name: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """function(*inputs), which looks at no value of theirs."""
+        if not record or torch.is_grad_enabled():
             return function(*inputs)
-        shapes = tuple((tuple(x.shape), x.dtype, x.requires_grad) for x in inputs)
-        key = (name, training, torch.is_autocast_enabled("cuda"), shapes)
+        shapes = tuple((tuple(x.shape), x.dtype) for x in inputs)
+        key = (name, torch.is_autocast_enabled("cuda"), shapes)
         if key not in self._recorded:
             self._calls[key] += 1
-            if self._calls[key] < RECORD_AT or self._full(name, training):
+            if self._calls[key] < RECORD_AT:
                 return function(*inputs)
-            record = record_training if training else record_inference
-            # Shapes share memory: only one recording of a function is in use at a time.
-            pool = self._pools.setdefault((name, training), torch.cuda.graph_pool_handle())
-            self._recorded[key] = record(function, modules, inputs, pool)
+            self._recorded[key] = _recorded_pass(function, inputs)
         return self._recorded[key](*inputs)
 
-    def _full(self, name: str, training: bool) -> bool:
-        return sum(key[:2] == (name, training) for key in self._recorded) >= MOST_RECORDINGS
 
-
-def record_training(
-    function: Callable[..., Tensor], modules: Sequence[nn.Module], inputs: Sequence[Tensor], pool: tuple
-) -> Callable[..., Tensor]:
-    """The function and its backward pass as two recordings, which autograd calls like any other function.
-
-    What recording does to batch statistics and to the random state is undone.
-    """
-    part = Part(function, modules).train()
-    buffers = {name: buffer.clone() for name, buffer in part.named_buffers()}
-    device = inputs[0].device
-    random_state = torch.cuda.get_rng_state(device)
-    samples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
-    recorded = torch.cuda.make_graphed_callables(part, samples, allow_unused_input=True, pool=pool)
-    torch.cuda.set_rng_state(random_state, device)
-    with torch.no_grad():
-        for name, buffer in part.named_buffers():
-            buffer.copy_(buffers[name])
-    return recorded
-
-
-def record_inference(
-    function: Callable[..., Tensor], modules: Sequence[nn.Module], inputs: Sequence[Tensor], pool: tuple
-) -> Callable[..., Tensor]:
-    """The function as one recording."""
+def _recorded_pass(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Callable[..., Tensor]:
     held = [x.clone() for x in inputs]
     with _beside(inputs[0].device):
         for _ in range(WARM_UP):
             function(*held)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        out = function(*held)
+    graph, out = captured(lambda: function(*held))
 
     def replay(*inputs: Tensor) -> Tensor:
         for into, x in zip(held, inputs, strict=True):
@@ -154,3 +177,43 @@ def record_inference(
         return out.clone()
 
     return replay
+
+
+def recorded_step(step: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
+    """The step as a recording; `state` is all that it changes, which is left as it was.
+
+    Raises what a step raises that looks at a value.
+    """
+    before = [x.clone() for x in state]
+    device = state[0].device
+    try:
+        with _beside(device), _nobody_waits():
+            for _ in range(WARM_UP):
+                step()
+        graph, _ = captured(step)
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(state), before)
+    return graph.replay
+
+
+@contextlib.contextmanager
+def _nobody_waits() -> Iterator[None]:
+    """Whatever would wait for the GPU raises an error, at its place in the code."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def culprit(error: BaseException, kinds: Sequence[type]) -> str:
+    """The method of one of these classes in which an error arose, as "Class.method", the innermost; or what
+    the error says.
+    """
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, tuple(kinds)):
+            found = f"{type(owner).__name__}.{frame.f_code.co_name}"
+    return found or str(error).splitlines()[0]

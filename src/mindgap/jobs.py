@@ -9,7 +9,6 @@ import functools
 import gc
 import hashlib
 import json
-import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.errors import DivergenceError, MindGapError
-from mindgap.evaluation import smaller_chunks
+from mindgap.gpu import Engine, reproducible
 from mindgap.loop import Run, initial_record, rounds
 from mindgap.records import RecordError, RunStore, check_form, seal, unreadable, unseal, write_atomically
 
@@ -173,8 +172,7 @@ def messages(
     """Execute a task; errors are messages too. `where` names this worker to people."""
     yield "began", where
     try:
-        with smaller_chunks(task.divisor):
-            yield from outputs(task, dataset(), start)
+        yield from outputs(task, dataset(), start)
     except Exception as error:
         last = ("memory", str(error).splitlines()[0]) if _of_memory(error) else ("failed", explain(error))
     else:
@@ -186,26 +184,26 @@ def messages(
 
 def outputs(task: Task, dataset: Dataset, start: Callable[[Path], Start]) -> Iterator[Message]:
     """What a job gives, going on where its finished records end."""
-    job = task.job
+    job, engine = task.job, Engine.of(dataset.device, task.divisor)
     if job.initial is not None:
-        for record in rounds(job.run, dataset, *start(job.initial).parsed(), task.finished):
+        for record in rounds(job.run, dataset, *start(job.initial).parsed(), task.finished, engine):
             yield "record", record
     elif not task.finished:
-        yield from _initial(job, dataset)
+        yield from _initial(job, dataset, engine)
 
 
-def _initial(job: Job, dataset: Dataset) -> Iterator[Message]:
+def _initial(job: Job, dataset: Dataset, engine: Engine) -> Iterator[Message]:
     try:
-        record, model = initial_record(job.run, dataset)
+        record, weights = initial_record(job.run, dataset, engine)
     except DivergenceError as error:
         if not job.trial:
             raise
         yield "diverged", json.dumps(seal({"run": job.run.digest, "diverged": str(error)})).encode()
         return
-    weights = save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()})
-    yield "weights", weights
+    stored = save({name: tensor.contiguous() for name, tensor in weights.items()})
+    yield "weights", stored
     # The record vouches for the weights, and its own checksum for both.
-    yield "record", {**record, "weights": hashlib.sha256(weights).hexdigest()}
+    yield "record", {**record, "weights": hashlib.sha256(stored).hexdigest()}
 
 
 def _hash_of(path: Path) -> str | None:
@@ -234,9 +232,7 @@ def set_up(device: str) -> None:
     # temporary tensor: a step of 128 images takes 15 to 20 % less.
     torch.empty(31 << 20, dtype=torch.uint8)
     if device.startswith("cuda"):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
+        reproducible()
 
 
 def free_memory() -> None:

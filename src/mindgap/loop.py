@@ -5,7 +5,7 @@ Every round trains from scratch, so the state of a run is the list of its acquir
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from mindgap.batches import Recipe
 from mindgap.data.dataset import Dataset
 from mindgap.errors import MindGapError
 from mindgap.evaluation import encode, evaluate
+from mindgap.gpu import Engine
 from mindgap.mitigations import make_mitigation
 from mindgap.models.network import ModelSpec, MultimodalNet, build_model, place
 from mindgap.params import Setting
@@ -25,7 +26,7 @@ from mindgap.pool import Pool, PoolView
 from mindgap.query import METHODS
 from mindgap.query.select import select
 from mindgap.rng import numpy_rng, stream_seed, torch_rng
-from mindgap.training import Fit, fit
+from mindgap.training import Fit, fit_in_turns
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Run:
     def key(self, round: int, purpose: str) -> tuple:
         """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
         return (self.cell.seed, self.cell.dataset, self.cell.regime, round, purpose)
+
+
+# What a run says on its way: None where it only hands back control, a line for people, or a record.
+Turn = None | str | dict[str, Any]
 
 
 @dataclass
@@ -183,38 +188,59 @@ def model_spec(setting: Setting) -> ModelSpec:
     return ModelSpec(**setting.model.model_dump(), projection_dropout=setting.recipe.projection_dropout)
 
 
-def train_round(run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarray, round: int) -> Round:
+def train_round(
+    run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarray, round: int, engine: Engine
+) -> Generator[Turn, None, Round]:
     """A model from scratch on the labelled samples, and how well it does on every subset of modalities."""
     setting, seconds, where = run.setting, {}, f"{run.cell}, round {round}"
     recipe = Recipe(
         **setting.recipe.model_dump(exclude={"projection_dropout"}), **setting.training.model_dump()
     )
-    spec = model_spec(setting)
-    mitigation = make_mitigation(run.cell.mitigation, run.mitigation_settings)
     seed = stream_seed(*run.key(round, "weights"))
-    model = place(build_model(dataset.modalities, dataset.num_classes, spec, seed), dataset.device)
-    with timed(seconds, "fit", dataset.device):
-        result: Fit = fit(
-            model,
-            dataset.train,
-            torch.from_numpy(pool.labelled_ids),
-            torch.from_numpy(validation_ids),
-            recipe,
-            mitigation,
-            torch_rng(*run.key(round, "training")),
-            where,
-        )
+    model = placed(run, dataset, seed, engine)
+    training = fit_in_turns(
+        model,
+        dataset.train,
+        torch.from_numpy(pool.labelled_ids),
+        torch.from_numpy(validation_ids),
+        recipe,
+        make_mitigation(run.cell.mitigation, run.mitigation_settings),
+        run.key(round, "training"),
+        where,
+    )
+    result: Fit = yield from clocked(training, seconds, "fit", dataset.device)
     with timed(seconds, "evaluate", dataset.device):
         metrics = evaluate(model, dataset.test, where)
     return Round(model, metrics, asdict(result), seconds)
 
 
-def initial_record(run: Run, dataset: Dataset) -> tuple[dict[str, Any], MultimodalNet]:
-    """The training on the start set, which all query methods share, and its model."""
+def placed(run: Run, dataset: Dataset, seed: int, engine: Engine) -> MultimodalNet:
+    """A run's model with initial weights, on its device."""
+    model = build_model(dataset.modalities, dataset.num_classes, model_spec(run.setting), seed)
+    return place(model, engine, run.setting.recipe.batch_size)
+
+
+def initial_in_turns(
+    run: Run, dataset: Dataset, engine: Engine
+) -> Generator[Turn, None, tuple[dict[str, Any], dict[str, Tensor]]]:
+    """The training on the start set, which all query methods share, and its weights."""
     start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
     pool = Pool(len(dataset.train), start_ids, set_aside_ids)
-    result = train_round(run, dataset, pool, validation_ids, 0)
-    return record_of(run, 0, pool, result, {"start_ids": start_ids.tolist()}), result.model
+    result = yield from train_round(run, dataset, pool, validation_ids, 0, engine)
+    weights = {name: value.cpu().clone() for name, value in result.model.state_dict().items()}
+    return record_of(run, 0, pool, result, {"start_ids": start_ids.tolist()}), weights
+
+
+def initial_record(
+    run: Run, dataset: Dataset, engine: Engine | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """`initial_in_turns` without a pause."""
+    turns = initial_in_turns(run, dataset, engine or Engine.of(dataset.device))
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return end.value
 
 
 def rounds(
@@ -223,10 +249,25 @@ def rounds(
     initial: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     finished: Sequence[Mapping[str, Any]] = (),
+    engine: Engine | None = None,
 ) -> Iterator[dict[str, Any]]:
+    """The records of `rounds_in_turns`."""
+    turns = rounds_in_turns(run, dataset, initial, weights, finished, engine or Engine.of(dataset.device))
+    yield from (turn for turn in turns if isinstance(turn, dict))
+
+
+def rounds_in_turns(
+    run: Run,
+    dataset: Dataset,
+    initial: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    finished: Sequence[Mapping[str, Any]],
+    engine: Engine,
+) -> Iterator[Turn]:
     """The records of a cell's rounds that are not `finished`; `initial` and `weights` are its round 0.
 
-    Nothing is stored here: what becomes of a record is its receiver's business.
+    In between control is handed back after each step. Nothing is stored here: what becomes of a record is
+    its receiver's business.
     """
     budget = run.setting.budget
     start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
@@ -237,9 +278,9 @@ def rounds(
         memory = copy.deepcopy(record["memory"])
     for round in range(len(finished), budget.rounds):
         if round == 0:
-            result = initial_round(run, dataset, initial, weights)
+            result = initial_round(run, dataset, initial, weights, engine)
         else:
-            result = train_round(run, dataset, pool, validation_ids, round)
+            result = yield from train_round(run, dataset, pool, validation_ids, round, engine)
         acquired_ids: np.ndarray = np.zeros(0, dtype=np.int64)
         record = record_of(run, round, pool, result, {"start_ids": start_ids.tolist()} if round == 0 else {})
         if round < budget.rounds - 1:
@@ -250,12 +291,11 @@ def rounds(
         pool.label(acquired_ids)
 
 
-def initial_round(run: Run, dataset: Dataset, initial, weights) -> Round:
+def initial_round(run: Run, dataset: Dataset, initial, weights, engine: Engine) -> Round:
     """The shared round 0, its model loaded instead of trained."""
-    spec = model_spec(run.setting)
-    model = build_model(dataset.modalities, dataset.num_classes, spec, 0)
+    model = placed(run, dataset, 0, engine)
     model.load_state_dict(weights)
-    return Round(place(model, dataset.device), initial["metrics"], initial["fit"], dict(initial["seconds"]))
+    return Round(model, initial["metrics"], initial["fit"], dict(initial["seconds"]))
 
 
 def acquire(
@@ -263,13 +303,13 @@ def acquire(
 ) -> np.ndarray:
     """Ids that the query method picks from the pool; `memory` is the method's own, changed in place."""
     train, device = dataset.train, dataset.device
-    pool_ids = torch.from_numpy(pool.ids).to(device)
-    labelled_ids = torch.from_numpy(pool.labelled_ids).to(device)
+    pool_on_host, labelled_on_host = torch.from_numpy(pool.ids), torch.from_numpy(pool.labelled_ids)
+    pool_ids, labelled_ids = pool_on_host.to(device), labelled_on_host.to(device)
     method = METHODS[run.cell.query]
     view = PoolView(
         model,
-        encode_pool=lambda: encode(model, train, pool_ids),
-        encode_labelled=lambda: encode(model, train, labelled_ids),
+        encode_pool=lambda: encode(model, train, pool_on_host),
+        encode_labelled=lambda: encode(model, train, labelled_on_host),
         present_NM=train.present_NM[pool_ids],
         labelled_present_LM=train.present_NM[labelled_ids],
         labelled_y_L=train.y_N[labelled_ids],
@@ -302,10 +342,26 @@ def device_name(device: torch.device) -> str:
 
 
 @contextmanager
-def timed(seconds: dict[str, float], part: str, device: torch.device):
-    """Adds the wall seconds of a block to `seconds[part]`, waiting for the GPU where there is one."""
+def timed(seconds: dict[str, float], part: str, device: torch.device, wait: bool = True):
+    """Adds the wall seconds of a block to `seconds[part]`; with `wait` a GPU's work on it is in them."""
     begin = time.perf_counter()
     yield
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    seconds[part] = round(seconds.get(part, 0.0) + time.perf_counter() - begin, 4)
+    if wait and device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    seconds[part] = round(seconds.get(part, 0.0) + time.perf_counter() - begin, 6)
+
+
+def clocked(
+    turns: Generator[Turn, None, Any], seconds: dict[str, float], part: str, device: torch.device
+) -> Generator[Turn, None, Any]:
+    """The same turns, timed as by `timed`, without what others do in between."""
+    while True:
+        with timed(seconds, part, device, wait=False):
+            try:
+                turn = next(turns)
+            except StopIteration as end:
+                result = end.value
+                break
+        yield turn
+    with timed(seconds, part, device):
+        return result

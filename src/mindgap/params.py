@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mindgap.errors import ParamsError
 from mindgap.settings import Rate, Width, checked, explain
@@ -68,24 +68,16 @@ class Training(Block):
 
 
 class Model(Block):
-    """`encoder`: for each kind of modality the name of its encoder, with the encoder's settings beside it."""
+    """`encoder`: for each kind of modality the name of its encoder, with the encoder's settings beside it;
+    `fusion` likewise.
+    """
 
     encoder: dict[str, dict[str, Any]]
-    fusion: str
+    fusion: dict[str, Any]
     width: Width
-    fusion_layers: Layers
-    fusion_heads: Width
-    fusion_feedforward: Width
-    fusion_dropout: Rate
     head_dropout: Rate
     absent: Literal["skip", "zeros"]
     min_present: int = Field(ge=2)
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self):
-        if self.width % self.fusion_heads:
-            raise ValueError(f"fusion_heads ({self.fusion_heads}) must divide width ({self.width})")
-        return self
 
 
 class Render(Block):
@@ -344,7 +336,7 @@ def _rendered_settings(modalities: tuple[str, ...], absence: dict[str, Rate] | N
 
 def _check_plug_ins(params: Params) -> None:
     from mindgap.mitigations import MITIGATIONS, make_mitigation
-    from mindgap.models import ENCODERS, FUSIONS, encoder_settings
+    from mindgap.models import ENCODERS, FUSIONS, encoder_settings, fusion_settings
     from mindgap.query import METHODS
     from mindgap.query.select import check_settings
 
@@ -370,7 +362,9 @@ def _check_plug_ins(params: Params) -> None:
         encoder_settings(f"{where}.encoder.{kind}", kind, settings)
     for kind in model.encoder:
         pick(ENCODERS, kind, f"{where}.encoder", "mindgap.models.ENCODERS")
-    pick(FUSIONS, model.fusion, f"{where}.fusion", "mindgap.models.FUSIONS")
+    name = pick(model.fusion, "name", f"{where}.fusion", f"{where}.fusion")
+    pick(FUSIONS, name, f"{where}.fusion.name", "mindgap.models.FUSIONS")
+    fusion_settings(f"{where}.fusion", model.fusion, model.width)
     needing = [name for name in params.query if METHODS[name].dropout]
     if needing and model.head_dropout == 0:
         raise ParamsError(

@@ -1,6 +1,7 @@
 """fit(): one training from scratch on the labelled samples, as in Table 5 and realistic-al."""
 
 import math
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +9,15 @@ from torch import Tensor, nn
 
 from mindgap.batches import Batch, Batches, Recipe
 from mindgap.data.dataset import Split
-from mindgap.errors import DivergenceError
-from mindgap.evaluation import autocast, balanced_accuracy, check_finite, encode, predict
-from mindgap.mitigations import Mitigation
-from mindgap.models.network import MultimodalNet
+from mindgap.errors import DivergenceError, MindGapError
+from mindgap.evaluation import autocast, balanced_accuracy, diverged, encode, not_finite, predict
+from mindgap.gpu import culprit, fetched, recorded_step, send
+from mindgap.mitigations import Mitigation, Step
+from mindgap.models.hosted import counting, settle
+from mindgap.models.network import REST, MultimodalNet
+from mindgap.rng import stream_seed
+
+Turns = Generator[str | None, None, "Fit"]
 
 
 @dataclass(frozen=True)
@@ -24,89 +30,243 @@ class Fit:
     steps: int
 
 
-def fit(
+def fit(*args, **kwargs) -> Fit:
+    """`fit_in_turns` without a pause."""
+    turns = fit_in_turns(*args, **kwargs)
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return end.value
+
+
+def fit_in_turns(
     model: MultimodalNet,
     train: Split,
     labelled_ids: Tensor,
     validation_ids: Tensor,
     recipe: Recipe,
     mitigation: Mitigation,
-    rng: torch.Generator,
+    key: Sequence,
     where: str,
-) -> Fit:
+) -> Turns:
     """Train in place; the model ends with the weights of the best validation balanced accuracy.
 
-    `train` is the training split on its device, `where` names the run in errors. Every draw comes from `rng`.
-    Between two epochs nothing is read back from the device.
+    `train` is the training split on its device, `key` that of all random streams, `where` names the run in
+    errors. Control is handed back after each step, with a line where there is something to say. Once an epoch
+    two numbers are read back from the device, and until they are there others may have their turn.
     """
-    device = train.y_N.device
-    batches = Batches(train, labelled_ids, recipe, mitigation, model, rng)
-    validation_ids = validation_ids.to(device)
-    optimiser = make_optimiser(model, recipe, device)
+    batches = Batches(train, labelled_ids, recipe, mitigation, model, key)
+    validation_ids = validation_ids.cpu()
+    steps = Steps.of(model, recipe, mitigation, key)
     per_epoch = recipe.batches_per_epoch(len(labelled_ids))
     best_score, best_epoch, best_state, losses, step = -1.0, -1, None, [], 0
-
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # Dropout layers draw from the default generator; seeding it here keeps them a function of `rng` too.
-        torch.manual_seed(torch.randint(2**62, (), generator=rng).item())
-        for epoch in range(recipe.epochs):
-            model.train()
-            loss_sum = torch.zeros((), device=device)
-            for batch in batches.epoch():
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate((step + 0.5) / per_epoch, recipe)
-                loss_sum += train_step(model, batch, optimiser, mitigation)
-                step += 1
-            losses.append(loss_sum.item() / per_epoch)
-            here = f"{where}, epoch {epoch}"
-            if not math.isfinite(losses[-1]):
-                raise DivergenceError(
-                    f"{here}: the loss is {losses[-1]}. Lower the learning rate ({recipe.learning_rate}) "
-                    f"of this dataset in params.yaml; finished rounds are kept"
-                )
-            if epoch + 1 >= recipe.validate_from * recipe.epochs:
-                score = validate(model, train, validation_ids, here)
-                if score > best_score:
-                    best_score, best_epoch = score, epoch
-                    best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    for epoch in range(recipe.epochs):
+        model.train()
+        steps.loss_sum.zero_()
+        mitigation.start_epoch(model, epoch)
+        for batch in batches.epoch():
+            yield steps.take(batch, where)
+            step += 1
+        scored = epoch + 1 >= recipe.validate_from * recipe.epochs
+        told = [steps.loss_sum.double() / per_epoch]
+        if scored:
+            told += validation(model, train, validation_ids)
+        loss, *told = yield from fetched(torch.stack(told))
+        losses.append(loss)
+        here = f"{where}, epoch {epoch}"
+        if not math.isfinite(losses[-1]):
+            raise DivergenceError(
+                f"{here}: the loss is {losses[-1]}. Lower the learning rate ({recipe.learning_rate}) "
+                f"of this dataset in params.yaml; finished rounds are kept"
+            )
+        if scored:
+            score, broken = told
+            if broken:
+                raise diverged(f"{here}, validation", int(broken), len(validation_ids))
+            if score > best_score:
+                best_score, best_epoch = score, epoch
+                best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
     model.load_state_dict(best_state)
     return Fit(best_epoch, best_score, losses, step)
 
 
-def train_step(
-    model: MultimodalNet, batch: Batch, optimiser: torch.optim.Optimizer, mitigation: Mitigation
-) -> Tensor:
-    """One step of the optimiser; the batch's loss, still on its device."""
-    with autocast(batch.y_B.device):
-        tokens_BMD = model.tokens(batch.x, batch.rows, batch.present_BM)
-        loss = mitigation.loss(model.logits(tokens_BMD, batch.present_BM), batch.y_B)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    mitigation.after_backward(model)
-    optimiser.step()
-    return loss.detach()
+class Optimiser:
+    """SGD with Nesterov momentum (realistic-al), all weights of a part of the model in one kernel.
+
+    A modality that sits a step out does not move at all: neither gradient nor momentum nor decay.
+    """
+
+    def __init__(self, model: MultimodalNet, extra: nn.Module | None, recipe: Recipe):
+        self.momentum = recipe.momentum
+        trained = nn.ModuleList([model, *([extra] if extra else [])])
+        self.parameters = [p for p in trained.parameters() if p.requires_grad]
+        self.velocity = [torch.zeros_like(p) for p in self.parameters]
+        place = {id(p): k for k, p in enumerate(self.parameters)}
+        parts = ((m, module) for m, name in enumerate(model.modalities) for module in model.parts[name])
+        part = {id(p): m for m, module in parts for p in module.parameters()}
+        # Positions of the parameters of each part that may sit out, or of none; decayed or not.
+        self.groups: dict[tuple[int | None, float], list[int]] = {}
+        for group in parameter_groups(trained, recipe.weight_decay):
+            for p in group["params"]:
+                if p.requires_grad:
+                    key = part.get(id(p)), group["weight_decay"]
+                    self.groups.setdefault(key, []).append(place[id(p)])
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], rate: Tensor, still_M: Tensor) -> None:
+        for (part, decay), places in self.groups.items():
+            torch._fused_sgd_(
+                [self.parameters[k] for k in places],
+                [gradients[k] for k in places],
+                [self.velocity[k] for k in places] if self.momentum else [],
+                weight_decay=decay,
+                momentum=self.momentum,
+                lr=rate,
+                dampening=0.0,
+                nesterov=self.momentum > 0,
+                maximize=False,
+                is_first_step=False,
+                found_inf=None if part is None else still_M[part],
+            )
 
 
-def make_optimiser(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.SGD:
-    """SGD with Nesterov momentum (realistic-al); on a GPU all weights in one kernel."""
-    groups = parameter_groups(model, recipe.weight_decay)
-    nesterov, fused = recipe.momentum > 0, True if device.type == "cuda" else None
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+class Steps:
+    """The steps of a training, launched or replayed: the same function, and the same bits."""
+
+    def __init__(self, model: MultimodalNet, recipe: Recipe, mitigation: Mitigation, extra: nn.Module | None):
+        self.model, self.mitigation = model, mitigation
+        self.optimiser = Optimiser(model, extra, recipe)
+        self.loss_sum = self.optimiser.parameters[0].new_zeros(()).detach()
+        self.checked, self.settled, self.held, self.replay = False, False, None, None
+
+    @classmethod
+    def of(cls, model: MultimodalNet, recipe: Recipe, mitigation: Mitigation, key: Sequence = ()) -> "Steps":
+        """For a new training: as recorded before where nothing else could be recorded now."""
+        device = model.head.weight.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(*key, "mitigation"))
+            extra = mitigation.start(model, recipe.epochs)
+        if not model.engine.record or extra is not None or tensors_of(vars(mitigation)):
+            return cls(model, recipe, mitigation, extra)
+        alike = (id(model), recipe.weight_decay, recipe.momentum, recipe.batch_size, plain(mitigation))
+        steps = model.engine.keep("steps", alike, lambda: cls(model, recipe, mitigation, None))
+        torch._foreach_zero_(steps.optimiser.velocity)
+        steps.mitigation = mitigation
+        return steps
+
+    def take(self, batch: Batch, where: str) -> str | None:
+        """One step. What there is to tell of it: that it could not be recorded."""
+        if not self.model.engine.record or self.settled:
+            self.launch(batch, where)
+            return None
+        if self.held is None:
+            self.held = batch.copy()
+        torch._foreach_copy_(self.held.tensors, batch.tensors)
+        known = plain(self.mitigation)
+        if self.replay is None or self.replay[0] != known:
+            reason = self._record(known, where)
+            if reason:
+                self.settled = True
+                self.launch(self.held, where)
+                return f"{where}: {reason}: the steps of this run are launched one by one, which is slower"
+        self.replay[1]()
+        return None
+
+    def _record(self, known: tuple, where: str) -> str | None:
+        """Why it cannot be done, if so."""
+        state = [*self.model.state_dict().values(), *self.optimiser.parameters, *self.optimiser.velocity]
+        state += [self.loss_sum, *tensors_of(vars(self.mitigation))]
+        try:
+            replay = recorded_step(lambda: self.launch(self.held, where), state)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return f"{culprit(error, (Mitigation, nn.Module))} looks at a value, so no step can be recorded"
+        if plain(self.mitigation) != known:
+            return f"{type(self.mitigation).__name__} changes in a step what is no tensor"
+        self.replay = known, replay
+        return None
+
+    def launch(self, batch: Batch, where: str) -> None:
+        """The step itself. The first is watched: whatever draws from torch's own generators is refused."""
+        if self.checked:
+            return self._step(batch)
+        before = random_states(self.loss_sum.device)
+        self._step(batch)
+        self.checked = True
+        if not all(map(torch.equal, before, random_states(self.loss_sum.device))):
+            raise MindGapError(
+                f"{where}: a layer, or a hook of the mitigation, draws from torch's own generator, so no run "
+                f"could be repeated. Use nn.Dropout as a module, or mindgap.models.hosted"
+            )
+
+    def _step(self, batch: Batch) -> None:
+        model, mitigation, padded = self.model, self.mitigation, not batch.rows
+        weight_B = batch.weight_B if padded else None
+        counting(model.norms[REST], model.rows_of(weight_B) if padded and model.norms[REST] else None)
+        model.draw(batch.keys)
+        with autocast(self.loss_sum.device):
+            tokens_BMD = model.tokens(batch.x, batch.rows, batch.present_BM, weight_B)
+            fused_BH, reliability_BM = model.fuse_and_weigh(tokens_BMD, batch.present_BM)
+            step = Step(
+                batch.ids_B,
+                batch.x,
+                batch.present_BM,
+                tokens_BMD,
+                model.classify(fused_BH),
+                batch.y_B,
+                batch.epoch,
+                model,
+                batch.weight_B,
+                reliability_BM,
+            )
+            losses = mitigation.loss(step)
+        settle(model.norms[REST])
+        losses = losses if isinstance(losses, dict) else {"": losses}
+        gradients = mitigation.gradients(step, self._gradients(losses))
+        self.optimiser.step(gradients, batch.rate, batch.still_M)
+        mitigation.after_step(step)
+        self.loss_sum.add_(sum(loss.detach() for loss in losses.values()))
+
+    def _gradients(self, losses: Mapping[str, Tensor]) -> dict[str, Sequence[Tensor]]:
+        last, parameters = list(losses)[-1], self.optimiser.parameters
+        return {
+            name: torch.autograd.grad(loss, parameters, retain_graph=name != last, materialize_grads=True)
+            for name, loss in losses.items()
+        }
 
 
-def validate(model: MultimodalNet, train: Split, ids: Tensor, where: str) -> float:
-    """Balanced accuracy on the validation samples as they are: with the modalities each one has."""
-    probs_NC = predict(model, encode(model, train, ids), train.present_NM[ids])
-    check_finite(probs_NC, f"{where}, validation")
-    return balanced_accuracy(probs_NC, train.y_N[ids])
+def random_states(device: torch.device) -> list[Tensor]:
+    """Of the generators that torch's own operations draw from."""
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]
 
 
-def learning_rate(epoch: float, recipe: Recipe) -> float:
-    """Linear warm-up to the base rate, then a cosine to 0 at the last epoch, by the step."""
-    if epoch < recipe.warmup_epochs:
-        return recipe.learning_rate * epoch / recipe.warmup_epochs
-    progress = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-8)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+def tensors_of(held: object) -> list[Tensor]:
+    """All tensors in a value, those of modules too."""
+    if isinstance(held, Tensor):
+        return [held]
+    if isinstance(held, nn.Module):
+        return [*held.parameters(), *held.buffers()]
+    if isinstance(held, Mapping):
+        held = list(held.values())
+    return [x for one in held for x in tensors_of(one)] if isinstance(held, list | tuple) else []
+
+
+def plain(mitigation: Mitigation) -> tuple:
+    """What a mitigation holds besides tensors: a recording is of one such state."""
+    held = {name: value for name, value in vars(mitigation).items() if not tensors_of(value)}
+    return type(mitigation), repr(held)
+
+
+def validation(model: MultimodalNet, train: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Balanced accuracy on the validation samples as they are, with the modalities each one has, and how many
+    of the predictions are not finite; still on their device. `ids` on the host.
+    """
+    there = send(ids, train.y_N.device)
+    probs_NC = predict(model, encode(model, train, ids), train.present_NM[there])
+    return balanced_accuracy(probs_NC, train.y_N[there]), not_finite(probs_NC).double()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -6,6 +6,7 @@ Any number of modalities; which of them a sample has is a matrix. N samples, M m
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y_N)
+
+    @cached_property
+    def host_present_NM(self) -> Tensor:
+        """The host's own copy, by which it decides without waiting for the device."""
+        return self.present_NM.cpu()
 
     def select(self, ids: Tensor) -> "Split":
         """These samples, in this order."""

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mindgap.mitigations.base import Mitigation
+from mindgap.mitigations.base import Mitigation, Step
 from mindgap.mitigations.moddrop import ModDrop
 from mindgap.settings import checked
+
+__all__ = ["MITIGATIONS", "Mitigation", "Step"]
 
 MITIGATIONS = {
     "none": Mitigation,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from mindgap.models.fusion import TransformerFusion
@@ -10,7 +11,7 @@ from mindgap.models.image import EfficientNetB0, TinyEncoder
 from mindgap.models.signal import EfficientNet1dB0, TinySignal
 from mindgap.models.table import TableMLP
 from mindgap.models.text import BagOfTokens, MiniLM
-from mindgap.settings import checked
+from mindgap.settings import SettingsError, checked
 
 ENCODERS = {
     "image": {"tiny": TinyEncoder, "efficientnet_b0": EfficientNetB0},
@@ -34,3 +35,20 @@ def encoder_settings(where: str, kind: str, settings: Mapping[str, Any]) -> dict
     """An encoder's own settings, those beside its name; a SettingsError names each that it cannot take."""
     own = {key: value for key, value in settings.items() if key != "name"}
     return checked(where, ENCODERS[kind][settings["name"]], 1, own)
+
+
+def make_fusion(settings: Mapping[str, Any], modalities: int, width: int) -> nn.Module:
+    """The fusion that `settings` name, with its own settings checked."""
+    return FUSIONS[settings["name"]](modalities, width, **fusion_settings("model.fusion", settings, width))
+
+
+def fusion_settings(where: str, settings: Mapping[str, Any], width: int) -> dict[str, Any]:
+    """A fusion's own settings, those beside its name, as `encoder_settings`; the width has to suit them."""
+    fusion, own = FUSIONS[settings["name"]], {key: value for key, value in settings.items() if key != "name"}
+    own = checked(where, fusion, 2, own)
+    try:
+        with torch.device("meta"):
+            fusion(1, width, **own)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from error
+    return own

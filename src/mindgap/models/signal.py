@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mindgap.models.hosted import StochasticDepth
 from mindgap.settings import Widths
 
 # Axes: B batch, C channels, T time; 1 is the height.
@@ -98,16 +99,11 @@ class MBConv(nn.Module):
             convolution(wide, width_out, activation=nn.Identity),
         )
         self.residual = stride == 1 and width_in == width_out
-        self.drop = drop
+        self.stochastic_depth = StochasticDepth(drop)
 
     def forward(self, x_BC1T: Tensor) -> Tensor:
         out_BC1T = self.block(x_BC1T)
-        if not self.residual:
-            return out_BC1T
-        if self.training:
-            keep = 1 - self.drop
-            out_BC1T = out_BC1T * out_BC1T.new_empty((len(x_BC1T), 1, 1, 1)).bernoulli_(keep).div_(keep)
-        return x_BC1T + out_BC1T
+        return x_BC1T + self.stochastic_depth(out_BC1T) if self.residual else out_BC1T
 
 
 class SqueezeExcitation(nn.Module):

@@ -28,8 +28,8 @@ class MiniLM(TokenEncoder):
     """all-MiniLM-L6-v2, fine-tuned as a whole: the mean of its last states over the tokens, as on its card.
 
     Without the card's division by the vector's length, which serves cosines: here a projection follows. With
-    `pretrained` false, its architecture from random weights. Attention is written out ("eager"): as fast on a
-    CPU as the fused one, whose backward pass on a GPU does not promise the same bits twice.
+    `pretrained` false, its architecture from random weights, for which no file is read. Attention is written
+    out: as fast on a CPU as the fused one, whose backward pass on a GPU does not promise the same bits twice.
     """
 
     def __init__(self, shape: tuple[int, ...], pretrained: bool = True):
@@ -52,24 +52,38 @@ class MiniLM(TokenEncoder):
         states_BLD = self.bert.embeddings(input_ids=ids_BL)
         states_BLD = self.bert.encoder(states_BLD, attention_mask=mask_BL[:, None, None])[0]
         weight_BL1 = (real_BL / real_BL.sum(dim=1, keepdim=True)).unsqueeze(-1)
-        return (states_BLD.float() * weight_BL1).sum(dim=1)
+        return (states_BLD * weight_BL1).sum(dim=1)
+
+
+# What config.json of all-MiniLM-L6-v2 says where transformers' own defaults differ.
+CONFIG = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
 
 
 def build_bert(pretrained: bool) -> nn.Module:
     """Without the pooler, an output layer that the sentence encoder does not use; never over the network."""
-    from transformers import BertConfig, BertModel
+    from transformers import AttentionInterface, BertConfig, BertModel
 
-    folder = minilm_folder(("config.json", "model.safetensors")[: 1 + pretrained], download=False)
-    config = BertConfig.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
-    bert = BertModel(config, add_pooling_layer=False)
+    AttentionInterface.register("mindgap", attention)
+    bert = BertModel(BertConfig(**CONFIG, attn_implementation="mindgap"), add_pooling_layer=False)
     if pretrained:
         from safetensors.torch import load_file
 
         # Not `from_pretrained`, which prints a progress bar and a report about the pooler.
         unused = ("pooler.", "embeddings.position_ids")
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(minilm_folder(("model.safetensors",), download=False) / "model.safetensors")
         bert.load_state_dict({name: w for name, w in weights.items() if not name.startswith(unused)})
     return bert
+
+
+def attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_
+) -> tuple[Tensor, Tensor]:
+    """Written out, with the dropout of the module itself. Axes: batch, heads, tokens, width of a head."""
+    score = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+    if attention_mask is not None:
+        score = score + attention_mask
+    weight = module.dropout(score.softmax(dim=-1))
+    return (weight.to(value.dtype) @ value).transpose(1, 2).contiguous(), weight
 
 
 def trimmed(ids_BL: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ def catalogue() -> dict[str, list[Line]]:
             (name, _first(cls.__doc__), _settings(cls, 0)) for name, cls in MITIGATIONS.items()
         ],
         **encoders,
-        "scales.*.model.fusion (settings: scales.*.model.fusion_*)": [
-            (name, _first(cls.__doc__), "") for name, cls in FUSIONS.items()
+        "scales.*.model.fusion (name, and the settings beside it)": [
+            (name, _first(cls.__doc__), _settings(cls, 2)) for name, cls in FUSIONS.items()
         ],
     }
 

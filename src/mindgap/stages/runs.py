@@ -135,7 +135,7 @@ def run_of(
     kinds = {modality.kind for modality in dataset.modalities.values()}
     encoder = {kind: values["model"]["encoder"][kind] for kind in sorted(kinds)}
     values["model"]["encoder"] = encoder  # the encoders of other kinds change nothing here
-    fusion = files_of(FUSIONS[setting.model.fusion])
+    fusion = files_of(FUSIONS[setting.model.fusion["name"]])
     parts = [ENCODERS[kind][one["name"]] for kind, one in encoder.items()]
     parts += augmentation(setting.recipe.augmentation)
     files = files.union(fusion, *map(files_of, parts))
