@@ -71,6 +71,15 @@ def of(dataset):
     return lambda one, mitigation, query: one == dataset
 
 
+def test_settings_of_files_from_outside_count():
+    share = replace(SELECTION, datasets=("share",), weak={"share": "cifar10"})
+    edit = at("data", "prepare", "canonical", value=False)
+    assert changed(edit, share) == ["prepare.share.canonical true → false"]
+    assert changed(at("data", "prepare", "fetch", value=False), share) == []  # changes no byte
+    assert changed(at("data", value=None), share) == ["not recorded: prepare.share"]
+    assert settings_of({"settings": {"seed": 7}, "sizes": {"train": 3}}) == {"prepare": {"seed": 7}}
+
+
 CHANGES = {
     "epochs": (
         at("setting", "recipe", "epochs", value=3, only=of("missing")),

@@ -78,6 +78,14 @@ def save(figure: Figure, stem: Path) -> None:
     figure.savefig(stem.with_suffix(".png"), dpi=130, metadata={"Software": None})
 
 
+def title(figure: Figure, text: str, left: float) -> None:
+    """The text above all, from `left` inches on: smaller than 11 points where it would not fit."""
+    width, height = figure.get_size_inches()
+    room = 72 * (width - left - 0.1) / len(text)  # points; a bold letter is two thirds of its size wide
+    place = {"x": left / width, "y": 1 - 0.1 / height, "ha": "left", "va": "top"}
+    figure.suptitle(text, **place, fontsize=min(11, room / 0.68), weight="bold")
+
+
 def learning_curves(curves: pd.DataFrame, subsets: Sequence[str], weak: str | None, stem: Path) -> None:
     """Regimes down, a panel per subset, a line per method, a band of one standard deviation over seeds.
 
@@ -215,9 +223,7 @@ def _finish(
     names = [dataset_name(row["dataset"]), mitigation_name(row["mitigation"])]
     names[1:1] = regimes if len(regimes) == 1 else []
     names += [f"scale {row['scale']}"] * (row["scale"] != "paper")
-    figure.suptitle(
-        " · ".join(names), x=left / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=11, weight="bold"
-    )
+    title(figure, " · ".join(names), left)
 
 
 def aulc_bars(tidy: pd.DataFrame, subsets: Sequence[str], weak: str | None, stem: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from mindgap.report.figures import GREY, RC, method_style, save
+from mindgap.report.figures import GREY, RC, method_style, save, title
 from mindgap.report.names import method_name, mitigation_name
 from mindgap.report.statistics import TARGETS, Statistics, Wins
 
@@ -155,9 +155,6 @@ def _cells(ax, values: np.ndarray, rows: np.ndarray, most: int) -> None:
 
 
 def _title(figure: Figure, what: str, result: Statistics) -> None:
-    width, height = figure.get_size_inches()
     scale = "" if result.scale == "paper" else f" · scale {result.scale}"
-    title = f"{what} · {TARGETS[result.target]} · {mitigation_name(result.mitigation)}{scale}"
-    figure.suptitle(
-        title, x=0.12 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=11, weight="bold"
-    )
+    names = f"{what} · {TARGETS[result.target]} · {mitigation_name(result.mitigation)}"
+    title(figure, f"{names}{scale}", left=0.12)
