@@ -225,9 +225,9 @@ FAULTS = {
     ),
     "twice": (lambda lines: [*lines, lines[1]], "line 1034 gives a value a second time"),
     "row lost": (lambda lines: lines[:-1], "has 1031 values, the paper prints 1032"),
-    "short row": (lambda lines: [*lines[:-1], "16,MIMIC"], "line 1033: moddrop is '', not one of yes, no"),
-    "long row": (lambda lines: [*lines, "1,2,3,4,5,6,7,8,9"], "cannot be read"),
-    "nothing": (lambda lines: [], "cannot be read"),
+    "short row": (lambda lines: [*lines[:-1], "16,MIMIC"], "line 1033: 2 fields, the header has 8"),
+    "long row": (lambda lines: [*lines, "1,2,3,4,5,6,7,8,9"], "line 1034: 9 fields, the header has 8"),
+    "nothing": (lambda lines: [], "is empty"),
 }
 
 

@@ -307,7 +307,7 @@ def test_missing_and_broken_suites_are_named(tmp_path):
     with pytest.raises(MindGapError, match=r"none\.json is not there; it is in git"):
         load_suite(tmp_path / "none.json", {})
     (tmp_path / "half.json").write_text("{")
-    with pytest.raises(MindGapError, match=r"half\.json is not JSON"):
+    with pytest.raises(MindGapError, match=r"half\.json is half written or not JSON"):
         load_suite(tmp_path / "half.json", {})
 
 

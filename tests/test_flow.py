@@ -43,7 +43,7 @@ def test_it_is_read_as_it_was_written(tmp_path):
     ]
     assert skipped_line(flow) == ""
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ReportError, match=r"other\.csv is no flow.*dvc repro -f prepare@other"):
+    with pytest.raises(ReportError, match=r"lacks the columns part, .*dvc repro -f -s prepare@other"):
         read_flow(tmp_path / "other.csv")
     with pytest.raises(ReportError, match=r"gone\.csv is not there"):
         read_flow(tmp_path / "gone.csv")

@@ -307,6 +307,7 @@ def test_a_search_table_of_another_form_is_refused(kept):
     path = KEPT / "search" / "missing-low.csv"
     path.write_text("rung,epochs\n")
     with pytest.raises(
-        ReportError, match=r"search/missing-low\.csv needs the columns scale, .*train@missing-low"
+        ReportError,
+        match=r"search/missing-low\.csv lacks the columns scale, .*; it is in git: git checkout -- reports",
     ):
         kept_report_stage(KEPT)

@@ -303,12 +303,12 @@ def test_bad_curves_are_refused_with_file_and_mend(curves_dir, fault):
     with pytest.raises(ReportError, match=message) as error:
         read_curves(curves_dir, SELECTION)
     assert str(path) in str(error.value)
-    assert "dvc repro acquire@missing-low" in str(error.value)
+    assert "dvc repro -f -s acquire@missing-low" in str(error.value)
 
 
 def test_missing_and_unreadable_files_are_refused(curves_dir):
     (curves_dir / "unique-low.csv").write_text("")
-    with pytest.raises(ReportError, match=r"unique-low\.csv cannot be read"):
+    with pytest.raises(ReportError, match=r"unique-low\.csv is empty"):
         read_curves(curves_dir, SELECTION)
     with pytest.raises(ReportError, match=r"missing-mid\.csv is not there; .*acquire@missing-mid"):
         read_curves(curves_dir, replace(SELECTION, regimes=("mid",)))

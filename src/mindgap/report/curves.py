@@ -1,6 +1,7 @@
 """Reading the curves that a report is made of, and refusing all that would make its numbers wrong."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -10,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from mindgap.records import CURVE_COLUMNS
-from mindgap.report.flow import Flow, ReportError, mend_of
+from mindgap.report.flow import Flow, mend_for
+from mindgap.report.reading import ReportError, read_table
 
 KEYS = ["mitigation", "query", "seed"]
 NUMBERS = ["balanced_accuracy", "accuracy", "ece", "chance", "ceiling"]
@@ -41,55 +43,49 @@ def read_curves(curves_dir: Path, selection: Selection) -> pd.DataFrame:
     """The rows of the selected runs, checked, in the order of the selection."""
     files = list(product(selection.datasets, selection.regimes))
     for name in ("datasets", "regimes", "queries", "mitigations", "seeds"):
-        if not getattr(selection, name):
+        values = list(getattr(selection, name))
+        if not values:
             raise ReportError(f"nothing to report: the selection has no {name}")
+        if len(set(values)) < len(values):
+            raise ReportError(
+                f"the selection has {name} twice: {', '.join(map(str, values))}; name each once"
+            )
     return pd.concat([_read_file(curves_dir, *file, selection) for file in files], ignore_index=True)
 
 
-def read_curve_file(path: Path) -> pd.DataFrame:
-    """One file as it is. Digests stay text ("0012345678901234" is no number); floats keep every bit.
+def read_curve_file(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """One file as it is. Digests stay text ("0012345678901234" is no number).
 
-    What is not a number where there should be one becomes NaN.
+    Floats keep every bit: pandas' own parser may be off by the last. What is no number becomes NaN.
     """
-    try:
-        # pandas' own parser of floats may be off by the last bit; Python's is not.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise ReportError(f"{path} is not there; {_mend(path)}") from error
-    except ValueError as error:
-        raise ReportError(f"{path} cannot be read ({error}); {_mend(path)}") from error
+    frame = read_table(path, columns, _mend(path)).reset_index(drop=True)
     numbers = [name for name in NUMBERS + COUNTS if name in frame]
-    frame = frame.assign(**{name: [_float(text) for text in frame[name]] for name in numbers})
+    frame = frame.assign(**{name: [number(text) for text in frame[name]] for name in numbers})
     whole = [name for name in COUNTS if name in frame and (frame[name] % 1 == 0).all()]
     return frame.astype(dict.fromkeys(whole, "int64"))
 
 
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except (TypeError, ValueError):  # TypeError: a line with too few fields
-        return math.nan
+def number(text: str) -> float:
+    """A number as Python and DVC write them; NaN for any other text."""
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?(e[-+]?\d+)?", text, re.ASCII) else math.nan
 
 
 def _mend(path: Path) -> str:
-    return mend_of(path.stem.rsplit("-", 1)[0], f"acquire@{path.stem}")
+    return mend_for(path, "acquire")
 
 
 def _read_file(curves_dir: Path, dataset: str, regime: str, selection: Selection) -> pd.DataFrame:
     path = Path(curves_dir) / f"{dataset}-{regime}.csv"
-    frame = read_curve_file(path)
-    lacking = [name for name in COLUMNS if name not in frame.columns]
-    if lacking:
-        raise ReportError(f"{path} lacks the columns {', '.join(lacking)}; {_mend(path)}")
+    frame = read_curve_file(path, CURVE_COLUMNS)[COLUMNS]
+    _check_numbers(path, frame)
     rows = [
         frame[name].isin(values)
         for name, values in zip(
             KEYS, (selection.mitigations, selection.queries, selection.seeds), strict=True
         )
     ]
-    frame = frame.loc[rows[0] & rows[1] & rows[2], COLUMNS].reset_index(drop=True)
+    frame = frame.loc[rows[0] & rows[1] & rows[2]]
     _check_identity(path, frame, dataset, regime, selection)
-    _check_numbers(path, frame)
     runs = dict(iter(frame.groupby(KEYS, sort=False)))
     parts = []
     for key in product(selection.mitigations, selection.queries, selection.seeds):
@@ -123,10 +119,11 @@ def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
         bad = frame[~(np.isfinite(frame[name]) & whole)]
         if len(bad):
             row = bad.iloc[0]
+            kind = "whole number" if name in COUNTS else "number"
             raise ReportError(
-                f"{path}: run {row['run']} ({_name(tuple(row[KEYS]))}), round {row['round']}, "
-                f"subset {row['subset']}: {name} is {row[name]}, not a {'whole ' * (name in COUNTS)}number; "
-                f"remove the run's records and {_mend(path)}"
+                f"{path}, line {row.name + 2}: run {row['run']} ({_name(tuple(row[KEYS]))}), "
+                f"round {row['round']}, subset {row['subset']}: {name} is {row[name]}, not a {kind}; "
+                f"{_mend(path)}"
             )
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from mindgap.report.aulc import ACCURACY_COLUMNS, rank_sums
-from mindgap.report.flow import ReportError
 from mindgap.report.misprints import DETAIL, PAPER_CELL, Table3, disagreements, read_table3, remarks_on
+from mindgap.report.reading import ReportError, read_table
 
 DATASETS = {
     "Missing": "missing",
@@ -192,16 +192,7 @@ def paper_rank_sums(paper_dir: Path) -> pd.DataFrame:
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     """The file's text, indexed by the lines of the file."""
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except FileNotFoundError as error:
-        raise ReportError(f"{path} is not there; {_mend(path)}") from error
-    except ValueError as error:
-        raise ReportError(f"{path} cannot be read ({str(error).strip()}); {_mend(path)}") from error
-    lacking = [name for name in columns if name not in frame]
-    if lacking:
-        raise ReportError(f"{path} lacks the columns {', '.join(lacking)}; {_mend(path)}")
-    return frame[columns].fillna("").set_axis(frame.index + 2)
+    return read_table(path, columns, _mend(path))[columns]
 
 
 def _mend(path: Path) -> str:

@@ -12,10 +12,43 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mindgap.records import DETAILS, MUST_AGREE
+from mindgap.records import DETAILS, digest_of
 from mindgap.report.curves import Selection
-from mindgap.report.flow import ReportError, mend_of
+from mindgap.report.flow import mend_for
+from mindgap.report.reading import ReportError, read_json
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Setting(_Form):
+    model: dict[str, Any]
+    recipe: dict[str, Any]
+
+
+class _Settings(_Form):
+    setting: _Setting
+
+
+class _Run(_Form):
+    settings: str
+    code: str
+    data: str
+    numerics: str
+    commit: list[str] = Field(min_length=1)
+    device: list[str] = Field(min_length=1)
+    versions: list[dict[str, str]] = Field(min_length=1)
+
+
+class _Provenance(_Form):
+    """What a report needs of the file; it may hold more."""
+
+    runs: dict[str, _Run]
+    settings: dict[str, _Settings]
+
 
 CELL = ["dataset", "regime", "mitigation", "query", "seed"]
 
@@ -54,22 +87,19 @@ def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> li
 def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple[dict, dict[str, dict]]:
     """Settings and runs of a file, those of the report only, each with its cell."""
     path = Path(folder) / f"{dataset}-{regime}.json"
-    mend = mend_of(dataset, f"-f acquire@{path.stem}")
-    try:
-        made = json.loads(path.read_text())
-        settings, runs = made["settings"], made["runs"]
-    except FileNotFoundError as error:
-        raise ReportError(f"{path} is not there; {mend}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReportError(f"{path} is no record of provenance ({error!r}); {mend}") from error
+    mend = mend_for(path, "acquire")
+    made = read_json(path, mend)
+    fault = _fault(made)
+    if fault:
+        raise ReportError(f"{path} is no record of provenance: {fault}; {mend}")
+    settings, runs = made["settings"], made["runs"]
     wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
     kept = {}
     for digest, cell in zip(wanted.index, wanted.to_dict("records"), strict=True):
         if digest not in runs:
             raise ReportError(f"{path} does not tell where run {digest} ({_name(cell)}) comes from; {mend}")
-        lacking = [name for name in ("settings", "code", *MUST_AGREE, *DETAILS) if name not in runs[digest]]
-        if lacking or runs[digest]["settings"] not in settings:
-            lack = ", ".join(lacking) or f"the settings {runs[digest]['settings']}"
+        if runs[digest]["settings"] not in settings:
+            lack = f"the settings {runs[digest]['settings']}"
             raise ReportError(f"{path}: run {digest} ({_name(cell)}) lacks {lack}; {mend}")
         made = settings[runs[digest]["settings"]]
         # Those of the dataset follow from its digest; records of rounds from before they were kept lack them.
@@ -77,6 +107,19 @@ def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple
         told = {"own": own, "shared": _shared(made["setting"]), "cell": cell, "run": digest}
         kept[digest] = {**runs[digest], **cell, **told}
     return settings, kept
+
+
+def _fault(made: Mapping[str, Any]) -> str:
+    """What is wrong with the form of a file, or with settings that are not those of their digest."""
+    try:
+        _Provenance.model_validate(made)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    for digest, settings in made["settings"].items():
+        if digest_of(settings)[: len(digest)] != digest:
+            return f"settings.{digest} were changed after they were written"
+    return ""
 
 
 def _shared(setting: Mapping[str, Any]) -> str:

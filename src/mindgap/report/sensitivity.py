@@ -19,7 +19,6 @@ from scipy.stats import kendalltau
 from mindgap.params import Block, load_block
 from mindgap.report.aulc import half_width, on_targets, per_seed, spread
 from mindgap.report.curves import read_curve_file
-from mindgap.report.flow import ReportError
 from mindgap.report.names import (
     CONTROLS,
     dataset_name,
@@ -28,6 +27,7 @@ from mindgap.report.names import (
     modalities_of,
     subset_name,
 )
+from mindgap.report.reading import ReportError, read_json, read_text
 
 DEFAULT = "default"
 VARIANTS = "variants.yaml"
@@ -141,15 +141,13 @@ def collected_json(overrides: Sequence[str], curves: bytes, provenance: Iterable
 def _read_numerics(path: Path, overrides: Sequence[str]) -> dict[str, str]:
     """Of each run of a variant the digest of the code of its numerics; the files beside it are checked."""
     curves, mend = path.with_suffix(".csv"), mend_of(path.stem)
+    made = read_json(path, mend)
     try:
-        made = json.loads(path.read_text())
-        checksum, asked = made["curves"], made["set"]
-        numerics = {run: told["numerics"] for run, told in made["runs"].items()}
-    except FileNotFoundError as error:
-        raise ReportError(f"{path} is not there; {mend}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        checksum, asked = made["curves"], list(made["set"])
+        numerics = {run: str(told["numerics"]) for run, told in made["runs"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"{path} is no record of provenance ({error!r}); {mend}") from error
-    if hashlib.sha256(curves.read_bytes()).hexdigest() != checksum:
+    if hashlib.sha256(read_text(curves, mend).encode()).hexdigest() != checksum:
         raise ReportError(f"{curves} was changed after it was collected; {mend}")
     if asked != list(overrides):
         raise ReportError(

@@ -14,11 +14,11 @@ import yaml
 
 from mindgap.errors import MindGapError
 from mindgap.params import Kept, Params, Selected, load_kept
-from mindgap.records import write_atomically
 from mindgap.report.build import FOLDERS
 from mindgap.report.curves import read_curves
+from mindgap.report.flow import SELECTION
 from mindgap.report.provenance import read_origins
-from mindgap.stages.paths import REPORTS, SELECTION
+from mindgap.stages.paths import REPORTS
 from mindgap.stages.report import (
     IGNORE_FILES,
     RECORDS,
@@ -98,12 +98,13 @@ def _put(place: Path, files: Mapping[str, Path], kept: Kept) -> None:
     shutil.rmtree(old, ignore_errors=True)
     try:
         for name, source in files.items():
-            write_atomically(new / name, source.read_bytes())
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(source.read_bytes())
         for name in IGNORE_FILES:
             if (place / name).exists():
-                write_atomically(new / name, (place / name).read_bytes())
+                (new / name).write_bytes((place / name).read_bytes())
         text = yaml.safe_dump(kept.model_dump(), sort_keys=False, width=100)
-        write_atomically(new / SELECTION, text.encode())
+        (new / SELECTION).write_text(text)
         load_kept(new / SELECTION)
         if place.exists():
             place.rename(old)

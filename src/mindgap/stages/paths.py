@@ -14,7 +14,6 @@ EXPECTATIONS = REPORTS / "expectations"
 VALIDATION = REPORTS / "validation"
 PROVENANCE = REPORTS / "provenance"
 SENSITIVITY = REPORTS / "sensitivity"
-SELECTION = "selection.yaml"  # of a kept report, in its folder
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from mindgap.data import DATASETS
+from mindgap.data import CREDENTIALED, DATASETS
 from mindgap.errors import MindGapError
 from mindgap.expectations import validate_aulc, validate_curves
-from mindgap.params import Params, Selected, load_kept
+from mindgap.params import Params, Selected, load_kept, pick
 from mindgap.report.build import FOLDERS, build_report, output_names
 from mindgap.report.content import Inputs
 from mindgap.report.curves import Selection, read_curves
-from mindgap.report.flow import read_flow, skipped_line
+from mindgap.report.flow import SELECTION, Flow, read_flow, skipped_line
 from mindgap.report.provenance import read_origins
+from mindgap.report.reading import ReportError
 from mindgap.report.searches import read_searches
 from mindgap.report.sensitivity import VARIANTS, Variants, read_sensitivity, read_variants
 from mindgap.stages.paths import (
@@ -25,8 +26,8 @@ from mindgap.stages.paths import (
     PAPER,
     PROVENANCE,
     REPORTS,
-    SELECTION,
     SENSITIVITY,
+    places,
 )
 
 # The folders of the records that a report is made of, with the endings of their files.
@@ -106,20 +107,22 @@ def restore_kept(folder: Path) -> None:
 
 def _report(selection: Selection, folder: Path, about: str, sensitivity: Path | None = None) -> None:
     # Read first: what is wrong with a run is said with its name; the suites speak of rows.
-    curves = read_curves(folder / "curves", selection)
-    for dataset in selection.datasets:
-        for regime in selection.regimes:
-            path = folder / "curves" / f"{dataset}-{regime}.csv"
-            validate_curves(path, EXPECTATIONS, folder / "validation")
-    inputs = Inputs(
-        curves,
-        read_origins(folder / "provenance", curves, selection),
-        read_searches(folder / "search", selection),
-        *_sensitivity(sensitivity),
-        about,
-    )
+    inputs = read_inputs(selection, folder, about, sensitivity)
+    for dataset, regime in product(selection.datasets, selection.regimes):
+        path = folder / "curves" / f"{dataset}-{regime}.csv"
+        validate_curves(path, EXPECTATIONS, folder / "validation")
     build_report(inputs, folder, PAPER, selection)
     validate_aulc(folder / "tables" / "aulc.csv", EXPECTATIONS, folder / "validation")
+
+
+def read_inputs(
+    selection: Selection, folder: Path, about: str = "", sensitivity: Path | None = None
+) -> Inputs:
+    """All records that a report is made of, each checked, and that they belong together."""
+    curves = read_curves(folder / "curves", selection)
+    origins = read_origins(folder / "provenance", curves, selection)
+    searches = read_searches(folder / "search", selection, origins)
+    return Inputs(curves, origins, searches, *_sensitivity(sensitivity), about)
 
 
 def _sensitivity(folder: Path | None) -> tuple[pd.DataFrame | None, Variants | None]:
@@ -128,11 +131,25 @@ def _sensitivity(folder: Path | None) -> tuple[pd.DataFrame | None, Variants | N
     return found, None if found is None else read_variants(folder / VARIANTS)
 
 
+def _flow(folder: Path, dataset: str) -> Flow:
+    """The flow of a dataset, that of the prepared dataset where it is at hand."""
+    path, original = folder / "flow" / f"{dataset}.csv", places(dataset).prepared / "flow.csv"
+    if folder != REPORTS or dataset in CREDENTIALED or not original.exists():
+        return read_flow(path)
+    prepared = read_flow(original, f"make the dataset anew: dvc repro -f -s prepare@{dataset}")
+    mend = f"take the prepared dataset's: rm -rf {path} && cp {original} {path}"
+    flow = read_flow(path, mend)
+    if flow != prepared:
+        raise ReportError(f"{path} is not what {original} says; {mend}")
+    return flow
+
+
 def selection_of(selected: Selected, folder: Path) -> Selection:
     """What a report is about; datasets that were skipped for want of their files are set aside."""
-    flows = {
-        name: read_flow(folder / "flow" / f"{name}.csv") for name in [*selected.dataset, *selected.published]
-    }
+    named = [*selected.dataset, *selected.published]
+    for name in named:
+        pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
+    flows = {name: _flow(folder, name) for name in named}
     skipped = {name: line for name, flow in flows.items() if (line := skipped_line(flow))}
     datasets = [name for name in flows if name not in skipped]
     if not datasets:
