@@ -22,7 +22,11 @@ def read_searches(folder: Path, selection: Selection, origins: Sequence[Origin] 
     Raises a ReportError where a search is damaged, or chose another recipe than the runs of `origins` have.
     A credentialed dataset keeps its searches in its own project.
     """
-    recipes = {(one.dataset, one.regime): one.setting["recipe"] for one in origins}
+    recipes = {
+        (one.dataset, one.regime): made["setting"]["recipe"]
+        for one in origins
+        for made in one.settings.values()  # one recipe for all
+    }
     keys = product(selection.datasets, selection.regimes)
     frames = [_read(folder, key, selection.scale, recipes.get(key)) for key in keys]
     return pd.concat(frames, ignore_index=True)
