@@ -244,6 +244,17 @@ def test_other_kinds_count_if_half_is_there(kind, least):
     assert TRUNCATED in decode_image(whole[: int(len(whole) * 0.95)], 24)[1].repaired
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16", "P with a transparent entry"])
+def test_what_a_png_of_any_mode_lacks_is_seen(mode):
+    deep = Image.fromarray(np.asarray(dish(240).convert("L")).astype(np.uint16) * 257)
+    image = deep if mode == "I;16" else dish(240).convert(mode.split(" ")[0])
+    whole = encoded(image, "PNG", **({"transparency": 0} if " " in mode else {}))
+    for share in (0.1, 0.4):
+        assert decode_image(whole[: int(len(whole) * share)], 24)[1].excluded in (CUT_OFF, UNREADABLE)
+    assert TRUNCATED in decode_image(whole[: int(len(whole) * 0.8)], 24)[1].repaired
+    assert TRUNCATED not in decode_image(whole, 24)[1].repaired
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("size", [(33, 48), (64, 57), (130, 96)])
 def test_a_whole_jpeg_with_the_grey_of_missing_data_is_whole(mode, size):

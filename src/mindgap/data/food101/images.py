@@ -255,17 +255,30 @@ def _decode(data: bytes, size: int, filling: int | None = None) -> tuple[np.ndar
 
 
 def _fill(image: Image.Image, filling: int) -> None:
-    """Have this in the image's memory before it is decoded, and no end of a JPEG that its file lacks."""
+    """Have black (0) or white (255) in the image's memory, and no end of a JPEG that its file lacks."""
     prepare = image.load_prepare
 
     def prepared() -> None:
         prepare()
-        bands = len(image.im.getpixel((0, 0))) if len(image.getbands()) > 1 else 1
-        image.im.paste(filling if bands == 1 else (filling,) * bands, (0, 0, *image.im.size))
+        image.im.paste(_ink(image, filling), (0, 0, *image.im.size))
 
     image.load_prepare = prepared
     if image.format in JPEGS:
         image.load_read = image.fp.read
+
+
+def _ink(image: Image.Image, filling: int) -> int | tuple[int, ...]:
+    """A pixel of the image's mode: opaque, and of a palette the darkest or the brightest entry."""
+    if image.mode in ("P", "PA"):
+        bright_C = np.frombuffer(image.im.getpalette("RGB"), np.uint8).reshape(-1, 3).sum(axis=1, dtype=int)
+        clear = image.info.get("transparency", b"")
+        hidden = [clear] if isinstance(clear, int) else [i for i, alpha in enumerate(clear) if alpha < 255]
+        bright_C[hidden] = bright_C.max() // 2  # on white it would look like another entry
+        entry = int(bright_C.argmax() if filling else bright_C.argmin())
+        return entry if image.mode == "P" else (entry, 255)
+    if len(image.getbands()) == 1:
+        return filling
+    return tuple(255 if band in "Aa" else filling for band in image.getbands())
 
 
 def _middle(image: Image.Image, size: int) -> tuple[Image.Image, tuple[str, ...]]:
