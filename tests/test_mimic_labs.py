@@ -395,6 +395,20 @@ def test_a_unit_on_another_scale_is_converted(demo, first_values, tmp_path):
         extract_with(path, demo, tmp_path, lab_units={"Creatinine": {"umol/L": 1}})
 
 
+def test_a_rare_unit_on_another_scale_is_seen(demo, tmp_path):
+    def change(place, value):
+        return {"valueuom": "umol/L", "valuenum": value * 88.4} if place % 25 == 0 else {}
+
+    path = converted(demo, tmp_path, 50912, change)
+    message = (
+        r"the median of Creatinine \(item 50912\) of the rows in 'umol/L' is \d+ mg/dL in \d+ values, usual"
+    )
+    with pytest.raises(DataError, match=message) as refused:
+        extract_with(path, demo, tmp_path, lab_units={"Creatinine": {"umol/L": 1}})
+    assert 'write `lab_units: {"Creatinine": {"umol/L": "FACTOR"}}`' in str(refused.value)
+    extract_with(path, demo, tmp_path, lab_units={"Creatinine": {"umol/L": 1 / 88.4}})
+
+
 def test_units_of_few_rows_are_counted_and_not_told(demo, tmp_path):
     path = converted(demo, tmp_path, 50912, lambda place, value: {"valueuom": f"Dr. Who {place // 9}"})
     with pytest.raises(

@@ -186,6 +186,7 @@ def lab_values(
     for lab, x_N in zip(labs, x_NI.T, strict=True):
         if lab.label not in unusual:
             check_usual(path, lab, x_N[np.isfinite(x_N)])
+            check_each_unit(path, lab, labs.index(lab), found)
     fill_flow(flow, total, by_reason, rows, pairs, int(np.isfinite(x_NI).sum()), hours)
     asked = total - by_reason.get(0, 0) - by_reason.get(1, 0)
     checks.share("labevents", REASONS[3], by_reason.get(3, 0), asked, OTHER_UNITS)
@@ -197,7 +198,8 @@ def lab_values(
 def stream_windows(
     path: Path, windows: pl.DataFrame, hours: int, target: Path, labs: Sequence[Lab] = LABS
 ) -> pl.DataFrame:
-    """Write (admission, lab, labevent_id, charttime, value) of rows in a window; counts by unit, reason.
+    """Write (admission, lab, labevent_id, charttime, value, place of its unit) of rows in a window; counts by
+    unit, reason.
 
     One pass: rows to keep and counts are two sinks of one scan. 108 million rows take 0.4 GiB, as long
     as every expression streams (`replace_strict` does not, and took the whole file into memory; polars 2.1).
@@ -206,7 +208,7 @@ def stream_windows(
     counts = rows.group_by("itemid", "unit", "reason").agg(pl.len().cast(pl.Int64).alias("rows"))
     kept = rows.filter(pl.col("reason") == KEPT).join(windows.lazy(), on="subject_id")
     kept = kept.filter((pl.col("charttime") - pl.col("admittime")).abs() <= pl.duration(hours=hours))
-    columns = ("admission", "lab", "labevent_id", "charttime", "valuenum")
+    columns = ("admission", "lab", "labevent_id", "charttime", "valuenum", "place")
     sink = kept.select(columns).sink_parquet(target, lazy=True)
     with damage_named(path, KINDS):
         return pl.collect_all([sink, counts], engine="streaming")[1]
@@ -223,14 +225,15 @@ def _labelled(rows: pl.LazyFrame, subjects: pl.Series, labs: Sequence[Lab]) -> p
     """Each row with its reason, a place in REASONS or KEPT; itemid is null where it is none of the labs."""
     pinned = pl.LazyFrame(
         [
-            (i, lab.itemid, unit, float(lab.factors.get(unit, 1)), lab.low, lab.high)
+            (i, lab.itemid, unit, place, float(lab.factors.get(unit, 1)), lab.low, lab.high)
             for i, lab in enumerate(labs)
-            for unit in lab.units
+            for place, unit in enumerate(lab.units)
         ],
         schema={
             "lab": pl.UInt8,
             "itemid": pl.Int32,
             "unit": pl.String,
+            "place": pl.UInt8,
             "factor": pl.Float64,
             "low": pl.Float64,
             "high": pl.Float64,
@@ -290,10 +293,11 @@ def _units_of(lab: Lab, other: pl.DataFrame, total: int) -> str:
     )
 
 
-def _conversion(lab: Lab) -> str:
+def _conversion(lab: Lab, of_unit: str | None = None) -> str:
     """How to say that numbers are on another scale than their unit says."""
-    factor, unit = setting(lab_units={lab.label: {lab.unit: "FACTOR"}}), lab.unit or "the usual numbers"
-    return f"if they are in another unit, write {factor}, with the factor that makes {unit} of them"
+    named, wanted = lab.unit if of_unit is None else of_unit, lab.unit or "the usual numbers"
+    factor = setting(lab_units={lab.label: {named: "FACTOR"}})
+    return f"if they are in another unit, write {factor}, with the factor that makes {wanted} of them"
 
 
 def check_times(path: Path, counts: pl.DataFrame) -> None:
@@ -314,17 +318,28 @@ def usual_values() -> dict[int, dict[str, float]]:
     return {row["itemid"]: row for row in rows}
 
 
-def check_usual(path: Path, lab: Lab, x_N: np.ndarray) -> None:
-    """Stop where the values of a lab, or more than a tenth of them, are on another scale than usual."""
+def check_each_unit(path: Path, lab: Lab, number: int, found: Path) -> None:
+    """The same of all rows in a window in each unit, for a lab that comes in several: one may be rare."""
+    for place, unit in enumerate(lab.units if len(lab.units) > 1 else ()):
+        mine = (pl.col("lab") == number) & (pl.col("place") == place)
+        x_N = pl.scan_parquet(found).filter(mine).select("valuenum").collect(engine="streaming")
+        check_usual(path, lab, x_N["valuenum"].to_numpy(), unit)
+
+
+def check_usual(path: Path, lab: Lab, x_N: np.ndarray, of_unit: str | None = None) -> None:
+    """Stop where the values of a lab, or more than a tenth of them, are on another scale than usual; they are
+    first values of admissions, or those of the rows in a unit."""
     pinned = next(one.itemid for one in LABS if one.label == lab.label)
     usual, size_N, unit = usual_values()[pinned], np.abs(x_N), f" {lab.unit}".rstrip()
-    name, mend = f"{lab.label} (item {lab.itemid})", _unusual_mend(lab)
+    name, mend, counted = f"{lab.label} (item {lab.itemid})", _unusual_mend(lab, of_unit), "admissions"
+    if of_unit is not None:
+        name, counted = f"{name} of the rows in {of_unit!r}", "values"
     low, high = usual["median_low"], usual["median_high"]
     if exceeds(size_N < low, 0.5) or exceeds(size_N > high, 0.5):
         size = "median size" if usual["low"] < 0 else "median"
         raise DataError(
-            f"{path}: the {size} of {name} is {np.median(size_N):.3g}{unit} in {len(x_N):,} admissions, "
-            f"usual is {low:g} to {high:g}: {mend}"
+            f"{path}: the {size} of {name} is {np.median(size_N):.3g}{unit} in {len(x_N):,} "
+            f"{counted}, usual is {low:g} to {high:g}: {mend}"
         )
     low, high = usual["low"], usual["high"]
     for wrong_N, beyond in ((x_N < low, f"below {low:g}"), (x_N > high, f"above {high:g}")):
@@ -335,8 +350,8 @@ def check_usual(path: Path, lab: Lab, x_N: np.ndarray) -> None:
             )
 
 
-def _unusual_mend(lab: Lab) -> str:
-    return f"{_conversion(lab)}; if they are right, write {setting(unusual_labs=[lab.label])}"
+def _unusual_mend(lab: Lab, of_unit: str | None) -> str:
+    return f"{_conversion(lab, of_unit)}; if they are right, write {setting(unusual_labs=[lab.label])}"
 
 
 def exceeds(wrong_N: np.ndarray, share: float) -> bool:
