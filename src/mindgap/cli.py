@@ -9,7 +9,7 @@ import typer
 
 from mindgap.errors import MindGapError
 from mindgap.machine import start_fork_server
-from mindgap.params import Params, check_params, check_runs, load_params
+from mindgap.params import Params, check_names, check_params, check_runs, load_params
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +48,13 @@ def _params_for(dataset: str, *regimes: str) -> Params:
     """params.yaml, checked for what a stage by hand would run; the dataset need not be in its lists."""
     params = load_params()
     check_runs(params, [dataset], regimes or params.regime)
+    return params
+
+
+def _named_params() -> Params:
+    """params.yaml, of which a report needs no more than known names."""
+    params = load_params()
+    check_names(params)
     return params
 
 
@@ -128,7 +135,7 @@ def report(
     from mindgap.stages.report import kept_report_stage, report_stage
 
     if folder is None:
-        report_stage(load_params())
+        report_stage(_named_params())
     else:
         kept_report_stage(folder)
 
@@ -141,7 +148,7 @@ def keep(
     """Copy the records behind the report of params.yaml, to be committed; `report FOLDER` reads them."""
     from mindgap.stages.keep import keep_stage
 
-    keep_stage(load_params(), folder, about)
+    keep_stage(_named_params(), folder, about)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from mindgap.settings import Rate, Width, checked, explain
 
 # Bounds beyond which nothing could be computed, or no model would learn.
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Layers = Annotated[int, Field(ge=1, le=64)]
+Layers = Annotated[int, Field(ge=1, le=24)]
 LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
 WeightDecay = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -261,7 +261,13 @@ def as_block(raw: Mapping[str, Any], block: type[Block], path: Path) -> Any:
 
 def check_params(params: Params) -> None:
     """Stop before any compute at whatever could not be run: names, settings, sizes."""
-    from mindgap.data import CREDENTIALED, SOURCES
+    check_names(params)
+    check_runs(params, params.dataset, params.regime)
+
+
+def check_names(params: Params) -> None:
+    """What a report needs of that, without the plug-ins, which load torch: datasets and regimes are known."""
+    from mindgap.data import CREDENTIALED, DATASETS, SOURCES
 
     for key in ("dataset", "regime", "query", "mitigation", "seeds"):
         _unique(key, getattr(params, key))
@@ -269,12 +275,15 @@ def check_params(params: Params) -> None:
         pick(SOURCES, name, "published", "mindgap.data.SOURCES")
         if name not in CREDENTIALED:
             raise ParamsError(f"published: {name!r} is open: name it in `dataset` instead")
-    check_runs(params, params.dataset, params.regime)
-    for name in CREDENTIALED & set(params.dataset):
-        raise ParamsError(
-            f"dataset: {name!r} is credentialed and has a DVC project of its own, which shares nothing: "
-            f"take it out of the list and run `dvc repro` in data/{name} (docs/data.md)"
-        )
+    for name in params.dataset:
+        pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
+        if name in CREDENTIALED:
+            raise ParamsError(
+                f"dataset: {name!r} is credentialed and has a DVC project of its own, which shares nothing: "
+                f"take it out of the list and run `dvc repro` in data/{name} (docs/data.md)"
+            )
+        for regime in params.regime:
+            params.setting(name, regime)
 
 
 def check_runs(params: Params, datasets: Iterable[str], regimes: Iterable[str]) -> None:

@@ -19,9 +19,9 @@ from mindgap.errors import ParamsError
 
 Parameters = dict[str, inspect.Parameter]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-# Of layers; wider ones exhaust any memory.
-Width = Annotated[int, Field(ge=1, le=16_384)]
-Widths = Annotated[Sequence[Width], Field(min_length=1, max_length=64)]
+# Of layers; wider or more of them exhaust any memory.
+Width = Annotated[int, Field(ge=1, le=4_096)]
+Widths = Annotated[Sequence[Width], Field(min_length=1, max_length=16)]
 # Errors have a mend for what the type alone does not say.
 MENDS = {
     "bool_type": "write true or false",
