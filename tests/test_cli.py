@@ -51,6 +51,14 @@ def test_a_stage_by_hand_is_checked_before_it_begins(monkeypatch, capsys, tmp_pa
         assert error.count("\n") == 1
 
 
+def test_a_report_by_hand_names_a_name_that_is_none(monkeypatch, capsys, tmp_path):
+    params_in(tmp_path, dataset=["mising"])
+    monkeypatch.chdir(tmp_path)
+    for command in (["report"], ["keep", "kept", "--about", "x"]):
+        assert run(monkeypatch, *command) == 1
+        assert capsys.readouterr().err.startswith("mindgap: dataset: unknown 'mising'; known in")
+
+
 def test_a_stage_by_hand_refuses_a_regime_that_is_not_in_the_file(monkeypatch, capsys, tmp_path):
     params_in(tmp_path)
     monkeypatch.chdir(tmp_path)

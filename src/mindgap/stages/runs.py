@@ -1,6 +1,5 @@
 """train@ and acquire@<dataset>-<regime>: the jobs that params.yaml asks for, executed and written down."""
 
-import inspect
 import json
 import shutil
 import sys
@@ -39,6 +38,7 @@ from mindgap.records import (
     write_atomically,
 )
 from mindgap.search import choose, rows_of
+from mindgap.settings import defaults
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.paths import places
 from mindgap.stages.prepare import write_skipped
@@ -126,7 +126,7 @@ def run_of(
     """
     setting = setting or params.setting(cell.dataset, cell.regime)
     mitigation = MITIGATIONS[cell.mitigation]
-    mitigation_settings = {**_defaults(mitigation), **params.mitigation_settings.get(cell.mitigation, {})}
+    mitigation_settings = {**defaults(mitigation, 0), **params.mitigation_settings.get(cell.mitigation, {})}
     files, query_settings = files_of(mitigation), {}
     if cell.query is not None:
         query_settings = {**hyperparameters(cell.query), **params.query_settings.get(cell.query, {})}
@@ -270,7 +270,3 @@ def trial_of(params: Params, dataset: Dataset, setting: Setting, seed: int) -> J
         places(setting.dataset),
     )
     return Job(run_of(params, cell, dataset, setting=setting), where.prepared, where.store, trial=True)
-
-
-def _defaults(cls: type) -> dict[str, Any]:
-    return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
