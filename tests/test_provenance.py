@@ -73,6 +73,15 @@ def test_rounds_from_before_settings_of_the_data_were_kept_belong_with_later_one
     assert [made["data"] for made in one.settings.values()] == [data, data]
 
 
+def test_rounds_of_the_store_that_do_not_tell_of_their_data_are_completed():
+    data = {"render": {"image_size": 32}, "prepare": {"absence": {}}}
+    later = record("bald", 1)["provenance"]["settings"] | {"data": data}
+    made = json.loads(provenance_json(records(settings=later), data))
+    assert len(made["settings"]) == 2  # one for each method
+    assert all(settings["data"] == data for settings in made["settings"].values())
+    assert {run["settings"] for run in made["runs"].values()} == set(made["settings"])
+
+
 SETTING = {"scale": "tiny", "model": {"width": 9, "head_dropout": 0.5}, "recipe": {"epochs": 2}}
 
 

@@ -65,27 +65,29 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def provenance_json(records: Iterable[Mapping[str, Any]]) -> str:
+def provenance_json(records: Iterable[Mapping[str, Any]], data: Mapping[str, Any] | None = None) -> str:
     """Where the runs of a dataset and regime come from, by the digests of the curves.
 
     Settings stand once, under their digest. Rounds of a run may have been made at several commits and on
-    several devices; their data, code and settings are one, as the run's digest is of them.
+    several devices; their data, code and settings are one, as the run's digest is of them. `data` is what the
+    dataset was made with, for rounds that were stored before records said so.
     """
     runs: dict[str, dict] = {}
     settings = {}
     for record in records:
         made = record["provenance"]
+        asked = made["settings"] if data is None else {"data": data, **made["settings"]}
         run = runs.setdefault(
             record["run"][:16],
             {
-                "settings": digest_of(made["settings"])[:16],
+                "settings": digest_of(asked)[:16],
                 "code": made["code"],
                 **{name: made[name] for name in MUST_AGREE},
                 **{name: [] for name in DETAILS},
                 "seconds": 0.0,
             },
         )
-        settings[run["settings"]] = made["settings"]
+        settings[run["settings"]] = asked
         for name in DETAILS:
             if made[name] not in run[name]:
                 run[name].append(made[name])

@@ -103,7 +103,8 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
     write_atomically(where.runs / name / "records.jsonl", lines.encode())
     write_atomically(where.curves / f"{name}.csv", curves_csv(records, dataset).encode())
-    write_atomically(where.provenance / f"{name}.json", provenance_json(records).encode())
+    told = provenance_json(records, dataset.settings)
+    write_atomically(where.provenance / f"{name}.json", told.encode())
 
 
 def setting_of(params: Params, cell: Cell, recipe: DatasetRecipe | None, dropout: bool) -> Setting:
