@@ -35,9 +35,10 @@ def code_digest(roots: Iterable[Path] = ()) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def module_digest(path: Path) -> str:
-    """Digest of a module's code, as in `code_digest`."""
-    return hashlib.sha256(_meaning(path.read_bytes()).encode()).hexdigest()
+def module_digests(root: Path, left_out: Iterable[Path] = ()) -> dict[str, str]:
+    """Digests, as in `code_digest`, of a module and all that it imports, by their paths."""
+    files = sorted(_reached([root], frozenset(left_out)))
+    return {_label(path): hashlib.sha256(_meaning(path.read_bytes()).encode()).hexdigest() for path in files}
 
 
 def code_files(roots: Iterable[Path] = ()) -> frozenset[Path]:

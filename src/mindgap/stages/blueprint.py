@@ -4,10 +4,9 @@ DVC's stages depend on that alone, as a file for each dataset (data/blueprints).
 does not depend on the renderer, a rendered one not on the readers of files, and neither on a comment.
 """
 
-import ast
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from mindgap.data.errors import DataError
 from mindgap.data.quintfeatures import Style
 from mindgap.data.storage import read_meta
 from mindgap.params import Params, pick, source_settings
-from mindgap.provenance import SOURCE, module_digest
+from mindgap.provenance import SOURCE, module_digests
 from mindgap.records import write_atomically
 from mindgap.stages.paths import EXPECTATIONS, places
 
-# Modules that no array or table of a dataset passes through: a picture for people, a bar, classes of errors.
-CHANGES_NO_DATA = ("contact_sheet.py", "progress.py", "errors.py")
+# Modules that no array or table of a dataset passes through: a picture for people, a bar, classes of errors;
+# and the table of all datasets, of which `asked_of` has what it says of this one.
+CHANGES_NO_DATA = ("data/contact_sheet.py", "progress.py", "errors.py", "data/errors.py", "data/__init__.py")
 
 
 def write_blueprint(params: Params, dataset: str) -> Path:
@@ -117,28 +117,6 @@ def load_prepared(params: Params, dataset: str) -> Dataset:
 
 
 def code_of(dataset: str) -> dict[str, str]:
-    """Digests by path of the modules that a dataset's arrays and tables pass through.
-
-    `mindgap.data`, the table of all datasets, is left out: what it says of this one is in `asked_of`.
-    """
+    """Digests by path of the modules that a dataset's arrays and tables pass through."""
     start = SOURCES[dataset].module.__file__ if dataset in SOURCES else SOURCE / "data" / "render.py"
-    found, waiting = set(), [Path(start)]
-    while waiting:
-        path = waiting.pop()
-        if path not in found and path.name not in CHANGES_NO_DATA:
-            found.add(path)
-            waiting += _imported(path)
-    return {str(path.relative_to(SOURCE)): module_digest(path) for path in sorted(found)}
-
-
-def _imported(path: Path) -> Iterator[Path]:
-    """The files of MindGap's modules that a module imports, but the tables of everything."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    for name in sorted(name for name in names if name.startswith("mindgap.") and name != "mindgap.data"):
-        place = SOURCE.joinpath(*name.split(".")[1:])
-        yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists())
+    return module_digests(Path(start), [SOURCE / name for name in CHANGES_NO_DATA])
