@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -522,6 +523,17 @@ def test_leads_in_another_order_than_said_are_seen_in_the_data(altered):
 def test_labels_of_other_samples_are_seen(altered):
     np.save(altered / "test.label.npy", np.roll(np.load(altered / "test.label.npy"), 1))
     assert "y, stored_label: expect_column_pair_values_to_be_equal" in failure_of(altered, "cohort")
+
+
+def test_a_share_that_is_too_large_is_told_and_a_patients_row_is_not(altered, tmp_path):
+    checks, cohort = altered / "raw_checks.csv", altered / "cohort.csv"
+    checks.write_text(re.sub(r"(impossible value .share.,)[0-9.]+", r"\g<1>0.5", checks.read_text()))
+    cohort.write_text(re.sub(r"(?m)^(train,0,)\d{8}", r"\g<1>19999999", cohort.read_text()))
+    with pytest.raises(ExpectationFailed) as failure:
+        validate_source(altered, SUITES, tmp_path / "html")
+    assert re.search(r"allowed 0.01, found 0.5 .*impossible value \(share\)", str(failure.value))
+    assert "hadm_id: expect_column_values_to_be_between" in str(failure.value)
+    assert not re.search(r"\b1\d{7}\b", str(failure.value))
 
 
 def test_a_missing_table_is_named(altered):

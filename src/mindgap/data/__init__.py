@@ -24,6 +24,7 @@ SOURCES = {
         weak=None,
         checks=("cohort", "splits", "labs", "values", "scaler", "ecg", "leads", "raw"),
         credentialed=True,
+        totals=("raw",),
     ),
 }
 

@@ -24,6 +24,8 @@ class Source:
     checks: tuple[str, ...]  # the parts that `tables` gives, for links to their pages
     # Under a data use agreement: in a DVC project of its own, which shares nothing (docs/data.md).
     credentialed: bool = False
+    # Of its checks those that count over all patients: what a row of them holds may be told.
+    totals: tuple[str, ...] = ()
 
     @property
     def module(self) -> ModuleType:
