@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from small_project import ROOT, params_in
 # Neither DVC nor Great Expectations may report to its makers, also when pytest is called by hand.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "true"
+# Nor do tests wait for the cores that other commands of this user have.
+os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="mindgap-tests-")
 
 
 def pytest_runtest_setup(item):

@@ -28,7 +28,7 @@ LAYERS = [
     ["training"],
     ["pool"],
     ["query"],
-    ["provenance", "records", "status"],
+    ["provenance", "records", "status", "leases"],
     ["loop"],
     ["jobs"],
     ["processes", "cluster"],

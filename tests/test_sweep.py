@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from mindgap.stages.paths import CURVES, places
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import report_stage
 from mindgap.stages.runs import acquire_stage, train_stage
+from mindgap.status import statuses
 from mindgap.sweep import execute
 from small_project import params_in, small
 
@@ -459,3 +461,29 @@ def test_a_credentialed_dataset_keeps_everything_in_its_own_project(monkeypatch)
     assert mimic.stage == "extract_mimic"
     monkeypatch.setenv("MINDGAP_STORE_MIMIC", "/private/store")
     assert places("mimic").store == Path("/private/store")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_is_one_line_that_says_what_is_kept(project, workers):
+    raw = small(seeds=[0, 1])
+    raw["scales"]["tiny"]["recipe"]["missing"]["all"]["epochs"] = 500
+    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+    command = [sys.executable, "-c", "from mindgap.cli import main; main()", "train", "missing", "low"]
+    process = psutil.Popen(
+        command,
+        env={**os.environ, "MINDGAP_WORKERS": workers},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    store = places("missing").store
+    deadline = time.monotonic() + 60
+    while not any(status.running for status in statuses(store).values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "train missing-low: 2 runs, 0 finished before" in output
+    assert error == "mindgap: stopped; finished rounds are kept, the same command goes on there\n"
+    assert not statuses(store)

@@ -1,5 +1,6 @@
 """The command line: the steps of the pipeline, which DVC calls and people can. Thin on purpose."""
 
+import signal
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +11,9 @@ import typer
 from mindgap.errors import MindGapError
 from mindgap.machine import start_fork_server
 from mindgap.params import Params, check_names, check_params, check_runs, load_params
+
+STOPPED = 130  # the exit status of a command that Ctrl-C ended
+KEPT = "stopped; finished rounds are kept, the same command goes on there"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -203,3 +207,10 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"mindgap: {where}{error.strerror or error}; finished rounds are kept", file=sys.stderr)
         raise SystemExit(1) from None
+    except SystemExit as end:
+        if end.code == STOPPED:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C while workers end
+            print(
+                "mindgap: stopped; finished rounds are kept, the same command goes on there", file=sys.stderr
+            )
+        raise

@@ -132,11 +132,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """A job as a worker gets it: with its finished records, its passes so many times smaller."""
+    """A job as a worker gets it: with its finished records, its passes so many times smaller, on a device."""
 
     job: Job
     finished: Sequence[Mapping[str, Any]]
-    divisor: int = 1
+    divisor: int
+    device: str
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ MINDGAP_EXECUTOR, which change no result.
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Literal
 
@@ -55,8 +56,14 @@ def fork_server() -> BaseContext:
     """The context of worker processes, its server running; libraries in them have one thread each."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with _environment(dict.fromkeys(ONE_THREAD, "1")):
-        forkserver.ensure_running()
+    # Ctrl-C is this process's to hear: the server would end with a traceback while it loads.
+    resource_tracker.ensure_running()  # here, as it lets SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _environment(dict.fromkeys(ONE_THREAD, "1")):
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

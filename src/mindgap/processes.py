@@ -24,15 +24,16 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
+    device: str
     where: str
     job: Job | None = None
 
 
 class Processes:
-    """Worker processes, one a slot, the slots on the devices in turn; each is begun when it is needed."""
+    """Worker processes, one a slot; each is begun when it is needed, on the device of its run."""
 
     def __init__(self, machine: Machine):
-        self._slots = [machine.devices[slot % len(machine.devices)] for slot in range(machine.workers)]
+        self._slots = range(machine.workers)
         self._context = fork_server()
         self._workers: dict[int, Worker] = {}
 
@@ -41,21 +42,24 @@ class Processes:
         return len(self._busy()) < len(self._slots)
 
     def alone(self) -> None:
-        """From now on one run a device, in a new process: an idle one still holds a part of its GPU."""
+        """From now on in new processes: an idle one still holds a part of its GPU."""
         self.close()
-        self._slots = list(dict.fromkeys(self._slots))
 
     def start(self, task: Task) -> None:
-        busy = [slot for slot, worker in self._workers.items() if worker.job]
-        slot = next(slot for slot in range(len(self._slots)) if slot not in busy)
-        if slot not in self._workers or not self._workers[slot].process.is_alive():
-            self._workers[slot] = self._begun(slot)
+        slot, worker = self._idle(task.device)
+        if worker is None or worker.device != task.device or not worker.process.is_alive():
+            worker = self._begun(slot, task.device)
         try:
-            self._workers[slot].pipe.send(task)
+            worker.pipe.send(task)
         except OSError:  # killed while it was idle: no run is lost
-            self._workers[slot] = self._begun(slot)
-            self._workers[slot].pipe.send(task)
-        self._workers[slot].job = task.job
+            worker = self._begun(slot, task.device)
+            worker.pipe.send(task)
+        worker.job = task.job
+
+    def _idle(self, device: str) -> tuple[int, Worker | None]:
+        """A slot without a run: with a worker on that device, else with none, else with one on another."""
+        idle = [(slot, self._workers.get(slot)) for slot in self._slots if slot not in self._busy()]
+        return min(idle, key=lambda one: (0 if one[1].device == device else 2) if one[1] else 1)
 
     def messages(self, seconds: float) -> Iterator[tuple[Job, Message]]:
         """What workers say within so many seconds; `lost` for those that can say nothing any more."""
@@ -74,23 +78,29 @@ class Processes:
             yield job, message
 
     def close(self) -> None:
-        for worker in self._workers.values():
-            worker.process.terminate()
-            worker.process.join()
-            worker.pipe.close()
-        self._workers = {}
+        for slot in list(self._workers):
+            self._end(slot)
+
+    def _end(self, slot: int) -> None:
+        worker = self._workers.pop(slot)
+        worker.process.terminate()
+        worker.process.join()
+        worker.pipe.close()
 
     def _busy(self) -> dict[int, Worker]:
         return {slot: worker for slot, worker in self._workers.items() if worker.job}
 
-    def _begun(self, slot: int) -> Worker:
-        device = self._slots[slot]
+    def _begun(self, slot: int, device: str) -> Worker:
+        """A new worker in a slot, in the place of the one there."""
+        if slot in self._workers:
+            self._end(slot)
         where = f"worker {slot + 1}" + ("" if device == "cpu" else f" on {device}")
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, device, where), daemon=True)
         process.start()
         theirs.close()  # or its end would not close with the worker
-        return Worker(process, ours, where)
+        self._workers[slot] = Worker(process, ours, device, where)
+        return self._workers[slot]
 
 
 def _end_of(process: BaseProcess) -> str:

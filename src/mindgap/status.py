@@ -32,6 +32,7 @@ class Status:
     done: int
     total: int
     running: tuple[Running, ...]
+    waits: str = ""  # for what, while nothing of it runs
 
     @property
     def died(self) -> bool:
@@ -80,6 +81,7 @@ class Board:
     def __init__(self, store: Path, progress: Progress):
         self._progress, self._lock, self._over = progress, threading.Lock(), threading.Event()
         self._running: dict[str, Running] = {}
+        self._waits = ""
         self._done, self._store = progress.done, store
         name = re.sub(r"\W+", "-", f"{progress.title}-{socket.gethostname()}-{os.getpid()}")
         self._path = status_folder(store) / f"{name}.json"
@@ -105,7 +107,7 @@ class Board:
 
     def begin(self, key: str, name: str, where: str, done: int, total: int) -> None:
         with self._lock:
-            self._running[key] = Running(name, where, done, total, time.time())
+            self._running[key], self._waits = Running(name, where, done, total, time.time()), ""
 
     def advance(self, key: str) -> None:
         """A round of a run is finished."""
@@ -125,6 +127,13 @@ class Board:
         with self._lock:
             self._done += rounds
 
+    def wait(self, line: str) -> None:
+        """Nothing can run; what for. Said when it begins, and shown until a run begins."""
+        if not self._waits:
+            self.say(f"{self._progress.title}: {line}")
+        with self._lock:
+            self._waits = line
+
     def say(self, line: str) -> None:
         self._progress.say(line)
 
@@ -143,9 +152,9 @@ class Board:
         progress = self._progress
         with self._lock:
             running = tuple(self._running.values())
-            done = self._done
+            done, waits = self._done, self._waits
         host, pid, now = socket.gethostname(), os.getpid(), time.time()
-        status = Status(progress.title, host, pid, now, done, progress.total, running)
+        status = Status(progress.title, host, pid, now, done, progress.total, running, waits)
         # Not `write_atomically`: a file that is old in a second need not reach the disk.
         partial = self._path.with_suffix(".partial")
         with contextlib.suppress(OSError):  # a full disk, or a store deleted meanwhile, is no reason to stop

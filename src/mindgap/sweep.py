@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 
 from mindgap.errors import MindGapError
 from mindgap.jobs import OUTPUTS, Job, Message, Start, Task, explain, loader, messages, set_up
+from mindgap.leases import Lease, Leases
 from mindgap.machine import Machine
 from mindgap.progress import Progress
 from mindgap.status import Board
@@ -66,7 +67,7 @@ def execute(jobs: Sequence[Job], machine: Machine, title: str) -> None:
         progress,
         Board(missing[0].store, progress).shown() as board,
     ):
-        failures = Sweep(executor, board, finished).finish(missing)
+        failures = Sweep(executor, Leases(machine, title), board, finished).finish(missing)
     if failures:
         raise SweepError(
             f"{len(failures)} of {len(jobs)} runs failed; the others are finished and kept, and a repeated "
@@ -84,7 +85,7 @@ def executor_of(machine: Machine, runs: int) -> Iterator[Executor]:
             yield executor
         return
     if min(machine.workers, runs) == 1:
-        executor = Here(machine.devices[0])
+        executor = Here()
     else:
         from mindgap.processes import Processes
 
@@ -96,11 +97,9 @@ def executor_of(machine: Machine, runs: int) -> Iterator[Executor]:
 class Here:
     """One run at a time, in this process."""
 
-    def __init__(self, device: str):
+    def __init__(self):
         self._task: Task | None = None
-        self._load = loader(device)
-        set_up(device)
-        self._where = f"this process on {device}"
+        self._loader = functools.lru_cache(maxsize=1)(loader)
 
     @property
     def free(self) -> bool:
@@ -113,8 +112,9 @@ class Here:
         """All that the run says, to its end."""
         task, self._task = self._task, None
         if task is not None:
-            load = functools.partial(self._load, task.job.data)
-            for message in messages(task, self._where, load, Start.read):
+            set_up(task.device)
+            load = functools.partial(self._loader(task.device), task.job.data)
+            for message in messages(task, f"this process on {task.device}", load, Start.read):
                 yield task.job, message
 
     def alone(self) -> None:
@@ -127,13 +127,13 @@ class Here:
 class Sweep:
     """The runs of a command on their way through an executor. All that they give is stored here.
 
-    The lock of a run is held while it executes, so two commands do nothing twice. Runs are known by their
-    digests: the trials of a search have one name.
+    The lock of a run is held while it executes, so two commands do nothing twice, and a lease of the core or
+    GPU that it has. Runs are known by their digests: the trials of a search have one name.
     """
 
-    def __init__(self, executor: Executor, board: Board, done: Mapping[str, int]):
-        self._executor, self._board = executor, board
-        self._locks: dict[str, IO] = {}
+    def __init__(self, executor: Executor, leases: Leases, board: Board, done: Mapping[str, int]):
+        self._executor, self._leases, self._board = executor, leases, board
+        self._locks: dict[str, tuple[IO, Lease]] = {}
         self._done = dict(done)  # rounds of a run that the board counts
         self._losses: Counter[str] = Counter()
         self._told: set[str] = set()
@@ -150,17 +150,18 @@ class Sweep:
                 if not self._too_large:
                     break
                 self._executor.alone()
+                self._leases.alone()
                 self._waiting, self._too_large = deque(self._too_large), []
         finally:
-            for lock in self._locks.values():
-                lock.close()
+            for held in self._locks.values():
+                _close(held)
         return self._failures
 
     def _work_off(self, divisor: int) -> None:
         while self._waiting or self._locks:
             self._start(divisor)
             if not self._locks and self._waiting:
-                time.sleep(POLL_SECONDS)  # others have all that is left
+                time.sleep(POLL_SECONDS)  # others have all that is left, or all there is to run it on
             for job, (kind, value) in self._executor.messages(POLL_SECONDS):
                 self._hear(job, kind, value, divisor)
 
@@ -169,19 +170,25 @@ class Sweep:
         for _ in range(len(self._waiting)):
             if not self._executor.free:
                 return
+            lease = self._leases.take()
+            if lease is None:
+                if not self._locks:
+                    self._board.wait(f"waiting for a core or GPU of this machine: {self._leases.holders()}")
+                return
             job = self._waiting.popleft()
             lock = job.record_store.hold()
             if lock is None:
+                lease.close()
                 self._waiting.append(job)
                 self._tell_once(job, "another process works on it; waiting")
                 continue
-            self._locks[job.run.digest] = lock
+            self._locks[job.run.digest] = lock, lease
             try:
-                self._start_one(job, divisor)
+                self._start_one(job, divisor, lease.device)
             except Exception as error:
                 self._fail(job, explain(error))
 
-    def _start_one(self, job: Job, divisor: int) -> None:
+    def _start_one(self, job: Job, divisor: int, device: str) -> None:
         records, fault = job.sound()
         if fault:
             # Out of the way, where it can be looked at; a round less is finished.
@@ -191,7 +198,7 @@ class Sweep:
         self._board.found(done - self._done[job.run.digest])
         self._done[job.run.digest] = done
         if done < job.rounds:
-            self._executor.start(Task(job, records, divisor))
+            self._executor.start(Task(job, records, divisor, device))
         else:
             self._end(job)
 
@@ -249,9 +256,14 @@ class Sweep:
 
     def _end(self, job: Job) -> None:
         self._board.end(job.run.digest)
-        self._locks.pop(job.run.digest).close()
+        _close(self._locks.pop(job.run.digest))
 
     def _tell_once(self, job: Job, text: str) -> None:
         if job.run.digest not in self._told:
             self._told.add(job.run.digest)
             self._board.say(f"{job}: {text}")
+
+
+def _close(held: tuple[IO, Lease]) -> None:
+    for one in held:
+        one.close()

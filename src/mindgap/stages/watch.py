@@ -54,5 +54,6 @@ def view(found: Mapping[Path, Status], told: Sequence[str] = ()) -> RenderableTy
                 )
             )
         else:
-            parts += [Text(f"{head}; {who}, {len(status.running)} under way"), running_table(status.running)]
+            now = status.waits or f"{len(status.running)} under way"
+            parts += [Text(f"{head}; {who}, {now}"), running_table(status.running)]
     return Group(*parts, *map(Text, told))
