@@ -22,6 +22,7 @@ from mindgap.stages.paths import REPORTS
 from mindgap.stages.report import (
     IGNORE_FILES,
     RECORDS,
+    kept_selection,
     record_files,
     restore_kept,
     selection_of,
@@ -82,7 +83,7 @@ def _place(folder: Path) -> Path:
         return place
     if not (place / SELECTION).is_file():
         raise MindGapError(f"{folder} is neither empty nor a folder of kept records: {elsewhere}")
-    foreign = strangers(place, load_kept(place / SELECTION))
+    foreign = strangers(place, kept_selection(place))
     if foreign:
         raise MindGapError(
             f"{folder} holds {foreign[0].relative_to(place)}, which neither keep nor report writes and which "

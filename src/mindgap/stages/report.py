@@ -10,7 +10,7 @@ import pandas as pd
 from mindgap.data import CREDENTIALED, DATASETS
 from mindgap.errors import MindGapError
 from mindgap.expectations import validate_aulc, validate_curves
-from mindgap.params import Params, Selected, load_kept, pick
+from mindgap.params import Kept, Params, ParamsError, Selected, load_kept, pick
 from mindgap.report.build import FOLDERS, build_report, output_names
 from mindgap.report.content import Inputs
 from mindgap.report.curves import Selection, read_curves
@@ -59,7 +59,7 @@ def kept_report_stage(folder: Path) -> None:
     """The report of kept records (`mindgap keep`), beside them."""
     folder = Path(folder)
     restore_kept(folder)
-    kept = load_kept(folder / SELECTION)
+    kept = kept_selection(folder)
     # The folders of the page are emptied before they are written.
     foreign = [path for path in strangers(folder, kept) if path.relative_to(folder).parts[0] in FOLDERS]
     if foreign:
@@ -68,6 +68,16 @@ def kept_report_stage(folder: Path) -> None:
             f"is written anew; move it away"
         )
     _report(selection_of(kept, folder), folder, kept.about)
+
+
+def kept_selection(folder: Path) -> Kept:
+    """What a kept folder is about; a damaged selection is an error of one line, with the mend."""
+    path = folder / SELECTION
+    try:
+        return load_kept(path)
+    except ParamsError as error:
+        faults = "; ".join(str(error).splitlines())
+        raise ParamsError(f"{faults}; where it lies in git: git checkout -- {path}") from error
 
 
 def record_files(selected: Selected) -> list[str]:
