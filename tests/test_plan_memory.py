@@ -139,7 +139,9 @@ def test_rows_of_a_pass_are_those_of_the_evaluation(dataset):
 def test_how_many_runs_fit():
     run = Memory("cuda", dataset=1000, state=200, step=50, forward=70, recordings=30)
     assert run.process == CONTEXT + 1000 + 200 + 70 + 30
-    assert [run.fits(n * run.process - less) for n, less in ((3, 0), (3, 1), (1, 1))] == [3, 2, 0]
+    assert run.own == 200 + 70 + 30  # context and dataset are there once
+    assert [run.fits(run.shared + n * run.own - less) for n, less in ((3, 0), (3, 1), (1, 1))] == [3, 2, 0]
+    assert run.fits(0) == 0
     here = replace(run, device="cpu", recordings=0)
     assert here.process == INTERPRETER + 200 + 70  # the dataset is mapped
 
@@ -153,8 +155,9 @@ def test_a_plan_warns_when_more_runs_are_asked_for_than_fit(project):
     assert any(" fit 3 runs of missing-low, the largest." in one for one in remarks(crowded))
     (warning,) = [one for one in remarks(crowded) if "WARNING" in one]
     assert warning == "WARNING: 5 runs at once are more than fit: set MINDGAP_WORKERS to 3 or less."
-    need = plan.estimates[0].memory["cuda"].process
-    gpus = replace(plan, workers=6, devices=("cuda:0", "cuda:1"), capacity=2 * need)
+    memory = plan.estimates[0].memory["cuda"]
+    need = memory.process
+    gpus = replace(plan, workers=6, devices=("cuda:0", "cuda:1"), capacity=need + memory.own)
     (warning,) = [one for one in remarks(gpus) if "WARNING" in one]
     assert warning == "WARNING: 6 runs at once are more than fit: set MINDGAP_WORKERS to 4 or less."
     tight = remarks(replace(gpus, capacity=need - 1))

@@ -175,6 +175,30 @@ def test_a_killed_worker_loses_no_round_and_repeats_none(trained, joined, capsys
     assert "(raylet)" not in out
 
 
+def test_the_runs_of_one_task_are_those_of_their_own_and_are_lost_together(
+    trained, joined, store, monkeypatch, capsys
+):
+    """As on a GPU that runs share: two a task, on the CPU for once. One task is killed."""
+    monkeypatch.setattr(cluster.Cluster, "_together", 2)
+    jobs = [job_of(trained, "badge"), job_of(trained, "slow", seconds=1.0), job_of(trained, "random")]
+
+    def kill(where):
+        os.kill(process_in(where), signal.SIGKILL)
+
+    killer = when(lambda: place_of(jobs[1].store, "slow", done=1), kill)
+    execute(jobs, RAY, "acquire")
+    killer.join()
+    assert [job.finished_rounds for job in jobs] == [3, 3, 3]
+    lost = re.findall(r"missing-low-(\w+)-moddrop-0: .* was lost .*; it goes on at", capsys.readouterr().out)
+    assert "slow" in lost
+    assert "random" not in lost
+    monkeypatch.setenv("MINDGAP_EXECUTOR", "local")
+    alone = [job_of(trained, query, store=store) for query in ("badge", "random")]
+    execute(alone, HERE, "acquire")
+    for here, there in zip(alone, jobs[::2], strict=True):
+        assert comparable(here.record_store.read()) == comparable(there.record_store.read())
+
+
 def test_a_run_that_kills_every_worker_is_told_and_the_others_are_kept(trained, joined):
     jobs = [job_of(trained, "slow", seconds=20.0), job_of(trained, "failing"), job_of(trained, "random")]
     over = threading.Event()

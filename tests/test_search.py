@@ -153,7 +153,7 @@ def test_without_a_search_there_is_an_empty_table_and_no_recipe(project):
 
 
 def test_a_diverged_trial_is_written_down_and_not_tried_again(project, monkeypatch, capsys):
-    monkeypatch.setattr(jobs, "initial_record", diverging(jobs.initial_record))
+    monkeypatch.setattr(jobs, "initial_in_turns", diverging(jobs.initial_in_turns))
     params = searching(project, "grid")
     train_stage(params, "missing", "low")
     rows = trials()
@@ -164,12 +164,12 @@ def test_a_diverged_trial_is_written_down_and_not_tried_again(project, monkeypat
 
 
 def diverging(real):
-    def initial_record(run, dataset, engine):
+    def initial_in_turns(run, dataset, engine):
         if run.setting.recipe.learning_rate == 0.1:
             raise DivergenceError(f"{run.cell}: the loss is nan")
-        return real(run, dataset, engine)
+        return (yield from real(run, dataset, engine))
 
-    return initial_record
+    return initial_in_turns
 
 
 def bald_lines() -> list[str]:

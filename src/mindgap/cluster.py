@@ -23,7 +23,7 @@ from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset, Split, load_dataset
 from mindgap.data.workers import usable_cores
 from mindgap.errors import MindGapError
-from mindgap.jobs import LAST, Job, Message, Start, Task, messages, set_up
+from mindgap.jobs import LAST, Job, Message, Rota, Start, Task, set_up
 from mindgap.machine import Machine
 from mindgap.provenance import SOURCE, code_digest, versions
 
@@ -130,16 +130,17 @@ class Placed:
 
 
 class Cluster:
-    """Runs as Ray tasks: one core each, and on GPUs 1/MINDGAP_RUNS_PER_GPU of one."""
+    """Runs as Ray tasks: one core each; on GPUs a task has one of them and MINDGAP_RUNS_PER_GPU runs."""
 
     def __init__(self, ray, machine: Machine):
         self._ray, self._machine = ray, machine
         self._kind, self._each = self._device(machine), machine.runs_per_gpu
         # A process that ran on one GPU cannot be given another, nor does it let go of all memory: on GPUs
-        # each run has a process of its own, as is Ray's default.
+        # each task has a process of its own, as is Ray's default.
         calls = 1 if self._kind == "cuda" else 0
         self._serve = ray.remote(num_returns="streaming", max_retries=0, max_calls=calls)(serve)
-        self._running: dict[Any, Placed] = {}
+        self._waiting: list[Task] = []  # for a task that they may share
+        self._running: dict[Any, dict[str, Placed]] = {}  # by stream and digest
         self._shared = functools.cache(lambda load, path: ray.put(pack(load(path))))
 
     def _device(self, machine: Machine) -> str:
@@ -154,47 +155,65 @@ class Cluster:
 
     @property
     def free(self) -> bool:
+        runs = len(self._waiting) + sum(map(len, self._running.values()))
         if self._machine.workers is not None:
-            return len(self._running) < self._machine.workers
+            return runs < self._machine.workers
         have = self._ray.cluster_resources()
         slots = have.get("GPU", 0) * self._each if self._kind == "cuda" else have.get("CPU", 0)
-        return len(self._running) < slots + AHEAD
+        return runs < slots + AHEAD
 
     def alone(self) -> None:
         """From now on one run a GPU."""
         self._each = 1
 
     def start(self, task: Task) -> None:
-        job = task.job
-        # A share that is rounded up would let one run fewer onto a GPU.
-        share = int(10_000 / self._each) / 10_000 if self._kind == "cuda" else 0
-        data = self._shared(mapped, job.data)
-        initial = self._shared(Start.read, job.initial) if job.initial else None
-        serve = self._serve.options(name=str(job), num_cpus=1, num_gpus=share)
-        stream = serve.remote(identity(), self._kind, pack(task), data, initial)
-        self._running[stream] = Placed(job)
+        self._waiting.append(task)
+
+    @property
+    def _together(self) -> int:
+        """How many runs a task has."""
+        return self._each if self._kind == "cuda" else 1
+
+    def _submit(self) -> None:
+        """Hand to Ray what waits, runs of one dataset together."""
+        while self._waiting:
+            path = self._waiting[0].job.data
+            tasks = [task for task in self._waiting if task.job.data == path][: self._together]
+            self._waiting = [task for task in self._waiting if task not in tasks]
+            starts = dict.fromkeys(task.job.initial for task in tasks if task.job.initial)
+            name, gpus = ", ".join(str(task.job) for task in tasks), int(self._kind == "cuda")
+            serve = self._serve.options(name=name, num_cpus=1, num_gpus=gpus)
+            data = self._shared(mapped, path)
+            initial = [self._shared(Start.read, one) for one in starts]
+            stream = serve.remote(identity(), self._kind, pack((tasks, list(starts))), data, *initial)
+            self._running[stream] = {task.job.run.digest: Placed(task.job) for task in tasks}
 
     def messages(self, seconds: float) -> Iterator[tuple[Job, Message]]:
-        """What a run says within so many seconds; `lost` for one that can say nothing any more."""
+        """What runs say within so many seconds; `lost` for those that can say nothing any more."""
+        self._submit()
         if not self._running:
             return
         for stream in self._ray.wait(list(self._running), timeout=seconds)[0]:
-            placed = self._running[stream]
-            kind, value = self._next(stream)
+            digest, (kind, value) = self._next(stream)
+            if kind == "lost":
+                for placed in self._running.pop(stream).values():
+                    yield placed.job, ("lost", f"{placed.where} was lost ({value})")
+                continue
+            placed = self._running[stream][digest]
             if kind == "began":
                 placed.where = value
-            elif kind == "lost":
-                value = f"{placed.where} was lost ({value})"
-            if kind in LAST:
-                del self._running[stream]
+            elif kind in LAST:
+                del self._running[stream][digest]
+                if not self._running[stream]:
+                    del self._running[stream]
             yield placed.job, (kind, value)
 
-    def _next(self, stream) -> Message:
+    def _next(self, stream) -> tuple[str, Message]:
         errors = self._ray.exceptions
         try:
-            kind, value = self._ray.get(next(stream))
+            digest, (kind, value) = self._ray.get(next(stream))
         except StopIteration:
-            return "lost", "it ended without a word"
+            return "", ("lost", "it ended without a word")
         except (errors.RayTaskError, errors.RuntimeEnvSetupError, errors.TaskUnschedulableError) as error:
             # A run's own errors are messages: this is the node's.
             raise ClusterError(
@@ -202,10 +221,10 @@ class Cluster:
             ) from error
         except errors.RayError as error:
             # Its first sentence says whether the worker died, its node, or the memory of the node did not do.
-            return "lost", str(error).strip().partition(". ")[0].rstrip(".")
+            return "", ("lost", str(error).strip().partition(". ")[0].rstrip("."))
         if kind == "refused":
             raise ClusterError(value)
-        return kind, value
+        return digest, (kind, value)
 
     def close(self) -> None:
         for stream in self._running:
@@ -225,25 +244,32 @@ def refuse_credentialed(dataset: str) -> None:
         )
 
 
-def serve(expected: dict[str, str], kind: str, task: Any, data: Any, initial: Any) -> Iterator[Message]:
-    """A task on a node: the messages of a run, or `refused` where they could not be compared with others.
+def serve(
+    expected: dict[str, str], kind: str, work: Any, data: Any, *initial: Any
+) -> Iterator[tuple[str, Message]]:
+    """A task on a node: what its runs say, or `refused` where they could not be compared with others.
 
     Everything but `expected` is packed, so that nothing of another version is unpickled.
     """
     node = socket.gethostname()
     if differing := difference(expected, identity()):
-        yield (
-            "refused",
+        text = (
             f"node {node} has {differing}: install the same there (see docs/cluster.md), or take it from the "
-            f"cluster; finished rounds are kept",
+            f"cluster; finished rounds are kept"
         )
+        yield "", ("refused", text)
         return
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") if kind == "cuda" else None
     set_up(device := "cuda:0" if kind == "cuda" else "cpu")
     where = f"{node}, process {os.getpid()}" + (f", GPU {gpus}" if gpus else "")
-    yield from messages(
-        unpack(task), where, lambda: tensors(unpack(data)).to(device), lambda path: unpack(initial)
-    )
+    tasks, paths = unpack(work)
+    starts = dict(zip(paths, initial, strict=True))
+    load = functools.cache(lambda _: tensors(unpack(data)).to(device))
+    rota = Rota(device, where, load, lambda path: unpack(starts[path]))
+    for task in tasks:
+        rota.add(task)
+    while rota.busy:
+        yield from rota.turn()
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import gc
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ from torch import Tensor
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.errors import DivergenceError, MindGapError
 from mindgap.gpu import Engine, reproducible
-from mindgap.loop import Run, initial_record, rounds
+from mindgap.loop import Run, Turn, initial_in_turns, rounds_in_turns
 from mindgap.records import RecordError, RunStore, check_form, seal, unreadable, unseal, write_atomically
 
-# What a worker says, a kind and a value: first `began` with the place where it runs, then outputs (`weights`
-# and `diverged` of an initial model, a `record` for each round), last `done`, or `failed` or `memory` (of the
-# GPU) with the reason. A worker that dies says nothing: its executor says `lost` for it.
+# What a worker says of a run, a kind and a value: first `began` with the place where it runs, then outputs
+# (`weights` and `diverged` of an initial model, a `record` for each round) and what was `said` on the way,
+# last `done`, or `failed` or `memory` (of the GPU) with the reason. A worker that dies says nothing: its
+# executor says `lost` for it.
 Message = tuple[str, Any]
 OUTPUTS = ("record", "weights", "diverged")
 LAST = ("done", "failed", "memory", "lost")
@@ -170,32 +171,95 @@ class Start:
 def messages(
     task: Task, where: str, dataset: Callable[[], Dataset], start: Callable[[Path], Start]
 ) -> Iterator[Message]:
-    """Execute a task; errors are messages too. `where` names this worker to people."""
+    """`messages_in_turns` of a run that is alone in its process."""
+    turns = messages_in_turns(task, where, dataset, start, Engine.of(task.device, task.divisor))
+    return (message for message in turns if message is not None)
+
+
+def messages_in_turns(
+    task: Task,
+    where: str,
+    dataset: Callable[[], Dataset],
+    start: Callable[[Path], Start],
+    engine: Engine,
+) -> Iterator[Message | None]:
+    """Execute a task; errors are messages too. `where` names this worker to people.
+
+    None where a run beside this one may have its turn.
+    """
     yield "began", where
     try:
-        yield from outputs(task, dataset(), start)
+        yield from outputs(task, dataset(), start, engine)
     except Exception as error:
         last = ("memory", str(error).splitlines()[0]) if _of_memory(error) else ("failed", explain(error))
     else:
         last = ("done", None)
     # After the error is gone: its traceback keeps the model and its activations.
+    if last[0] == "memory":
+        engine.kept.clear()
     free_memory()
     yield last
 
 
-def outputs(task: Task, dataset: Dataset, start: Callable[[Path], Start]) -> Iterator[Message]:
+class Rota:
+    """The runs of a process, a step of each in turn: none depends on who runs beside it, or fails with it."""
+
+    def __init__(
+        self, device: str, where: str, load: Callable[[Path], Dataset], start: Callable[[Path], Start]
+    ):
+        self._device, self._where, self._load, self._start = device, where, load, start
+        self._idle: list[Engine] = []
+        self._running: dict[str, tuple[Engine, Iterator[Message | None]]] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    def add(self, task: Task) -> None:
+        engine = self._idle.pop() if self._idle else Engine.of(self._device)
+        engine.divisor = task.divisor
+        load = functools.partial(self._load, task.job.data)
+        turns = messages_in_turns(task, self._where, load, self._start, engine)
+        self._running[task.job.run.digest] = engine, turns
+
+    def turn(self) -> Iterator[tuple[str, Message]]:
+        """What the runs say in a round of turns, by their digests."""
+        for digest, (engine, turns) in list(self._running.items()):
+            with engine.turn():
+                message = next(turns)
+            if message is not None:
+                if message[0] in LAST:
+                    del self._running[digest]
+                    self._idle.append(engine)
+                yield digest, message
+
+
+def outputs(
+    task: Task, dataset: Dataset, start: Callable[[Path], Start], engine: Engine
+) -> Iterator[Message | None]:
     """What a job gives, going on where its finished records end."""
-    job, engine = task.job, Engine.of(dataset.device, task.divisor)
+    job = task.job
     if job.initial is not None:
-        for record in rounds(job.run, dataset, *start(job.initial).parsed(), task.finished, engine):
-            yield "record", record
+        yield from _told(
+            rounds_in_turns(job.run, dataset, *start(job.initial).parsed(), task.finished, engine)
+        )
     elif not task.finished:
         yield from _initial(job, dataset, engine)
 
 
-def _initial(job: Job, dataset: Dataset, engine: Engine) -> Iterator[Message]:
+def _told(turns: Generator[Turn, None, Any]) -> Generator[Message | None, None, Any]:
+    """A run's turns as messages; returns what they return."""
+    while True:
+        try:
+            turn = next(turns)
+        except StopIteration as end:
+            return end.value
+        yield None if turn is None else ("said" if isinstance(turn, str) else "record", turn)
+
+
+def _initial(job: Job, dataset: Dataset, engine: Engine) -> Iterator[Message | None]:
     try:
-        record, weights = initial_record(job.run, dataset, engine)
+        record, weights = yield from _told(initial_in_turns(job.run, dataset, engine))
     except DivergenceError as error:
         if not job.trial:
             raise
@@ -221,7 +285,15 @@ def loader(device: str) -> Callable[[Path], Dataset]:
 
     Their checksums the command has verified.
     """
-    return functools.lru_cache(maxsize=1)(functools.partial(load_dataset, verify=False, device=device))
+
+    @functools.lru_cache(maxsize=1)
+    def load(path: Path) -> Dataset:
+        dataset = load_dataset(path, verify=False, device=device)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)  # runs read it from streams of their own
+        return dataset
+
+    return load
 
 
 def set_up(device: str) -> None:

@@ -404,7 +404,7 @@ CONTEXT, INTERPRETER = 512 * 2**20, 420 * 2**20
 class Memory:
     """Bytes of a run's process where it computes: on a GPU, or in the machine's memory (`device` "cpu").
 
-    `dataset`: on a GPU each process has one; on a CPU it is mapped and gives way. `state`: weights,
+    `dataset`: a GPU has it once; on a CPU it is mapped and gives way. `state`: weights,
     gradients, momentum and the best weights so far; `step` and `forward`: what a training step and an
     evaluation pass hold beside them; `recordings`: of CUDA graphs, at most.
     """
@@ -419,13 +419,23 @@ class Memory:
 
     @property
     def process(self) -> int:
-        """All that one more run needs."""
-        own = self.state + self.recordings + max(self.step, self.forward)
-        return own + (INTERPRETER if self.device == "cpu" else CONTEXT + self.dataset)
+        """All that a run needs that is alone."""
+        return self.own + self.shared
+
+    @property
+    def own(self) -> int:
+        """What one more run needs."""
+        run = self.state + self.recordings + max(self.step, self.forward)
+        return run + INTERPRETER if self.device == "cpu" else run
+
+    @property
+    def shared(self) -> int:
+        """What the runs on a GPU have in common, as they are in one process."""
+        return 0 if self.device == "cpu" else CONTEXT + self.dataset
 
     def fits(self, capacity: int) -> int:
         """How many runs have room beside each other."""
-        return capacity // self.process
+        return max(0, capacity - self.shared) // self.own
 
 
 # Measured: a round's record without ids, losses and metrics; a subset's metrics; a loss; a table's row of an

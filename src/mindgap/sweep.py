@@ -211,6 +211,8 @@ class Sweep:
             if kind != "weights":
                 self._done[key] += 1
                 self._board.advance(key)
+        elif kind == "said":
+            self._board.say(value)
         elif kind == "done":
             self._end(job)
         elif kind == "failed":

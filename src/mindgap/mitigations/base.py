@@ -48,7 +48,7 @@ class Mitigation:
     """Plain training. Subclasses replace the hooks they need; their arguments are their settings."""
 
     def start(self, model: nn.Module, epochs: int) -> nn.Module | None:
-        """Before a training. A module that is returned is trained along; torch's own draws may be used here."""
+        """Before a training. A returned module is trained along; here torch's own draws may be used."""
 
     def start_epoch(self, model: nn.Module, epoch: int) -> None:
         """Before an epoch, between steps: here values may be read."""
