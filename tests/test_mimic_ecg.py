@@ -159,6 +159,12 @@ FAULTS = {
         ),
         ecg.OTHER_FORM,
     ),
+    "another zero of one lead": (
+        lambda stem: signals(
+            stem, lambda f: [*f[:2], f[2].replace("(0)", "(7)") if f[-1] == "V6" else f[2], *f[3:]]
+        ),
+        ecg.OTHER_FORM,
+    ),
     "segments": (
         lambda stem: stem.with_suffix(".hea").write_text("1/2 12 500 5000\na 2500\nb 2500\n"),
         ecg.OTHER_FORM,

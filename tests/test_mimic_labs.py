@@ -238,9 +238,8 @@ def first_values(demo, tmp_path_factory):
 def refusal(lab, x_N) -> str:
     """What is said of a lab's first values; empty where they pass."""
     try:
-        labs.check_usual(
-            Path("labevents.csv.gz"), lab, x_N[np.isfinite(x_N) & (x_N >= lab.low) & (x_N <= lab.high)]
-        )
+        possible_N = x_N[np.isfinite(x_N) & (x_N >= lab.low) & (x_N <= lab.high)]
+        labs.check_usual(Path("labevents.csv.gz"), lab, possible_N, lab.unit)
     except DataError as error:
         return str(error)
     return ""
@@ -354,10 +353,29 @@ def test_a_part_in_another_unit_is_named(demo, tmp_path):
         demo, tmp_path, 50931, lambda k, value: {"valuenum": value / 18 if k % 10 < 3 else value}
     )
     message = (
-        r"\d\d% of 260 values of Glucose \(item 50931\) are below 70 mg/dL, usual is 3%: some rows may be in"
+        r"\d\d% of 260 values of Glucose \(item 50931\) are below 70 mg/dL, usual is 3%: if all rows in "
+        r"'mg/dL' are on another scale, .+; if some are, convert those in the file"
     )
     with pytest.raises(DataError, match=message):
         extract(path, demo[1], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("item", "unit", "factor"),
+    [(51249, "%", 10), (51249, "%", 0.01), (50934, "", 10), (50912, "mg/dl", 88.4), (50971, "mmol", 39)],
+)
+def test_the_unit_that_a_factor_is_written_for_is_the_one_that_the_rows_have(
+    demo, first_values, tmp_path, item, unit, factor
+):
+    lab, alias = LABS[PLACE[item]], {}
+    if unit not in lab.units:
+        alias = {"lab_units": {lab.label: {unit: 1}}}
+    path = converted(demo, tmp_path, item, lambda k, value: {"valuenum": value * factor, "valueuom": unit})
+    with pytest.raises(DataError, match="that makes") as refused:
+        extract_with(path, demo, tmp_path, **alias)
+    assert f'write `lab_units: {{"{lab.label}": {{"{unit}": "FACTOR"}}}}`' in str(refused.value)
+    x_NI = extract_with(path, demo, tmp_path, lab_units={lab.label: {unit: 1 / factor}})
+    assert np.allclose(x_NI, first_values, equal_nan=True)
 
 
 def test_values_that_no_patient_has_stop_where_they_are_many_of_a_lab(demo, tmp_path):
@@ -390,7 +408,7 @@ def test_a_unit_on_another_scale_is_converted(demo, first_values, tmp_path):
     x_NI = extract_with(path, demo, tmp_path, lab_units={"Creatinine": {"umol/L": 1 / 88.4}})
     assert np.allclose(x_NI, first_values, equal_nan=True)
     with pytest.raises(
-        DataError, match=r"Creatinine \(item 50912\) is|values of Creatinine"
+        DataError, match=r"median of Creatinine \(item 50912\) of the rows in 'umol/L'"
     ):  # not its scale
         extract_with(path, demo, tmp_path, lab_units={"Creatinine": {"umol/L": 1}})
 

@@ -182,7 +182,8 @@ def _check_header(header: Any, is_record: bool) -> None:
         raise Unusable(OTHER_LENGTH)
     if not is_record or any(header.skew or ()) or {*(header.samps_per_frame or ())} != {1}:
         raise Unusable(OTHER_FORM)
-    if not FORMATS.issuperset(header.fmt) or len(set(header.adc_gain)) > 1:
+    scales = set(zip(header.adc_gain, header.baseline, strict=True))
+    if not FORMATS.issuperset(header.fmt) or len(scales) > 1:
         raise Unusable(OTHER_FORM)
     units = {str(unit).lower() for unit in header.units}
     if sorted(map(str, header.sig_name)) != sorted(LEADS) or units != {"mv"}:

@@ -185,8 +185,8 @@ def lab_values(
     x_NI, rows, pairs = first_values(found, windows)
     for lab, x_N in zip(labs, x_NI.T, strict=True):
         if lab.label not in unusual:
-            check_usual(path, lab, x_N[np.isfinite(x_N)])
             check_each_unit(path, lab, labs.index(lab), found)
+            check_usual(path, lab, x_N[np.isfinite(x_N)], unit_of_most(counts, lab, KEPT))
     fill_flow(flow, total, by_reason, rows, pairs, int(np.isfinite(x_NI).sum()), hours)
     asked = total - by_reason.get(0, 0) - by_reason.get(1, 0)
     checks.share("labevents", REASONS[3], by_reason.get(3, 0), asked, OTHER_UNITS)
@@ -275,9 +275,15 @@ def check_units(path: Path, counts: pl.DataFrame, labs: Sequence[Lab] = LABS) ->
         if total >= FEW and wrong > IMPOSSIBLE_OF_LAB * total:
             raise DataError(
                 f"{path}: {wrong:,} of {total:,} values of {lab.label} (item {lab.itemid}) lie outside "
-                f"{lab.low:g} to {lab.high:g} {lab.unit}, which no patient has: {_conversion(lab)}, "
-                f"or {ORIGINAL}"
+                f"{lab.low:g} to {lab.high:g} {lab.unit}, which no patient has: "
+                f"{_conversion(lab, unit_of_most(counts, lab, 4))}, or {ORIGINAL}"
             )
+
+
+def unit_of_most(counts: pl.DataFrame, lab: Lab, reason: int) -> str:
+    """The unit that most rows of a lab with a reason are in."""
+    rows = counts.filter((pl.col("itemid") == lab.itemid) & (pl.col("reason") == reason)).sort("rows", "unit")
+    return rows["unit"][-1] if len(rows) else lab.unit
 
 
 def _units_of(lab: Lab, other: pl.DataFrame, total: int) -> str:
@@ -293,11 +299,13 @@ def _units_of(lab: Lab, other: pl.DataFrame, total: int) -> str:
     )
 
 
-def _conversion(lab: Lab, of_unit: str | None = None) -> str:
-    """How to say that numbers are on another scale than their unit says."""
-    named, wanted = lab.unit if of_unit is None else of_unit, lab.unit or "the usual numbers"
-    factor = setting(lab_units={lab.label: {named: "FACTOR"}})
-    return f"if they are in another unit, write {factor}, with the factor that makes {wanted} of them"
+def _conversion(lab: Lab, unit: str) -> str:
+    """What to do about numbers on another scale than their unit says."""
+    factor = setting(lab_units={lab.label: {unit: "FACTOR"}})
+    return (
+        f"if all rows in {unit!r} are on another scale, write {factor}, with the factor that makes "
+        f"{lab.unit or 'the usual numbers'} of them; if some are, convert those in the file"
+    )
 
 
 def check_times(path: Path, counts: pl.DataFrame) -> None:
@@ -323,17 +331,19 @@ def check_each_unit(path: Path, lab: Lab, number: int, found: Path) -> None:
     for place, unit in enumerate(lab.units if len(lab.units) > 1 else ()):
         mine = (pl.col("lab") == number) & (pl.col("place") == place)
         x_N = pl.scan_parquet(found).filter(mine).select("valuenum").collect(engine="streaming")
-        check_usual(path, lab, x_N["valuenum"].to_numpy(), unit)
+        check_usual(path, lab, x_N["valuenum"].to_numpy(), unit, alone=True)
 
 
-def check_usual(path: Path, lab: Lab, x_N: np.ndarray, of_unit: str | None = None) -> None:
-    """Stop where the values of a lab, or more than a tenth of them, are on another scale than usual; they are
-    first values of admissions, or those of the rows in a unit."""
+def check_usual(path: Path, lab: Lab, x_N: np.ndarray, of_unit: str, alone: bool = False) -> None:
+    """Stop where the values of a lab, or more than a tenth of them, are on another scale than usual.
+
+    They are first values of admissions, most of them in a unit, or `alone` those of all rows in it.
+    """
     pinned = next(one.itemid for one in LABS if one.label == lab.label)
     usual, size_N, unit = usual_values()[pinned], np.abs(x_N), f" {lab.unit}".rstrip()
-    name, mend, counted = f"{lab.label} (item {lab.itemid})", _unusual_mend(lab, of_unit), "admissions"
-    if of_unit is not None:
-        name, counted = f"{name} of the rows in {of_unit!r}", "values"
+    name, counted = f"{lab.label} (item {lab.itemid})", "values" if alone else "admissions"
+    name += f" of the rows in {of_unit!r}" * alone
+    mend = f"{_conversion(lab, of_unit)}; if they are right, write {setting(unusual_labs=[lab.label])}"
     low, high = usual["median_low"], usual["median_high"]
     if exceeds(size_N < low, 0.5) or exceeds(size_N > high, 0.5):
         size = "median size" if usual["low"] < 0 else "median"
@@ -346,12 +356,8 @@ def check_usual(path: Path, lab: Lab, x_N: np.ndarray, of_unit: str | None = Non
         if exceeds(wrong_N, UNUSUAL):
             raise DataError(
                 f"{path}: {wrong_N.mean():.0%} of {len(x_N):,} values of {name} are {beyond}{unit}, usual is "
-                f"3%: some rows may be in another unit than they say: convert those in the file; {mend}"
+                f"3%: {mend}"
             )
-
-
-def _unusual_mend(lab: Lab, of_unit: str | None) -> str:
-    return f"{_conversion(lab, of_unit)}; if they are right, write {setting(unusual_labs=[lab.label])}"
 
 
 def exceeds(wrong_N: np.ndarray, share: float) -> bool:
