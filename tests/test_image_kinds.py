@@ -197,18 +197,25 @@ def cut(data: bytes, share: float) -> bytes:
 
 
 KINDS = {"plain": {}, "restart markers": {"restart_marker_rows": 1}}
+TAILS = {
+    "cut": b"",
+    "ended": b"\xff\xd9",
+    "zeros": bytes(3000),
+    "another marker": b"\xff\xc4\x7f\xff" + b"x" * 99,
+}
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("tail", [b"", b"\xff\xd9", bytes(3000)], ids=["cut", "ended", "zeros"])
-def test_a_jpeg_counts_as_repaired_if_half_of_the_picture_is_there(options, tail):
-    whole = jpeg(dish(240), **options)
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_a_jpeg_counts_as_repaired_if_half_of_the_picture_is_there(options, mode, tail):
+    whole = jpeg(dish(240).convert(mode), **options)
     for share in (0.02, 0.1, 0.25):
         assert decode_image(cut(whole, share) + tail, 24)[1].excluded in (CUT_OFF, UNREADABLE)
     shown, _ = decode_image(whole, 24)
     for share in (0.7, 0.8):
         pixels, found = decode_image(cut(whole, share) + tail, 24)
-        assert found.repaired == (TRUNCATED,)
+        assert TRUNCATED in found.repaired
         there = int(24 * READABLE)
         assert np.abs(pixels.astype(int) - shown)[:there].mean() < 2
 
@@ -242,6 +249,27 @@ def test_other_kinds_count_if_half_is_there(kind, least):
     whole = encoded(dish(), kind)
     assert decode_image(whole[: int(len(whole) * least)], 24)[1].excluded in (CUT_OFF, UNREADABLE)
     assert TRUNCATED in decode_image(whole[: int(len(whole) * 0.95)], 24)[1].repaired
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.98])
+def test_zeros_that_a_download_had_reserved_are_no_picture(kind, share):
+    whole = encoded(dish(240), kind)
+    _, found = decode_image(whole[: int(len(whole) * share)] + bytes(len(whole)), 24)
+    assert found.excluded or TRUNCATED in found.repaired
+    pixels, found = decode_image(whole + bytes(5000), 24)
+    assert found.repaired == ()
+    assert np.array_equal(pixels, decode_image(whole, 24)[0])
+
+
+def test_the_checksums_of_a_png_are_looked_at():
+    """Its decoder fills a picture with what it reads from damaged data, and is content."""
+    whole = encoded(dish(240).convert("RGBA"), "PNG")
+    for share in np.linspace(0.5, 0.95, 12):
+        place = int(len(whole) * share)
+        altered = whole[:place] + bytes(512) + whole[place + 512 :]
+        _, found = decode_image(altered, 24)
+        assert found.excluded or TRUNCATED in found.repaired
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16", "P with a transparent entry"])

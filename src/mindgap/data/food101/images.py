@@ -7,6 +7,7 @@ recorded. An image is decoded once, a damaged one four times.
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -65,9 +66,12 @@ REPAIRED = (TRUNCATED, CONVERTED, ON_WHITE, TURNED, LATER)
 # Modes whose values say how bright a pixel is. Floats and signed numbers do not tell white.
 CERTAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I;16L")
 ANIMATED = ("GIF", "PNG", "WEBP")
-MISSING = (128, 128, 128)  # how a JPEG's decoder fills up what is not there
+MISSING = ((128, 128, 128), (64, 64, 64))  # how a JPEG's decoder fills up what is not there; of CMYK
 JPEGS = ("JPEG", "MPO")  # the second is several of the first in a file
 START, END, SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"  # markers of a JPEG
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # what ends the data of a scan
+PNG, WEBP = b"\x89PNG", b"RIFF"  # how files of them begin, whose end is no row of zeros
+ZEROS = 8  # that a picture may end with
 
 # EXIF orientation -> how to bring the stored pixels upright.
 UPRIGHT = {
@@ -167,11 +171,12 @@ def _is_certain(image: Image.Image) -> bool:
 
 def _square(data: bytes, size: int) -> tuple[np.ndarray | None, tuple[str, ...], str]:
     """The pixels, what was repaired, and why it is left out; a damaged file is read as far as it goes."""
-    if _is_endless(data):
-        data = data.rstrip(b"\0")  # what a download that broke off had reserved, and no picture
+    if _is_endless(data) or data.startswith((PNG, WEBP)):
+        # What a download that broke off had reserved, and no picture.
+        data = data[: len(data.rstrip(b"\0")) + ZEROS]
     try:
         pixels, repaired = _decode(data, size)
-        whole = not _is_cut(data, pixels)
+        whole = not _is_cut(data, pixels) and not _is_altered(data)
     except BROKEN:
         whole = False
     if not whole:
@@ -198,9 +203,41 @@ def _is_cut(data: bytes, pixels: np.ndarray) -> bool:
     """Whether a JPEG that Pillow reads without complaint lacks a part of its picture."""
     if not data.startswith(START):
         return False
-    suspect = _is_endless(data) or (pixels == MISSING).all(axis=-1).mean() > SUSPECT
+    suspect = _is_endless(data) or _grey(pixels).mean() > SUSPECT
     with _truncated_allowed():
         return suspect and _readable(data, len(pixels), pixels) < 1
+
+
+def _is_altered(data: bytes) -> bool:
+    """Whether checksums of a PNG say so, which Pillow passes over where it reads pixels."""
+    if not data.startswith(PNG):
+        return False
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if not image.is_animated:  # of which the first frame may be whole
+                image.verify()
+    except BROKEN:
+        return True
+    return False
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """Where a JPEG may lack its picture."""
+    return np.any([(pixels == colour).all(axis=-1) for colour in MISSING], axis=0)
+
+
+def _end_of_scan(data: bytes) -> int:
+    """Where the data of a JPEG's last scan end: there a decoder fills up, whatever follows."""
+    place, end = len(START), len(data)
+    while data[place : place + 1] == b"\xff":
+        marker, length = data[place : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == END:
+            break
+        place += 2 + length
+        if marker == SCAN:
+            found = MARKER.search(data, place)
+            place = end = found.start() if found else len(data)
+    return end
 
 
 def _readable(data: bytes, size: int, pixels: np.ndarray) -> float:
@@ -209,7 +246,7 @@ def _readable(data: bytes, size: int, pixels: np.ndarray) -> float:
     A progressive JPEG comes as a whole, coarse before it is fine: of one that is cut the means of 8 x 8
     pixels count, as all but a 64th where they are as fine as the square, else as a 64th.
     """
-    grey = (pixels == MISSING).all(axis=-1)
+    grey = _grey(pixels)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         kind, mode, progressive = image.format, image.mode, "progressive" in image.info
         coarse = min(image.size) < 8 * size
@@ -219,7 +256,7 @@ def _readable(data: bytes, size: int, pixels: np.ndarray) -> float:
         return (1 - grey.mean()) * (1 if coarse else 63) / 64
     if kind in JPEGS:
         # Without its end, which makes the decoder fill up the image; it looks some bytes ahead.
-        data = (data if _is_endless(data) else data[: data.rfind(END)]) + bytes(8)
+        data = data[: _end_of_scan(data)] + bytes(8)
     first, second = (_decode(data, size, filling)[0] for filling in (0, 255))
     unread = (first != second).any(axis=-1)
     # Rows come in bands of up to 32; of the last band some blocks may be there.
