@@ -12,7 +12,7 @@ from torch import nn
 from mindgap.batches import Batches, Recipe
 from mindgap.data.dataset import Split
 from mindgap.data.modality import Modality
-from mindgap.evaluation import encode, passes, predict
+from mindgap.evaluation import encode, evaluate, passes, predict
 from mindgap.gpu import Engine
 from mindgap.loop import initial_record, rounds
 from mindgap.mitigations import MITIGATIONS, Mitigation
@@ -271,3 +271,18 @@ def test_rows_that_do_not_count_may_hold_anything():
         hosted.settle(hosted.norms(module))
         states.append([*module.state_dict().values(), *(p.grad for p in module.parameters())])
     assert all(torch.allclose(a.double(), b.double(), atol=1e-9) for a, b in zip(*states, strict=True))
+
+
+@pytest.mark.parametrize("engine", [None, PADDED], ids=["compact", "padded"])
+def test_what_zeros_are_encoded_to_follows_the_weights(make_dataset, engine):
+    """Weights that are loaded after a validation, as those of the best epoch are."""
+    dataset, spec = make_dataset(), ModelSpec(width=16, absent="zeros")
+    models = [
+        place(build_model(dataset.modalities, 4, spec, seed), engine or Engine.of("cpu"), RECIPE.batch_size)
+        for seed in (0, 1)
+    ]
+    for model in models:
+        evaluate(model, dataset.test, "here")
+    models[1].load_state_dict(models[0].state_dict())
+    assert evaluate(models[1], dataset.test, "here") == evaluate(models[0], dataset.test, "here")
+    assert torch.equal(models[1].blank_MD, models[0].blank_MD)

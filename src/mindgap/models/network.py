@@ -77,6 +77,10 @@ class MultimodalNet(nn.Module):
         self._knows_blank = self._knows_blank and not mode
         return super().train(mode)
 
+    def load_state_dict(self, *args, **kwargs):
+        self._knows_blank = False
+        return super().load_state_dict(*args, **kwargs)
+
     def draw(self, keys: Mapping[str, Tensor]) -> None:
         """What is dropped in the next pass in training: of each part of the model one key a row it gets."""
         for name, key_B in keys.items():
@@ -157,7 +161,7 @@ class MultimodalNet(nn.Module):
         return fused if isinstance(fused, tuple) else (fused, None)
 
     def know_blank(self) -> None:
-        """Work out, once after a training, what each encoder makes of an absent (zero) input."""
+        """Work out, once for the weights there are, what each encoder makes of an absent (zero) input."""
         if self.spec.absent != "zeros" or self._knows_blank:
             return
         rows, device = self.batch_size if self.engine.pad else 1, self.head.weight.device
