@@ -113,7 +113,7 @@ def package(tmp_path, monkeypatch) -> Path:
     copy = tmp_path / "copy" / "mindgap"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(provenance, "SOURCE", copy)
-    for name in ("REGISTRIES", "NOT_OF_THE_LOOP"):
+    for name in ("REGISTRIES", "LOOK_UP", "NOT_OF_THE_LOOP"):
         moved = frozenset(copy / path.relative_to(SOURCE) for path in getattr(provenance, name))
         monkeypatch.setattr(provenance, name, moved)
     return copy
@@ -128,7 +128,24 @@ IMPORTS = {
     "a star": ("from mindgap.data.flow import *", "data/flow.py"),
     "in a function": ("def f():\n    from mindgap.machine import workers", "machine.py"),
     "by name": ("import importlib; importlib.import_module('mindgap.layout')", "layout.py"),
+    "by name, relative": (
+        "from importlib import import_module as i; i('.helper', __package__)",
+        "query/helper.py",
+    ),
+    "by name, in a package": (
+        "import importlib; importlib.import_module('.colors', 'mindgap.data')",
+        "data/colors.py",
+    ),
+    "by name, as another": ("from importlib import import_module as i; i('mindgap.layout')", "layout.py"),
+    "by name, of any loader": ("import runpy; runpy.run_module('mindgap.query.helper')", "query/helper.py"),
+    "an attribute of a package": (
+        "import mindgap\ndef f(): return mindgap.data.colors.NAMES",
+        "data/colors.py",
+    ),
+    "an attribute of an alias": ("from . import parts as p\ndef f(): return p.deep.x", "query/parts/deep.py"),
+    "a registry's table": ("from mindgap.query import METHODS", "query/badge.py"),
     "a file beside": ("from mindgap.query.helper import x", "query/helper.py"),
+    "a star that imports a module": ("from .parts import *", "query/parts/deep.py"),
     "relative": ("from .helper import x", "query/helper.py"),
     "relative, all of it": ("from . import helper", "query/helper.py"),
     "relative, from above": ("from ..models.table import TableMLP", "models/table.py"),
@@ -143,7 +160,7 @@ IMPORTS = {
 def test_what_a_plug_in_imports_is_in_its_digest(package, line, file):
     (package / "query/parts").mkdir()
     for name in ("helper.py", "parts/__init__.py", "parts/deep.py"):
-        (package / "query" / name).write_text("x = 1\n")
+        (package / "query" / name).write_text("__all__ = ['deep']\n")
     method = package / "query" / "new.py"
     method.write_text(f"{line}\n")
     before, loop = code_digest([method]), code_digest()
@@ -154,6 +171,20 @@ def test_what_a_plug_in_imports_is_in_its_digest(package, line, file):
         other.write("\nchanged = True\n")
     assert code_digest([method]) != before
     assert (code_digest() != loop) == (file == "errors.py")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["(Path(__file__).parent / 'parts' / 'weights.json')", "Path(__file__).with_name('parts/weights.json')"],
+)
+def test_a_file_of_numbers_that_a_plug_in_names_is_in_its_digest(package, line):
+    method, table = package / "query/new.py", package / "query/parts/weights.json"
+    table.parent.mkdir()
+    table.write_text("[1]")
+    method.write_text(f"from pathlib import Path\nNUMBERS = {line}.read_text()\n")
+    before = code_digest([method])
+    table.write_text("[2]")
+    assert code_digest([method]) != before
 
 
 def test_a_new_method_changes_the_digest_of_no_other(package):

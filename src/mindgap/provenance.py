@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ SOURCE = Path(__file__).parent
 # Where plug-ins are listed. What is imported from there by name is followed to where it is made, the list
 # itself never: a line more in it changes no other plug-in's runs.
 REGISTRIES = frozenset(SOURCE / name / "__init__.py" for name in ("data", "mitigations", "models", "query"))
+# Where a run's own plug-ins are looked up by their names. Who else takes a whole table stands on all in it.
+LOOK_UP = frozenset(SOURCE / name for name in ("loop.py", "models/network.py", "query/select.py"))
 # Reading and checking, which the loop imports and does not compute with; and the call of query methods, which
 # only runs with one depend on.
 NOT_OF_THE_LOOP = frozenset(SOURCE / name for name in ("data/dataset.py", "params.py", "query/select.py"))
@@ -31,14 +34,14 @@ def code_digest(roots: Iterable[Path] = ()) -> str:
     It is that of the loop, of the files `roots` (a run's own method, mitigation, encoders and fusion), and of
     all that these import. The same on every host and version of Python.
     """
-    parts = sorted([_label(path), _meaning(path.read_bytes())] for path in code_files(roots))
+    parts = sorted([_label(path), _content(path)] for path in code_files(roots))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def module_digests(root: Path, left_out: Iterable[Path] = ()) -> dict[str, str]:
     """Digests, as in `code_digest`, of a module and all that it imports, by their paths."""
     files = sorted(_reached([root], frozenset(left_out)))
-    return {_label(path): hashlib.sha256(_meaning(path.read_bytes()).encode()).hexdigest() for path in files}
+    return {_label(path): hashlib.sha256(_content(path).encode()).hexdigest() for path in files}
 
 
 def code_files(roots: Iterable[Path] = ()) -> frozenset[Path]:
@@ -61,6 +64,12 @@ def _label(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix() if inside else path.name
 
 
+def _content(path: Path) -> str:
+    """What a file says: code without its comments, else all of it."""
+    data = path.read_bytes()
+    return _meaning(data) if path.suffix == ".py" else hashlib.sha256(data).hexdigest()
+
+
 def _reached(roots: Iterable[Path], left_out: frozenset[Path]) -> frozenset[Path]:
     """Some files, those that they import, and so on, without these."""
     found, waiting = set(), [path for path in roots if path not in left_out]
@@ -68,7 +77,8 @@ def _reached(roots: Iterable[Path], left_out: frozenset[Path]) -> frozenset[Path
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += [file for file in _imported(path) if file not in left_out]
+            inside = [*_imported(path), *_data_of(path)] if path.suffix == ".py" else []
+            waiting += [file for file in inside if file not in left_out]
     return frozenset(found)
 
 
@@ -83,22 +93,40 @@ def _imported(path: Path) -> Iterator[Path]:
         for folder in packages[:-1]:
             if folder != SOURCE and (init := folder / "__init__.py") not in REGISTRIES and init.is_file():
                 yield init
-        yield from _named(packages[-1] if packages else top, names)
+        yield from _named(packages[-1] if packages else top, names, tables=path not in LOOK_UP)
 
 
-def _named(module: Path, names: Sequence[str]) -> Iterator[Path]:
-    """The files behind names that are imported from a module; none or "*" is all of it."""
+def _data_of(path: Path) -> Iterator[Path]:
+    """The files that lie beside or below a source and that it names, such as a table that it reads."""
+    for text in _texts(path.read_bytes()):
+        if re.fullmatch(r"(?!/)[\w./-]*\w\.\w+", text) and not text.endswith(".py"):
+            parts = Path(text).parts
+            yield from (
+                p for p in path.parent.rglob(parts[-1]) if p.parts[-len(parts) :] == parts and p.is_file()
+            )
+
+
+def _named(module: Path, names: Sequence[str], tables: bool = True) -> Iterator[Path]:
+    """The files behind names that are imported from a module; none or "*" is all of it.
+
+    A table that a registry makes stands for all that is in it, unless `tables` is false.
+    """
     file = _file(module)
     listing = file is not None and (file in REGISTRIES or file == SOURCE / "__init__.py")
     if file and (not listing or not names or "*" in names or file.name != "__init__.py"):
         yield file
     if file is None or file.name == "__init__.py":
-        for name in names:
+        # A star takes what __all__ lists, which may be modules.
+        listed = _texts(file.read_bytes()) if file and "*" in names else ()
+        for name in (*names, *filter(str.isidentifier, listed)):
             if inside := _file(module / name):
                 yield inside
             elif file in REGISTRIES:
                 origin = _origins(file.read_bytes()).get(name)
-                yield from _named(SOURCE.parent.joinpath(*origin[0].split(".")), origin[1:]) if origin else ()
+                if origin:
+                    yield from _named(SOURCE.parent.joinpath(*origin[0].split(".")), origin[1:])
+                elif tables:
+                    yield file
             elif listing:
                 yield file
 
@@ -130,17 +158,61 @@ def _folder_of(top: str, importer: Path) -> Path | None:
 
 @functools.cache
 def _imports(source: bytes) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
-    """The imports of a source: dots in front, module, names (none: the module itself)."""
+    """The imports of a source: dots in front, module, names (none: the module itself).
+
+    So count attributes of MindGap's modules, which may be modules too, and texts that name one.
+    """
     found: list[tuple[int, str, tuple[str, ...]]] = []
-    for node in ast.walk(ast.parse(source)):
+    bound: dict[str, tuple[int, str]] = {}  # what the names that are imported stand for
+    nodes = list(ast.walk(ast.parse(source)))
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
-            found.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+            module, level = node.module or "", node.level
+            found.append((level, module, tuple(alias.name for alias in node.names)))
+            bound |= {a.asname or a.name: (level, f"{module}.{a.name}".lstrip(".")) for a in node.names}
         elif isinstance(node, ast.Import):
             found += [(0, alias.name, ()) for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            named = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
-            found += [(0, name, ()) for name in named if isinstance(name, str) and name[:1] != "."]
-    return tuple(found)
+            tops = {alias: alias.name.partition(".")[0] for alias in node.names}
+            bound |= {a.asname or top: (0, a.name if a.asname else top) for a, top in tops.items()}
+    for text in _texts(source):
+        module, _, name = text.rpartition(".")
+        if text.startswith(f"{SOURCE.name}.") and text.replace(".", "_").isidentifier():
+            found.append((0, module, (name,)))
+    for node in nodes:
+        base, *attributes = _chain(node.func if isinstance(node, ast.Call) else node)
+        level, module = bound.get(base, (0, base))
+        if isinstance(node, ast.Call):
+            if ".".join([module, *attributes]).endswith(("import_module", "__import__")):
+                found += _by_text([*node.args, *(keyword.value for keyword in node.keywords)])
+        elif attributes and (level or module.partition(".")[0] == SOURCE.name):
+            *inside, name = attributes
+            found.append((level, ".".join(filter(None, [module, *inside])), (name,)))
+    return tuple(dict.fromkeys(found))
+
+
+def _by_text(arguments: Sequence[ast.expr]) -> list[tuple[int, str, tuple[str, ...]]]:
+    """The import of a call of import_module, by the texts that it is given: a module, and a package."""
+    name, package = ([one.value for one in arguments if isinstance(one, ast.Constant)] + ["", ""])[:2]
+    if not isinstance(name, str) or not name:
+        return []
+    module = name.lstrip(".")
+    if name[0] != "." or not isinstance(package, str) or not package:
+        return [(len(name) - len(module), module, ())]
+    return [(0, importlib.util.resolve_name(name, package), ())]
+
+
+def _chain(node: ast.AST) -> list[str]:
+    """The names of `a.b.c`; an empty one for what is no such chain."""
+    if isinstance(node, ast.Attribute):
+        return [*inside, node.attr] if (inside := _chain(node.value)) != [""] else inside
+    return [node.id if isinstance(node, ast.Name) else ""]
+
+
+@functools.cache
+def _texts(source: bytes) -> frozenset[str]:
+    """The texts in a source that may name something."""
+    nodes = ast.walk(ast.parse(source))
+    return frozenset(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
 
 
 @functools.cache
