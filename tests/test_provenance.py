@@ -145,3 +145,30 @@ def test_a_file_that_does_not_tell_is_named_with_the_mend(tmp_path):
     (tmp_path / "missing-low.json").unlink()
     with pytest.raises(ReportError, match="is not there"):
         read_origins(tmp_path, rows, SELECTION)
+
+
+def test_curves_are_those_that_were_written_with_their_provenance(tmp_path):
+    table, file = tmp_path / "curves/missing-low.csv", tmp_path / "provenance/missing-low.json"
+    for path in (table, file):
+        path.parent.mkdir()
+    rows = pd.DataFrame([{**one["cell"], "run": one["run"][:16]} for one in records()])
+    text, told = "balanced_accuracy\n0.5\n", provenance_json(records(), curves="balanced_accuracy\n0.5\n")
+
+    def verified() -> bool:
+        return read_origins(file.parent, rows, SELECTION)[0].verified
+
+    file.write_text(told)
+    for same in (text, text.replace("\n", "\r\n")):
+        table.write_bytes(same.encode())
+        assert verified()
+    file.write_text(provenance_json(records()))
+    assert not verified()
+    file.write_text(told)
+    table.write_text(text.replace("5", "6"))
+    with pytest.raises(
+        ReportError, match=r"curves/missing-low.csv is not what was written with .*: dvc repro -f -s acquire"
+    ):
+        verified()
+    file.write_text(told.replace("1800.0", "1700.0", 1))
+    with pytest.raises(ReportError, match=r"missing-low.json .*it was changed after it was written"):
+        verified()

@@ -25,7 +25,8 @@ from mindgap.machine import Machine, fork_server
 from mindgap.params import load_params
 from mindgap.query import METHODS
 from mindgap.query.contract import Method
-from mindgap.records import RecordError, digest_of, numbers_digest, unseal
+from mindgap.records import CURVE_COLUMNS, RecordError, digest_of, numbers_digest, unseal
+from mindgap.report.reading import ReportError
 from mindgap.stages import runs
 from mindgap.stages.paths import CURVES, places
 from mindgap.stages.prepare import prepare_stage
@@ -66,6 +67,11 @@ def test_the_stages_write_models_records_curves_and_a_report(project):
     assert (project / "reports" / "index.html").exists()
     metrics = json.loads((project / "reports" / "metrics.json").read_text())
     assert set(metrics["weak"]["missing"]["low"]["moddrop"]) == {"random", "badge"}
+    row = lines[-1].split(",")
+    row[CURVE_COLUMNS.index("ece")] = "0.123"
+    (CURVES / "missing-low.csv").write_text("\n".join([*lines[:-1], ",".join(row), ""]))
+    with pytest.raises(ReportError, match=r"missing-low.csv is not what was written"):
+        report_stage(params)
 
 
 def test_two_workers_give_what_one_gives(project, tmp_path, monkeypatch, capsys):

@@ -472,7 +472,7 @@ def validate_curves(curves_path: Path, suites_dir: Path, html_dir: Path) -> None
     page = Path(html_dir) / f"curves-{curves_path.stem}.html"
     parameters = {"dataset": dataset, "regime": regime}
     name, suite = f"curves of {curves_path.stem}", Path(suites_dir) / "curves.json"
-    mend = _mend_of_results(curves_path, mend_of(dataset, f"-f acquire@{curves_path.stem}"))
+    mend = _mend_of_results(curves_path, mend_of(dataset, f"-f -s acquire@{curves_path.stem}"))
     validate(name, frame, suite, page, parameters, mend)
 
 
@@ -501,7 +501,7 @@ def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path) -> None:
             & frame["paper_mean"].notna(),
         )
     page = Path(html_dir) / "aulc.html"
-    mend = _mend_of_results(aulc_path, "write it anew: dvc repro -f report")
+    mend = _mend_of_results(aulc_path, "write it anew: dvc repro -f -s report")
     validate("AULC", frame, Path(suites_dir) / "aulc.json", page, mend=mend)
 
 

@@ -65,12 +65,15 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def provenance_json(records: Iterable[Mapping[str, Any]], data: Mapping[str, Any] | None = None) -> str:
+def provenance_json(
+    records: Iterable[Mapping[str, Any]], data: Mapping[str, Any] | None = None, curves: str = ""
+) -> str:
     """Where the runs of a dataset and regime come from, by the digests of the curves.
 
     Settings stand once, under their digest. Rounds of a run may have been made at several commits and on
     several devices; their data, code and settings are one, as the run's digest is of them. `data` is what the
-    dataset was made with, for rounds that were stored before records said so.
+    dataset was made with, for rounds that were stored before records said so. `curves`, the text of their
+    table, is vouched for by its checksum, and the whole by its own.
     """
     runs: dict[str, dict] = {}
     settings = {}
@@ -92,7 +95,13 @@ def provenance_json(records: Iterable[Mapping[str, Any]], data: Mapping[str, Any
             if made[name] not in run[name]:
                 run[name].append(made[name])
         run["seconds"] = round(run["seconds"] + sum(record["seconds"].values()), 4)
-    return json.dumps({"runs": runs, "settings": settings}, indent=1, sort_keys=True) + "\n"
+    told = {"runs": runs, "settings": settings} | ({"curves": text_digest(curves)} if curves else {})
+    return json.dumps(seal(told), indent=1, sort_keys=True) + "\n"
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text, whatever ends its lines: git may change that."""
+    return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()
 
 
 def store_root() -> Path:

@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mindgap.records import DETAILS, digest_of
+from mindgap.records import DETAILS, digest_of, text_digest
 from mindgap.report.curves import Selection
 from mindgap.report.flow import mend_for
-from mindgap.report.reading import ReportError, read_json
+from mindgap.report.reading import ReportError, read_json, read_text
 
 
 class _Form(BaseModel):
@@ -48,6 +48,8 @@ class _Provenance(_Form):
 
     runs: dict[str, _Run]
     settings: dict[str, _Settings]
+    curves: str = ""  # checksum of their table; records from before it was written lack it
+    sha256: str = ""  # of all the rest
 
 
 CELL = ["dataset", "regime", "mitigation", "query", "seed"]
@@ -58,6 +60,7 @@ class Origin:
     """One dataset and regime: what all its runs share, and what is told of them.
 
     `settings`: those of each mitigation and query method, as recorded; under `data` those of the dataset.
+    `verified`: their curves are what was written with them, by a checksum that older records lack.
     """
 
     dataset: str
@@ -69,29 +72,36 @@ class Origin:
     devices: Sequence[str]
     versions: Sequence[str]
     settings: Mapping[tuple[str, str], Mapping[str, Any]]
+    verified: bool = False
 
 
 def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> list[Origin]:
     """The origins of all datasets and regimes, checked to be of one kind. Raises ReportError."""
     named = curves.drop_duplicates("run").set_index("run")[CELL]
     files = {key: _read(folder, *key, named) for key in product(selection.datasets, selection.regimes)}
-    runs = [run for _, of_file in files.values() for run in of_file.values()]
+    runs = [run for _, of_file, _ in files.values() for run in of_file.values()]
     _check_one(folder, runs, ["numerics"], [], "the code of the numerics")
     _check_one(folder, runs, ["data"], ["dataset"], "the data")
     _check_one(folder, runs, ["code"], ["dataset", "mitigation", "query"], "the code")
     _check_one(folder, runs, ["own"], ["dataset", "regime", "mitigation", "query"], "the settings")
     _check_one(folder, runs, ["shared"], ["dataset", "regime"], "the setting")
-    return [_origin(*key, settings, of_file) for key, (settings, of_file) in files.items()]
+    return [_origin(*key, *of_key) for key, of_key in files.items()]
 
 
-def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple[dict, dict[str, dict]]:
-    """Settings and runs of a file, those of the report only, each with its cell."""
+def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple[dict, dict[str, dict], bool]:
+    """Settings and runs of a file, those of the report only, each with its cell; whether it vouches for the
+    curves.
+    """
     path = Path(folder) / f"{dataset}-{regime}.json"
     mend = mend_for(path, "acquire")
     made = read_json(path, mend)
     fault = _fault(made)
     if fault:
         raise ReportError(f"{path} is no record of provenance: {fault}; {mend}")
+    curves = path.parent.parent / "curves" / f"{path.stem}.csv"
+    verified = bool(made.get("curves"))
+    if verified and text_digest(read_text(curves, mend)) != made["curves"]:
+        raise ReportError(f"{curves} is not what was written with {path}: one was changed; {mend}")
     settings, runs = made["settings"], made["runs"]
     wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
     kept = {}
@@ -106,7 +116,7 @@ def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple
         own = json.dumps({key: value for key, value in made.items() if key != "data"}, sort_keys=True)
         told = {"own": own, "shared": _shared(made["setting"]), "cell": cell, "run": digest}
         kept[digest] = {**runs[digest], **cell, **told}
-    return settings, kept
+    return settings, kept, verified
 
 
 def _fault(made: Mapping[str, Any]) -> str:
@@ -119,6 +129,9 @@ def _fault(made: Mapping[str, Any]) -> str:
     for digest, settings in made["settings"].items():
         if digest_of(settings)[: len(digest)] != digest:
             return f"settings.{digest} were changed after they were written"
+    body = {key: value for key, value in made.items() if key != "sha256"}
+    if made.get("sha256", digest_of(body)) != digest_of(body):
+        return "it was changed after it was written"
     return ""
 
 
@@ -167,7 +180,9 @@ def _name(cell: Mapping[str, Any]) -> str:
     )
 
 
-def _origin(dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Mapping]) -> Origin:
+def _origin(
+    dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Mapping], verified: bool
+) -> Origin:
     one = next(iter(runs.values()))
     made = {(run["mitigation"], run["query"]): settings[run["settings"]] for run in runs.values()}
     data = next((one_made["data"] for one_made in made.values() if "data" in one_made), {})
@@ -182,6 +197,7 @@ def _origin(dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Map
         sorted(told["device"]),
         sorted(told["versions"]),
         {cell: {"data": data, **own} for cell, own in made.items()},
+        verified,
     )
 
 

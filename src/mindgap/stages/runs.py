@@ -102,8 +102,9 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     records = [record for job in jobs for record in job.result()]
     lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
     write_atomically(where.runs / name / "records.jsonl", lines.encode())
-    write_atomically(where.curves / f"{name}.csv", curves_csv(records, dataset).encode())
-    told = provenance_json(records, dataset.settings)
+    curves = curves_csv(records, dataset)
+    write_atomically(where.curves / f"{name}.csv", curves.encode())
+    told = provenance_json(records, dataset.settings, curves)
     write_atomically(where.provenance / f"{name}.json", told.encode())
 
 
