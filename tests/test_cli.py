@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 import sys
 import tomllib
 
@@ -93,6 +94,29 @@ def test_the_version_is_that_of_the_project(monkeypatch, capsys):
     assert (cited["version"], cited["license"]) == (project["version"], project["license"])
 
 
+def test_a_version_needs_no_installed_package(tmp_path):
+    """A GPU host has the package on its path and nothing in its metadata."""
+    shutil.copytree(ROOT / "src" / "mindgap", tmp_path / "mindgap", ignore=shutil.ignore_patterns("*.pyc"))
+    code = (
+        "import importlib.metadata as m, sys\n"
+        "found = m.version\n"
+        "def version(name):\n"
+        "    if name == 'mindgap': raise m.PackageNotFoundError(name)\n"
+        "    return found(name)\n"
+        "m.version = version\n"
+        "from mindgap.provenance import versions\n"
+        "print(versions()['mindgap'])\n"
+        "from mindgap.cli import main\n"
+        "sys.argv = ['mindgap', '--version']\n"
+        "main()\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (shown.stdout, shown.stderr) == (f"{version}\nmindgap {version}\n", "")
+
+
 def test_the_list_has_every_plug_in_on_a_line_with_its_settings(monkeypatch, capsys):
     assert run(monkeypatch, "list") == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line[:1] == " "}
@@ -103,6 +127,7 @@ def test_the_list_has_every_plug_in_on_a_line_with_its_settings(monkeypatch, cap
     assert "(reconstruction)" in lines["grace_r"]
     assert "credentialed" in lines["mimic"]
     assert lines["moddrop"].endswith("[rate=0.5]")
+    assert "lab_units={}" in lines["mimic"]
 
 
 def test_help_names_every_step(monkeypatch, capsys):

@@ -128,9 +128,14 @@ def test_a_class_that_validation_and_start_use_up_is_told_by_the_numbers(make_da
 def test_a_start_or_validation_set_too_small_for_all_classes_is_told(make_dataset):
     budget = Budget(initial=3, validation=2, acquisition=6, rounds=3)
     assert warnings_of(run_of(budget=budget), make_dataset()) == [
-        "blobs-low, seed 0: initial: 3 samples cannot show all 4 classes",
-        "blobs-low, seed 0: validation: 2 samples cannot show all 4 classes",
+        "blobs-low, seed 0: initial: 3 samples show 3 of 4 classes",
+        "blobs-low, seed 0: validation: 2 samples show 2 of 4 classes",
     ]
+
+
+def test_a_random_start_that_misses_a_class_is_told(make_dataset):
+    lines = warnings_of(run_of(start="random"), imbalanced(make_dataset, 18))
+    assert lines == ["blobs-low, seed 0: initial: 8 samples show 1 of 2 classes"]
 
 
 def test_a_test_set_without_a_class_stops_the_run(make_dataset):

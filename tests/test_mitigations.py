@@ -45,7 +45,14 @@ def test_moddrop_at_rate_zero_drops_nothing():
     assert torch.equal(ModDrop(0.0).drop(present, torch.Generator()), present)
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_moddrop_at_rate_one_leaves_one_modality_each():
+    present = masks(50, 3)
+    kept = ModDrop(1.0).drop(present, torch.Generator())
+    assert not (kept & ~present).any()
+    assert torch.equal(kept.sum(dim=1), present.any(dim=1).long())
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1])
 def test_an_impossible_rate_is_refused(rate):
     with pytest.raises(ValueError, match=r"mitigation_settings\.moddrop\.rate"):
         ModDrop(rate)

@@ -14,7 +14,7 @@ from mindgap.params import Params, as_block, check_params, load_params, read_map
 from mindgap.plan import summary_line
 from mindgap.query import METHODS
 from mindgap.query.contract import Method
-from mindgap.settings import checked, defaults
+from mindgap.settings import Rate, checked, defaults
 
 ROOT = Path(__file__).parents[1]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -79,13 +79,14 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
         ({"scales.tiny.model.fusion.depth": 2}, r"model\.fusion\.depth is unknown; known: layers"),
         ({"scales.tiny.model.fusion.dropout": 1.0}, r"model\.fusion\.dropout: Input should be less than 1"),
         ({"scales.tiny.model.head_dropout": 0.0}, r"'bald' needs dropout .*head_dropout"),
-        ({"scales.tiny.recipe.missing.all.augmentation": "basik"}, r"recipe\.missing: unknown 'basik'"),
+        ({"scales.tiny.recipe.missing.all.augmentation": "basik"}, r"all\.augmentation: unknown 'basik'"),
         ({"scales.tiny.render.color_jitter": 0.2}, r"color_jitter"),
         ({"scales.tiny.model.encoder.tokens": {"name": "bag", "widht": 3}}, r"\.widht is unknown; known"),
         ({"scales.tiny.model.encoder.scent": {"name": "nose"}}, r"encoder: unknown 'scent'; known .*signal"),
         ({"scales.tiny.prepare.share.canonical": "yes"}, r"prepare\.share\.canonical: .*true or false"),
         ({"scales.tiny.prepare.mimic.release": "3.0"}, r"prepare\.mimic: release is '3\.0'; known: "),
         ({"dataset": ["mimic"]}, r"'mimic' is credentialed .*`dvc repro` in data/mimic"),
+        ({"published": ["mimic", "mimic"]}, r"published: mimic is listed twice"),
         ({"published": ["share"]}, r"published: 'share' is open"),
         ({"scales.tiny.prepare.missing.absence": {"scarce": 0.9}}, r"prepare\.missing: absence.*scarce"),
         ({"scales.tiny.training.warmup_epochs": 1e9}, r"warmup_epochs is 1e\+09, .* has 12 epochs"),
@@ -107,6 +108,12 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
         ({"scales.tiny.budget.missing.low.acquisition": 10**13}, r"low\.acquisition: .*equal to 10000000"),
         ({"scales.tiny.prepare.missing.absence": {"rare": 1.0}}, r"absence\.rare: .*less than 1"),
         ({"scales.tiny.prepare.missing.absence": 1}, r"prepare\.missing\.absence: .*\(given: 1\)"),
+        (
+            {"scales.tiny.model.absent": "zeros", "scales.tiny.recipe.missing.all.batch_size": 29},
+            r"missing\.all\.batch_size is 29, so of an epoch of 320 samples one is left .*absent is zeros",
+        ),
+        ({"scales.tiny.render.test_size": 99}, r"render\.test_size is 99, but unique has 100 classes"),
+        ({"scales.tiny.prepare.share.test_size": 9}, r"prepare\.share: test_size is 9: make it 0 \(all\)"),
         ({"scales.tiny.prepare.share.train_size": "all"}, r"prepare\.share\.train_size: .*\(given: 'all'\)"),
         ({"scales.tiny.prepare.food101.side": 3}, r"food101\.side is unknown; known: text_source"),
         ({"scales.tiny.model.encoder.image": {"name": ["tiny"]}}, r"image\.name: unknown \['tiny'\]"),
@@ -145,6 +152,9 @@ def test_what_cannot_be_run_is_refused_with_key_and_mend(load, changes, message)
         ("scale: !!int x\n", r"is not valid YAML"),
         ("scale: !!python/object:os.system x\n", r"is not valid YAML"),
         ("scale: " + "[" * 5000, r"is not valid YAML"),
+        ("seeds: [!!int 1:30]\n", r"tag:yaml\.org,2002:int is a tag: write a plain value without it.*line 1"),
+        ("seeds: [!!int 017]\n", r"int is a tag"),
+        ("dataset: !!set {missing}\n", r"set is a tag"),
         ("seeds: [1:30]\n", r"seeds\.0: .*integer \(given: '1:30'\); write a decimal whole number"),
         ("seeds: [0o17]\n", r"seeds\.0: .*\(given: '0o17'\)"),
         ("seeds: [017]\n", r"seeds\.0: .*\(given: '017'\)"),
@@ -156,6 +166,29 @@ def test_what_cannot_be_run_is_refused_with_key_and_mend(load, changes, message)
 def test_a_file_that_is_no_file_of_parameters_is_named(load, text, message):
     with pytest.raises(ParamsError, match=message):
         load(text=text)
+
+
+def test_an_absence_that_is_null_is_refused(load):
+    raw = copy.deepcopy(RAW)
+    raw["scales"]["tiny"]["prepare"]["missing"]["absence"] = None
+    with pytest.raises(ParamsError, match=r"prepare\.missing\.absence: .*\(given: None\)"):
+        check_params(load(text=yaml.safe_dump(raw)))
+
+
+def test_unusual_settings_that_can_be_run_are_not_refused(load):
+    tiny = "scales.tiny"
+    for changes in (
+        {"seeds": [7], "query": ["random"], "dataset": ["missing"]},
+        {"mitigation_settings.moddrop.rate": 0},
+        {"mitigation_settings.moddrop.rate": 1},
+        {f"{tiny}.recipe.missing.all.batch_size": 4096, f"{tiny}.recipe.missing.all.weight_decay": 0},
+        {f"{tiny}.training.momentum": 0, f"{tiny}.training.warmup_epochs": 0},
+        {"search.method": "halving", "search.seeds": [4], "search.mitigation": "moddrop"},
+        {f"{tiny}.model.absent": "zeros"},
+        {f"{tiny}.recipe.missing.all.batch_size": 29},  # skip: a batch of one sits out
+        {f"{tiny}.prepare.missing": {}, "dataset": ["missing", "trio"]},
+    ):
+        check_params(load(changes))
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -214,6 +247,44 @@ def test_the_settings_of_a_plug_in_are_what_its_annotations_say():
 def test_a_setting_that_a_plug_in_cannot_take_is_refused(settings, message):
     with pytest.raises(ParamsError, match=message):
         checked("here", Plugin, 1, settings)
+
+
+def plain_none(view, n, k: int = None): ...  # noqa: RUF013 - as often written
+
+
+def no_number(view, n, x: float = float("inf")): ...
+
+
+def no_yaml(view, n, x=frozenset({1})): ...
+
+
+def out_of_bounds(view, n, x: Rate = 1.0): ...
+
+
+def too_few(view): ...
+
+
+@pytest.mark.parametrize(
+    ("plug_in", "message"),
+    [
+        (no_number, r"here\.x: its default, inf, is nothing that params\.yaml could give it"),
+        (no_yaml, r"here\.x: its default, frozenset\(\{1\}\), is nothing"),
+        (out_of_bounds, r"here\.x: its default, 1\.0, is nothing"),
+        (too_few, r"here: the code takes fewer than the 2 arguments"),
+    ],
+)
+def test_a_plug_in_that_could_not_be_called_or_recorded_is_refused(plug_in, message):
+    with pytest.raises(ParamsError, match=message):
+        checked("here", plug_in, 2, {})
+
+
+def test_a_default_of_none_can_be_kept_or_replaced():
+    """A run's settings have its defaults, and are checked once more when the method is called."""
+    assert checked("here", plain_none, 2, {}) == {}
+    assert checked("here", plain_none, 2, defaults(plain_none, 2)) == {"k": None}
+    assert checked("here", plain_none, 2, {"k": 3}) == {"k": 3}
+    with pytest.raises(ParamsError, match=r"here\.k: .*integer"):
+        checked("here", plain_none, 2, {"k": 0.5})
 
 
 def test_a_method_that_needs_a_setting_is_refused_before_any_compute(load, monkeypatch):

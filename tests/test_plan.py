@@ -569,6 +569,7 @@ def test_overrides_are_dvcs_own(project):
         ("scale", r"-S scale: .*missing EQUAL"),
         ("loop.start=7", r"^params\.yaml with -S: loop\.start: "),
         ("dvc.yaml:a=1", r"parameters are in params\.yaml alone: leave dvc\.yaml: out"),
+        ("../params.yaml:seeds=[3]", r"parameters are in params\.yaml alone: leave \.\./params\.yaml: out"),
         ("query=[bagde]", r"query: unknown 'bagde'; known"),
         ("dataset=[mimic]", r"'mimic' is credentialed"),
     ],

@@ -2,12 +2,12 @@
 
 import signal
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mindgap import __version__
 from mindgap.errors import MindGapError
 from mindgap.machine import start_fork_server
 from mindgap.params import Params, check_names, check_params, check_runs, load_params
@@ -27,7 +27,7 @@ Regime = Annotated[str, typer.Argument(help="low, mid or high")]
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"mindgap {metadata.version('mindgap')}")
+        print(f"mindgap {__version__}")
         raise typer.Exit()
 
 

@@ -153,16 +153,17 @@ def told(shares: Sequence[ClassShare]) -> str:
 
 def warnings_of(run: Run, dataset: Dataset) -> list[str]:
     """What a run can be computed with, though pool, start or validation set are short of classes."""
-    start, _, set_aside = start_and_validation_ids(run, dataset)
-    shares, budget = class_shares(dataset, start, set_aside), run.setting.budget
+    start, validation, set_aside = start_and_validation_ids(run, dataset)
+    shares = class_shares(dataset, start, set_aside)
     lines = []
     if gone := [share for share in shares if share.left == 0]:
         lines.append(f"no query can pick {told(gone)}")
     if scarce := [share for share in shares if 0 < share.left < share.there / 2]:
         lines.append(f"most samples are not for queries to pick in {told(scarce)}")
-    for name in ("initial", "validation"):
-        if (size := getattr(budget, name)) < dataset.num_classes:
-            lines.append(f"{name}: {size} samples cannot show all {dataset.num_classes} classes")
+    for name, ids in (("initial", start), ("validation", validation)):
+        shown = sum(n > 0 for n in class_counts(dataset, dataset.train.y_N.cpu()[ids]))
+        if shown < dataset.num_classes:
+            lines.append(f"{name}: {len(ids)} samples show {shown} of {dataset.num_classes} classes")
     return [f"{run.cell.dataset}-{run.cell.regime}, seed {run.cell.seed}: {line}" for line in lines]
 
 

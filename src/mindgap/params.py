@@ -16,15 +16,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mindgap.errors import ParamsError
-from mindgap.settings import Rate, Width, checked, explain
+from mindgap.settings import Rate, Share, Width, checked, explain
 
 # Bounds beyond which nothing could be computed, or no model would learn.
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Layers = Annotated[int, Field(ge=1, le=24)]
 LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
 WeightDecay = Annotated[float, Field(ge=0, le=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+NO_ABSENCE: Mapping[str, Rate] = {}
 # Becomes part of file names, where "-" stands between names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 
@@ -269,7 +269,7 @@ def check_names(params: Params) -> None:
     """What a report needs of that, without the plug-ins, which load torch: datasets and regimes are known."""
     from mindgap.data import CREDENTIALED, DATASETS, SOURCES
 
-    for key in ("dataset", "regime", "query", "mitigation", "seeds"):
+    for key in ("dataset", "published", "regime", "query", "mitigation", "seeds"):
         _unique(key, getattr(params, key))
     for name in params.published:
         pick(SOURCES, name, "published", "mindgap.data.SOURCES")
@@ -336,11 +336,11 @@ def source_settings(params: Params, dataset: str) -> Any:
     return _as_params_error(f"{where}.{dataset}", made, **settings)
 
 
-def _rendered_settings(modalities: tuple[str, ...], absence: dict[str, Rate] | None = None) -> None:
+def _rendered_settings(modalities: tuple[str, ...], absence: Mapping[str, Rate] = NO_ABSENCE) -> None:
     """What may stand under `prepare` for a rendered dataset."""
     from mindgap.data.presence import absence_rates
 
-    absence_rates(modalities, absence or {})
+    absence_rates(modalities, absence)
 
 
 def _check_plug_ins(params: Params) -> None:
@@ -396,22 +396,37 @@ def _check_setting(params: Params, setting: Setting) -> None:
     from mindgap.data import RENDERED
 
     where = f"scales.{setting.scale}"
-    recipe = f"{where}.recipe.{setting.dataset}"
-    pick(AUGMENTATIONS, setting.recipe.augmentation, recipe, "mindgap.augment.AUGMENTATIONS")
+    own = setting.regime in params.at_scale.recipe[setting.dataset]
+    recipe = f"{where}.recipe.{setting.dataset}.{setting.regime if own else 'all'}"
+    pick(
+        AUGMENTATIONS,
+        setting.recipe.augmentation,
+        f"{recipe}.augmentation",
+        "mindgap.augment.AUGMENTATIONS",
+    )
     pick(params.at_scale.prepare, setting.dataset, "dataset", f"{where}.prepare")
     _check_learning(setting, where, recipe)
-    # How many samples a dataset from outside has is known when it is prepared.
+    if setting.dataset not in RENDERED:  # how many samples it has is known when it is prepared
+        return
     size, needed = params.at_scale.render.train_size, setting.budget.needed
-    if setting.dataset in RENDERED and needed > size:
+    if needed > size:
         raise ParamsError(
             f"{where}.budget.{setting.dataset}.{setting.regime} needs {needed} training "
             f"samples (initial + validation + (rounds - 1) x acquisition), but {where}."
             f"render.train_size is {size}: raise it, or ask for fewer"
         )
+    classes, tested = RENDERED[setting.dataset].num_classes, params.at_scale.render.test_size
+    if tested < classes:
+        raise ParamsError(
+            f"{where}.render.test_size is {tested}, but {setting.dataset} has {classes} classes, and each "
+            f"needs a sample in the test set: raise it"
+        )
 
 
 def _check_learning(setting: Setting, where: str, recipe: str) -> None:
-    """What no single parameter shows: a warm-up without an end, batches in which every modality sits out."""
+    """What no single parameter shows: a warm-up without an end, batches in which every modality sits out, a
+    batch of one sample where none may sit out.
+    """
     epochs, warmup = setting.recipe.epochs, setting.training.warmup_epochs
     if warmup >= epochs:
         raise ParamsError(
@@ -430,6 +445,16 @@ def _check_learning(setting: Setting, where: str, recipe: str) -> None:
             f"{where}.model.min_present is {least}, but an epoch of {where}.budget.{setting.dataset}."
             f"{setting.regime} has {draws} samples: no modality would train on the start set; lower "
             f"min_present, or raise initial or {where}.training.min_samples_per_epoch"
+        )
+    budget, size = setting.budget, setting.recipe.batch_size
+    labelled = (budget.initial + k * budget.acquisition for k in range(budget.rounds))
+    epochs_of = (max(n, setting.training.min_samples_per_epoch) for n in labelled)
+    alone = next((n for n in epochs_of if n % size == 1), None)
+    if alone and setting.model.absent == "zeros":
+        raise ParamsError(
+            f"{recipe}.batch_size is {size}, so of an epoch of {alone} samples one is left for the last "
+            f"batch, and where {where}.model.absent is zeros its batch statistics are needed: take another "
+            f"batch_size"
         )
 
 
@@ -455,8 +480,10 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's name; those of YAML 1.1 are not taken over
 
     def compose_node(self, parent, index):
+        event = self.peek_event()
+        if getattr(event, "tag", None):
+            raise yaml.YAMLError(f"{event.tag} is a tag: write a plain value without it{event.start_mark}")
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
             raise yaml.YAMLError(
                 f"*{event.anchor} is an alias: write out what it stands for{event.start_mark}"
             )

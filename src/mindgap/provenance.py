@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mindgap import __version__
+
 SOURCE = Path(__file__).parent
 
 # Where plug-ins are listed. What is imported from there by name is followed to where it is made, the list
@@ -280,5 +282,5 @@ def _git(*arguments: str) -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    packages = ("mindgap", "torch", "numpy")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    packages = {name: metadata.version(name) for name in ("torch", "numpy")}
+    return {"python": platform.python_version(), "mindgap": __version__, **packages}

@@ -10,7 +10,8 @@ import inspect
 import json
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any, Optional
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -19,6 +20,7 @@ from mindgap.errors import ParamsError
 
 Parameters = dict[str, inspect.Parameter]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 # Of layers; wider or more of them exhaust any memory.
 Width = Annotated[int, Field(ge=1, le=4_096)]
 Widths = Annotated[Sequence[Width], Field(min_length=1, max_length=16)]
@@ -41,7 +43,11 @@ class SettingsError(ParamsError, ValueError):
 def parameters(plug_in: Callable, given: int) -> Parameters:
     """The settings of a plug-in: its parameters behind the first `given`, which its caller fills in."""
     named = list(_signature(plug_in).parameters.values())[given:]
-    return {p.name: p for p in named if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    own = {p.name: p for p in named if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    for field in fields(plug_in) if is_dataclass(plug_in) else ():
+        if field.default_factory is not MISSING:
+            own[field.name] = own[field.name].replace(default=field.default_factory())
+    return own
 
 
 def defaults(plug_in: Callable, given: int) -> dict[str, Any]:
@@ -52,8 +58,9 @@ def defaults(plug_in: Callable, given: int) -> dict[str, Any]:
 def checked(where: str, plug_in: Callable, given: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as the plug-in's annotations want them; a SettingsError has a line for each fault.
 
-    `where` is the key that they stand under.
+    `where` is the key that they stand under. Defaults are checked too: a run is keyed by them.
     """
+    _check_given(where, plug_in, given)
     known, faults, values = parameters(plug_in, given), [], {}
     for name, value in settings.items():
         if name not in known:
@@ -61,14 +68,25 @@ def checked(where: str, plug_in: Callable, given: int, settings: Mapping[str, An
             faults.append(f"{where}.{name} is unknown; known: {listed}")
             continue
         try:
-            values[name] = _adapter(plug_in, given, name).validate_json(json.dumps(value), strict=True)
+            values[name] = _valid(plug_in, given, name, value)
         except ValidationError as error:
             faults += explain(error, (where, name))
         except (TypeError, ValueError) as error:  # no value that YAML can give
             faults.append(f"{where}.{name}: {error}")
     for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in settings:
+        if name in settings:
+            continue
+        if parameter.default is parameter.empty:
             faults.append(f"{where}.{name}: missing; it has no default, so give it a value")
+            continue
+        try:
+            _valid(plug_in, given, name, parameter.default)
+        except (TypeError, ValueError):
+            shown = reprlib.repr(parameter.default)
+            faults.append(
+                f"{where}.{name}: its default, {shown}, is nothing that params.yaml could give it; "
+                f"change the default or the annotation in the code"
+            )
     if faults:
         raise SettingsError("\n".join(faults))
     return values
@@ -92,6 +110,20 @@ def explain(error: ValidationError, where: Iterable[str] = ()) -> list[str]:
     return lines
 
 
+def _valid(plug_in: Callable, given: int, name: str, value: Any) -> Any:
+    """The value as the annotation wants it; by way of JSON, in which records are written too."""
+    return _adapter(plug_in, given, name).validate_json(json.dumps(value), strict=True)
+
+
+def _check_given(where: str, plug_in: Callable, given: int) -> None:
+    try:
+        _signature(plug_in).bind_partial(*range(given))
+    except TypeError as error:
+        raise SettingsError(
+            f"{where}: the code takes fewer than the {given} arguments that stand before its settings"
+        ) from error
+
+
 def _signature(plug_in: Callable) -> inspect.Signature:
     try:
         return inspect.signature(plug_in, eval_str=True)
@@ -104,7 +136,10 @@ def _adapter(plug_in: Callable, given: int, name: str) -> TypeAdapter:
     parameter = parameters(plug_in, given)[name]
     wanted = parameter.annotation
     if wanted is parameter.empty or isinstance(wanted, str):
-        wanted = Any if parameter.default in (None, parameter.empty) else type(parameter.default)
+        plain = parameter.default is None or parameter.default is parameter.empty
+        wanted = Any if plain else type(parameter.default)
+    if parameter.default is None:  # as often written: `k: int = None`
+        wanted = Optional[wanted]  # noqa: UP045 - an annotation need not know "|"
     config = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
     try:
         return TypeAdapter(wanted, config=config)

@@ -65,6 +65,11 @@ class Settings:
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < 2**32:
                 raise ValueError(f"{name} is {value!r}: make it a whole number in 0..{2**32 - 1}")
+        for name in ("train_size", "test_size"):
+            if 0 < (size := getattr(self, name)) < len(CLASSES):
+                raise ValueError(
+                    f"{name} is {size}: make it 0 (all), or at least {len(CLASSES)}, one a class"
+                )
         for name in ("canonical", "mirror_digits", "fetch"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: make it true or false")

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from mindgap.mitigations.base import Mitigation
-from mindgap.settings import Rate
+from mindgap.settings import Share
 
 
 class ModDrop(Mitigation):
-    """Drops with probability `rate`; where nothing would be left, one present modality at random is kept."""
+    """Drops with probability `rate`; where nothing would be left, one present modality at random is kept.
 
-    def __init__(self, rate: Rate = 0.5):
-        if not 0 <= rate < 1:
-            raise ValueError(f"mitigation_settings.moddrop.rate must be in [0, 1), not {rate}")
+    A rate of 1 leaves each sample one modality.
+    """
+
+    def __init__(self, rate: Share = 0.5):
+        if not 0 <= rate <= 1:
+            raise ValueError(f"mitigation_settings.moddrop.rate must be in [0, 1], not {rate}")
         self.rate = rate
 
     def drop(self, present_NM: Tensor, rng: torch.Generator) -> Tensor:

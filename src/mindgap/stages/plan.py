@@ -108,7 +108,7 @@ def _apply(changes: Sequence[str], path: Path) -> None:
 
     by_file, given = to_path_overrides(changes), f"-S {' '.join(changes)}"
     for file in by_file:
-        if Path(file).name != path.name:
+        if Path(file) != Path(path.name):
             raise ParamsError(f"{given}: parameters are in {path.name} alone: leave {file}: out")
     overrides = [one for ones in by_file.values() for one in ones]
     try:
