@@ -16,7 +16,7 @@ import pytest
 from mindgap.report import figures, tables
 from mindgap.report.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
 from mindgap.report.build import build_report
-from mindgap.report.claims import CLAIMS
+from mindgap.report.claims import claims
 from mindgap.report.content import Inputs
 from mindgap.report.curves import COLUMNS, ReportError, Selection, read_curves
 from mindgap.report.metrics import all_metrics, few_metrics, plot_points
@@ -628,18 +628,32 @@ def test_the_comparison_page_has_every_published_value_under_its_anchor(report):
 
 def test_the_page_judges_every_claim_by_the_papers_numbers_and_by_ours(report):
     text = (report / "index.html").read_text()
-    rows = re.findall(r'<tr id="claim-([\w-]+)">(.*?)</tr>', text, re.DOTALL)
+    rows = re.findall(r'<tr id="claim-([\w-]+)"(?: class="wider")?>(.*?)</tr>', text, re.DOTALL)
     verdicts = {
         key: re.findall(r'<span class="\w+">(holds|does not hold|not enough \w+)<', row) for key, row in rows
     }
-    assert set(verdicts) == {claim.key for claim in CLAIMS}
-    assert verdicts["kcg-leads-mid"] == ["holds", "not enough data"]
+    assert set(verdicts) == {claim.key for claim in claims()}
+    assert verdicts["kcg-leads-low-and-mid"] == ["holds", "not enough data"]
     # Two seeds: the statistics of the page refuse what the claim would compare, and so does the claim.
     assert verdicts["rare-near-chance"] == ["holds", "not enough seeds"]
     ours = re.findall(r'<span class="(\w+)">not enough seeds<', text)
     assert set(ours) == {"soft"}
-    assert "Needs Missing, 3 seeds or more each" in text
-    assert text.count("Contradicted by the paper's own tables") == 2
+    assert "Needs Missing; 3 seeds or more each" in text
+    assert text.count("Contradicted by the paper's own tables") == 3
+    assert "32 claims as written, on the paper&#39;s own numbers: holds 29, does not hold 3." in text
+
+
+def test_the_page_says_what_the_papers_seeds_can_tell(report):
+    text = (report / "index.html").read_text()
+    box = re.search(r'<div class="box" id="power">(.*?)</div>', text, re.DOTALL).group(1)
+    assert "in 5 of 30 settings on the weak modality (Missing, Share, MIMIC)" in box
+    assert "in 5 of 30 on both (Share), where equal methods would give 1.5" in box
+
+
+def test_what_the_paper_does_not_say_is_marked_on_the_page(report):
+    text = (report / "index.html").read_text()
+    assert text.count("over all methods and regimes (not said by the paper)</i>") == 13
+    assert text.count("Read from the tables, not said by the paper:") == 4
 
 
 def test_the_page_says_once_what_best_means_and_every_table_why_it_marks_none(report):

@@ -188,7 +188,7 @@ def test_a_changed_run_is_never_judged_against_the_paper(inputs):
     verdicts = content.claims.set_index("key")["verdict"]
     assert verdicts["missing-low-unlearnt"] == "does not hold (paper, changed)"
     assert verdicts["partial-near-chance"] == "does not hold"
-    assert verdicts["imbalanced"].endswith(" (paper, changed)")
+    assert verdicts["imbalanced-everywhere"].endswith(" (paper, changed)")
     assert content.scale == "paper, changed"
     assert content.scale_of("unique", "none") == "paper"
 

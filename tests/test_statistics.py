@@ -525,11 +525,31 @@ def test_statistics_of_both_targets():
     assert on_weak.note == "6 blocks: 2 settings with 3 seeds each."
     assert on_all.mean_ranks.to_dict() == {q: 7 - i for i, q in enumerate(METHODS)}
     assert on_weak.mean_ranks.to_dict() == {q: 1 + i for i, q in enumerate(METHODS)}
-    assert on_all.mean_accuracies["random"] == pytest.approx(0.601)
+    assert on_all.mean_levels["random"] == pytest.approx((0.601 - 0.1) / 0.9)
     assert (on_all.scale, on_all.target, on_all.n_blocks) == ("tiny", "all", 9)
     assert [refusal.test for refusal in on_all.refusals] == ["pairwise", "bootstrap"]
     assert (on_all.groups, math.isnan(on_all.nemenyi)) == ((), True)
     assert (on_all.wins.matrix.at["grace_r", "random"], on_all.wins.points) == (6, 6)
+
+
+def test_a_difference_counts_as_much_where_the_ceiling_is_a_tenth():
+    """Each method is a tenth of the way from chance to the ceiling above the one before, on both datasets."""
+
+    def value(dataset, regime, query, seed, subset, i):
+        low = (dataset, subset) == ("unique", "partial")
+        return (0.01, 0.1)[not low] + 0.1 * METHODS.index(query) * (0.09, 0.9)[not low]
+
+    curves = make_curves(value, regimes=("low", "mid"), seeds=(0, 1, 2, 3))
+    partial = curves["subset"] == "partial"
+    curves = curves.assign(
+        chance=curves["chance"].mask(partial, 0.01), ceiling=curves["ceiling"].mask(partial, 0.1)
+    )
+    result = statistics(curves, {"missing": "rare", "unique": "partial"}, "none", "weak")
+    assert result.mean_levels.to_list() == pytest.approx([0.1 * i for i in range(len(METHODS))])
+    assert result.bootstrap.set_index("query").loc["entropy", "difference"] == pytest.approx(0.1)
+    assert result.pairwise.set_index(["a", "b"]).loc[
+        ("random", "bald"), "median_difference"
+    ] == pytest.approx(-0.2)
 
 
 def test_controls_are_no_methods():
@@ -619,7 +639,7 @@ def test_order_of_rows_changes_no_bit(grid):
     shuffled = statistics(grid.curves.sample(frac=1, random_state=1), {"unique": "partial"}, "none", "all")
     assert shuffled.groups == grid.result.groups
     assert shuffled.friedman == grid.result.friedman
-    for name in ("mean_ranks", "mean_accuracies"):
+    for name in ("mean_ranks", "mean_levels"):
         pd.testing.assert_series_equal(getattr(shuffled, name), getattr(grid.result, name), check_exact=True)
     for name in ("pairwise", "bootstrap"):
         pd.testing.assert_frame_equal(getattr(shuffled, name), getattr(grid.result, name), check_exact=True)

@@ -16,6 +16,8 @@ from mindgap.report.names import modalities_of
 # Two differences pass a t-test whenever they happen to lie close together, however small they are
 # (`statistics.wins`). The paper has three seeds: fewer carry no wins, no claim and no comparison of values.
 MIN_SEEDS = 3
+# Accuracies that are equal as fractions may differ in their last bit; no test set tells 1e-12 apart.
+DIGITS = 12
 CELL = ["scale", "dataset", "mitigation", "regime", "query", "subset"]
 AULC_COLUMNS = [
     *(*CELL, "n_seeds", "rounds", "aulc_mean", "aulc_std", "mean_accuracy", "mean_accuracy_std"),
@@ -45,6 +47,15 @@ def per_seed(curves: pd.DataFrame) -> pd.DataFrame:
             dict(zip([*CELL, "seed"], key, strict=True)) | {"rounds": len(run), "aulc": area} | levels
         )
     return pd.DataFrame(rows)
+
+
+def levels(seeds: pd.DataFrame) -> pd.Series:
+    """The AULC of each row of `per_seed` as a level: 0 at chance, 1 at the subset's ceiling.
+
+    In these units a difference on a subset that cannot know the whole label counts as much as any other.
+    """
+    room = seeds["ceiling_aulc"] - seeds["chance_aulc"]
+    return ((seeds["aulc"] - seeds["chance_aulc"]) / room).astype(float).round(DIGITS)
 
 
 def on_targets(curves: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:

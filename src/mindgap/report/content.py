@@ -20,6 +20,7 @@ from mindgap.report.paper import (
     with_paper,
 )
 from mindgap.report.paper_tables import PaperTable, paper_tables
+from mindgap.report.power import Power, power
 from mindgap.report.provenance import Origin
 from mindgap.report.rank_comparison import rank_sum_comparison
 from mindgap.report.scales import changes_of, summary_of
@@ -64,7 +65,8 @@ class Sensitivity:
 @dataclass(frozen=True)
 class Content:
     """`table` is the tidy AULC table, `order` the subsets of each dataset as they are shown, `claims` has our
-    verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers. `changes`
+    verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers; `power` is
+    what its three seeds can tell. `changes`
     lists how settings differ from the scale's; `scale` is the scale's name with a word on it.
     """
 
@@ -79,6 +81,7 @@ class Content:
     summary: pd.DataFrame
     misprints: pd.DataFrame
     claims: pd.DataFrame
+    power: Power
     statistics: Sequence[Statistics]
     sensitivity: Sensitivity | None
     changes: Sequence[str]
@@ -122,6 +125,7 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
         summary(comparison, ranks),
         misprints(paper_dir),
         all_claims(table, paper_dir, selection),
+        power(paper_accuracies(paper_dir)),
         all_statistics(curves, selection),
         sensitivity_of(inputs, selection),
         summary_of(changes),
@@ -147,14 +151,14 @@ def all_claims(table: pd.DataFrame, paper_dir: Path, selection: Selection) -> pd
 
     A verdict that rests on runs of other settings than the scale's names them: "holds (paper, changed)".
     """
-    ours = judge(mean_accuracies(table), selection.weak)
-    own = judge(mean_accuracies(table[table["changed"] == ""]), selection.weak)
+    ours = judge(mean_accuracies(table))
+    own = judge(mean_accuracies(table[table["changed"] == ""]))
     judged = ours["verdict"].isin([HOLDS, FAILS])
     others = judged & (ours[["verdict", "detail"]] != own[["verdict", "detail"]]).any(axis=1)
     told = ours["verdict"] + f" ({_scale(table, selection)})"
     ours = ours.assign(verdict=ours["verdict"].mask(others, told))
-    theirs = judge(paper_accuracies(paper_dir), PAPER_WEAK)
-    told = theirs[["verdict", "effect", "detail"]].add_prefix("paper_")
+    theirs = judge(paper_accuracies(paper_dir))
+    told = theirs[["verdict", "effect", "effect_name", "detail"]].add_prefix("paper_")
     return pd.concat([ours, told], axis=1)
 
 

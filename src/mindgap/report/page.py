@@ -10,7 +10,7 @@ import pandas as pd
 
 from mindgap.data import CREDENTIALED, SOURCES
 from mindgap.report.claims import NOTE as CLAIMS_NOTE
-from mindgap.report.claims import PAPER_CONTRADICTS
+from mindgap.report.claims import WIDE
 from mindgap.report.comparison import NOTES as COMPARISON_NOTES
 from mindgap.report.comparison import STATUSES
 from mindgap.report.content import Content
@@ -79,8 +79,11 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
                 _dataset(name, curves, content.table, named, content.order[name], selection)
                 for name in selection.datasets
             ],
-            claims=_claims(content.claims),
+            claims=content.claims.to_dict("records"),
+            tally=_tally(content.claims),
+            wide=WIDE,
             claims_note=CLAIMS_NOTE,
+            power=content.power,
             figures_note=FIGURES_NOTE,
             statistics=[_statistics(r, drawn.get((r.mitigation, r.target), ())) for r in content.statistics],
             explanations=EXPLANATIONS,
@@ -159,15 +162,20 @@ def _compared(comparison: pd.DataFrame) -> list[tuple[str, int]]:
     return [*counts, *((f"{STATUSES[2]}: {reason}", int(n)) for reason, n in why.items())]
 
 
-def _claims(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {**row, "contradiction": PAPER_CONTRADICTS.get(row["key"], "")} for row in claims.to_dict("records")
-    ]
+def _tally(claims: pd.DataFrame) -> list[str]:
+    """How many of the numbered claims have which verdict, by the paper's numbers and by ours."""
+    told = []
+    for asked, part in claims[claims["number"] != ""].groupby("asked", sort=False):
+        for whose, column in (("the paper's own numbers", "paper_verdict"), ("these runs", "verdict")):
+            counts = part[column].value_counts()
+            verdicts = ", ".join(f"{name} {n}" for name, n in counts.items())
+            told.append(f"{len(part)} claims {asked}, on {whose}: {verdicts}")
+    return told
 
 
 def _statistics(result: Statistics, drawn: Sequence[str]) -> dict[str, Any]:
     """One mitigation and target as the template draws it: `rows` has all that is said of each method."""
-    methods = pd.DataFrame({"rank": result.mean_ranks, "accuracy": result.mean_accuracies})
+    methods = pd.DataFrame({"rank": result.mean_ranks, "level": result.mean_levels})
     if isinstance(result.bootstrap, pd.DataFrame):
         methods = methods.join(result.bootstrap.set_index("query")[["difference", "low", "high"]])
     wins = result.wins if isinstance(result.wins, Wins) else None

@@ -22,7 +22,7 @@ from mindgap.report.names import (
     subset_name,
     subset_order,
 )
-from mindgap.report.paper import REGIMES, SUBSETS, TIMES_TEN, WEAK
+from mindgap.report.paper import REGIMES, SHOWN_WITH, SUBSETS, TIMES_TEN, WEAK
 from mindgap.report.tables import (
     CHANCE,
     HOLE,
@@ -44,9 +44,8 @@ from mindgap.report.tables import (
 
 SEVEN = ("badge", "bald", "bmmal", "entropy", "grace_r", "kcenter_greedy", "random")
 SYNTHETIC = ("missing", "share", "unique", "synergy")
-# Table 2 shows runs with ModDrop where it helps, and Synergy without it (6.1); Table 3 ranks the same runs.
-TABLE_2 = {"missing": "moddrop", "share": "moddrop", "unique": "moddrop", "synergy": "none"}
-TABLE_4 = {"food101": "moddrop", "mimic": "moddrop"}
+TABLE_2 = {dataset: SHOWN_WITH[dataset] for dataset in SYNTHETIC}
+TABLE_4 = {dataset: SHOWN_WITH[dataset] for dataset in ("food101", "mimic")}
 DETAIL = {
     ("missing", "moddrop"): 7,
     ("missing", "none"): 8,

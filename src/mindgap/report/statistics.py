@@ -16,7 +16,7 @@ from scipy.stats import f as f_distribution
 from scipy.stats import norm, rankdata, studentized_range
 from scipy.stats import t as student
 
-from mindgap.report.aulc import MIN_SEEDS, per_seed
+from mindgap.report.aulc import DIGITS, MIN_SEEDS, levels, per_seed
 from mindgap.report.flow import ReportError
 from mindgap.report.names import CONTROLS, METHODS, dataset_name, method_name, modalities_of
 
@@ -28,14 +28,16 @@ ALPHA = 0.05
 SEED = 2603
 ARRANGEMENTS = 100_000  # of ranks within blocks: all of them up to here, else so many drawn at random
 RESAMPLES = 10_000
-# Accuracies that are equal as fractions may differ in their last bit; no test set tells 1e-12 apart.
-DIGITS = 12
 
 # What each test asks and how, for the page.
 EXPLANATIONS = {
+    "level": (
+        "Level: the mean accuracy along the curve as a share of the way from chance (0) to the subset's "
+        "ceiling (1), so that a modality that cannot know the whole label counts as much as any other."
+    ),
     "friedman": (
         "Friedman's test asks whether the methods differ at all. In every block (a seed in a dataset and "
-        "regime) methods are ranked by mean accuracy along the curve; equal ones share their mean rank. With "
+        "regime) methods are ranked by their level; equal ones share their mean rank. With "
         "more than 10 blocks and 5 methods p is Iman and Davenport's; with fewer it is the share of all "
         "arrangements of ranks within blocks that are at least as uneven."
     ),
@@ -45,9 +47,9 @@ EXPLANATIONS = {
         "two are told apart."
     ),
     "bootstrap": (
-        "Mean difference to Random over blocks, with its interval (95 % at α = 0.05). Settings are kept and "
-        "seeds resampled within them, n − 1 out of n, with percentiles widened to Student's: so an interval "
-        "is for new seeds in the same settings, and for its method alone."
+        "Mean difference in level to Random over blocks, with its interval (95 % at α = 0.05). Settings are "
+        "kept and seeds resampled within them, n − 1 out of n, with percentiles widened to Student's: so an "
+        "interval is for new seeds in the same settings, and for its method alone."
     ),
     "wins": (
         "Row beats column: the points of all settings' curves (without the shared first one) where a paired "
@@ -99,7 +101,7 @@ class Wins:
 class Statistics:
     """All that is said of one mitigation and target; `note` tells which blocks it rests on.
 
-    `mean_ranks` and `mean_accuracies` are per method, `groups` the bars of the critical-difference diagram
+    `mean_ranks` and `mean_levels` are per method, `groups` the bars of the critical-difference diagram
     and `nemenyi` its length of comparison (no groups, NaN: no diagram).
     """
 
@@ -110,7 +112,7 @@ class Statistics:
     n_blocks: int
     note: str
     mean_ranks: pd.Series
-    mean_accuracies: pd.Series
+    mean_levels: pd.Series
     friedman: Friedman | Refusal
     pairwise: pd.DataFrame | Refusal
     groups: tuple[tuple[str, ...], ...]
@@ -142,7 +144,7 @@ def statistics(
         n_blocks=len(blocks),
         note=_note(every_block),
         mean_ranks=ranks,
-        mean_accuracies=blocks.mean(),
+        mean_levels=blocks.mean(),
         friedman=overall,
         pairwise=pairs,
         groups=groups(ranks, pairs) if drawn else (),
@@ -169,10 +171,9 @@ def _target_rows(curves: pd.DataFrame, weak: Mapping[str, str], mitigation: str,
 
 
 def _blocks(rows: pd.DataFrame) -> pd.DataFrame:
-    """AULC / (N - 1), blocks x query methods in a fixed order; NaN where a run is missing."""
-    areas = per_seed(rows).reindex(columns=[*BLOCK, "query", "aulc", "rounds"])
-    areas["accuracy"] = (areas["aulc"] / (areas["rounds"] - 1)).astype(float).round(DIGITS)
-    blocks = areas.pivot(index=BLOCK, columns="query", values="accuracy")
+    """Levels (`aulc.levels`), blocks x query methods in a fixed order; NaN where a run is missing."""
+    areas = per_seed(rows).reindex(columns=[*BLOCK, "query", "aulc", "chance_aulc", "ceiling_aulc"])
+    blocks = areas.assign(level=levels(areas)).pivot(index=BLOCK, columns="query", values="level")
     return blocks[sorted(blocks, key=_place)]
 
 
@@ -484,7 +485,7 @@ def _beside_friedman(differs: bool, tested: bool, apart: bool) -> str:
 
 
 LONG_COLUMNS = {
-    "ranks": ["query", "mean_rank", "mean_accuracy", "n"],
+    "ranks": ["query", "mean_rank", "mean_level", "n"],
     "friedman": ["n", "n_methods", "chi2", "f", "p", "how"],
     "pairwise": ["a", "b", "n", "n_equal", "median_difference", "a_above", "p", "p_holm", "different"],
     "bootstrap": ["query", "n", "difference", "low", "high"],
@@ -517,7 +518,7 @@ def _stacked(columns: Sequence[str], parts: Sequence[tuple[Statistics, pd.DataFr
 
 
 def _ranks_frame(result: Statistics) -> pd.DataFrame:
-    means = {"mean_rank": result.mean_ranks, "mean_accuracy": result.mean_accuracies}
+    means = {"mean_rank": result.mean_ranks, "mean_level": result.mean_levels}
     return pd.DataFrame(means).rename_axis("query").reset_index().assign(n=result.n_blocks)
 
 

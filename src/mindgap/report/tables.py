@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mindgap.report.aulc import half_width, rank_sums
+from mindgap.report.aulc import half_width, levels, rank_sums
 from mindgap.report.curves import Selection
 from mindgap.report.names import (
     CONTROLS,
@@ -370,9 +370,9 @@ def best_ranks(seeds: pd.DataFrame | None, weak: pd.DataFrame, sums: Collection[
     best = Best("block", " (a seed of a dataset)")
     if seeds is not None:
         keys = list(Key._fields)
-        rows = seeds.merge(weak[keys], on=keys).assign(accuracy=lambda row: row["aulc"] / (row["rounds"] - 1))
+        rows = seeds.merge(weak[keys], on=keys).assign(level=levels)
         for regime, part in rows.groupby("regime", sort=False):
-            blocks = part.pivot(index=["dataset", "seed"], columns="query", values="accuracy")
+            blocks = part.pivot(index=["dataset", "seed"], columns="query", values="level")
             ranked = [query for query in blocks if (regime, query) in sums]
             names = pd.Index([(regime, query) for query in ranked], tupleize_cols=False)
             best.add(blocks[ranked].set_axis(names, axis=1))
