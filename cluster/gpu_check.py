@@ -95,7 +95,7 @@ def checks(out: Path, quick: bool) -> list[Part]:
     test = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files]
     return [
         Part("tests", test, 150),
-        Part("engine", [sys.executable, "benchmarks/engine_gpu.py", *size], 180),
+        Part("engine", [sys.executable, "benchmarks/engine_gpu.py", *size], 200),
         Part("selection", [sys.executable, "benchmarks/selection_gpu.py", *size], 60),
     ]
 
@@ -103,7 +103,8 @@ def checks(out: Path, quick: bool) -> list[Part]:
 def parts_of(study: Study, seed_count: int, limit: float) -> Iterator[Part]:
     """Prepare, train and acquire a study with its first seeds, in a project folder of its own."""
     folder = project(study, study.seeds[:seed_count])
-    raw = {"MINDGAP_RAW_SHARE": str(ROOT / "data/raw/share"), "MINDGAP_STORE": str(STORE)}
+    machine = {"MINDGAP_RAW_SHARE": str(ROOT / "data/raw/share"), "MINDGAP_STORE": str(STORE)}
+    machine["MINDGAP_RUNS_PER_GPU"] = os.environ.get("MINDGAP_RUNS_PER_GPU", "8")
     for step, *arguments in (
         ("prepare", study.dataset),
         ("train", study.dataset, study.regime),
@@ -112,7 +113,7 @@ def parts_of(study: Study, seed_count: int, limit: float) -> Iterator[Part]:
         if step == "prepare" and (folder / "data/prepared" / study.dataset / "meta.json").exists():
             continue
         name = f"{study.name}-{seed_count}-{step}"
-        yield Part(name, [sys.executable, "-m", "mindgap", step, *arguments], limit, folder, raw)
+        yield Part(name, [sys.executable, "-m", "mindgap", step, *arguments], limit, folder, machine)
 
 
 def project(study: Study, seeds: Sequence[int]) -> Path:

@@ -102,6 +102,25 @@ def test_tests_marked_gpu_need_nothing_that_a_bare_host_lacks(check, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+def test_a_bare_host_checks_the_parameters_and_names_what_a_dataset_lacks(check, monkeypatch, tmp_path):
+    monkeypatch.setattr(check, "WORK", tmp_path)
+    (tmp_path / "block.py").write_text(BLOCK)
+    folder = check.project(check.studies(True)[0], [0])
+    code = "import block; from mindgap.cli import main; main()"
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT / 'src'}", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+
+    def mindgap(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    assert mindgap("check-params").returncode == 0
+    refused = mindgap("prepare", "mimic")
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "mindgap: mimic is read with polars, which is not installed here: `make setup` installs it\n"
+    )
+
+
 def test_the_bundle_names_packages_of_the_lock():
     script = (ROOT / "cluster/bundle.sh").read_text()
     assert subprocess.run(["bash", "-n", ROOT / "cluster/bundle.sh"], check=True).returncode == 0

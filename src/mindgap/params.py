@@ -3,6 +3,7 @@
 Unknown keys, wrong types and impossible combinations are `ParamsError`s that name the key and the mend.
 """
 
+import contextlib
 import json
 import re
 import reprlib
@@ -305,6 +306,7 @@ def check_runs(params: Params, datasets: Iterable[str], regimes: Iterable[str]) 
 
 def _check_data(params: Params) -> None:
     from mindgap.data import DATASETS, RENDERED
+    from mindgap.data.errors import NotInstalled
     from mindgap.data.quintfeatures import Style
 
     scale, where = params.at_scale, f"scales.{params.scale}"
@@ -321,7 +323,9 @@ def _check_data(params: Params) -> None:
             checked(given, _rendered_settings, 1, settings)
             _as_params_error(given, _rendered_settings, RENDERED[name].modalities, **settings)
         else:
-            source_settings(params, name)
+            # Training needs none of the packages that only some files from outside are read with.
+            with contextlib.nullcontext() if name in params.dataset else contextlib.suppress(NotInstalled):
+                source_settings(params, name)
     _as_params_error(f"{where}.render", Style, **scale.render.style)
 
 

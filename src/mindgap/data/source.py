@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from mindgap.data.errors import NotInstalled
+
 
 @dataclass(frozen=True)
 class Source:
@@ -29,7 +31,13 @@ class Source:
 
     @property
     def module(self) -> ModuleType:
-        return importlib.import_module(f"mindgap.data.{self.name}")
+        try:
+            return importlib.import_module(f"mindgap.data.{self.name}")
+        except ModuleNotFoundError as error:
+            raise NotInstalled(
+                f"{self.name} is read with {error.name}, which is not installed here: `make setup` "
+                f"installs it"
+            ) from error
 
     @property
     def raw(self) -> Path:
