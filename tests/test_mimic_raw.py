@@ -245,6 +245,15 @@ def test_a_row_with_too_many_fields_is_refused(folder):
     refused(folder, r"patients.csv.gz has 7 fields where the header has 6 in line 6: it was cut or changed")
 
 
+def test_a_row_that_was_cut_is_refused(folder):
+    """Without the end of its row a patient has no date of death."""
+    path = file_of(folder, "patients")
+    lines = gzip.decompress(path.read_bytes()).splitlines()
+    lines[5] = lines[5].rsplit(b",", 1)[0]
+    path.write_bytes(gzip.compress(b"\n".join(lines)))
+    refused(folder, r"patients.csv.gz has 5 fields where the header has 6 in line 6: it was cut or changed")
+
+
 def as_link(target):
     return lambda path: (path.unlink(), path.symlink_to(target))
 
@@ -384,6 +393,7 @@ def test_a_file_that_is_not_what_its_name_says(folder):
     path.write_bytes(b"<!DOCTYPE html><html>Log in</html>")
     refused(folder, r"labevents.csv.gz is a web page, .+: download it again, logged in")
     path.rename(path.with_suffix(""))
+    refused(folder, r"labevents.csv is a web page, .+: download it again, logged in")
     path.with_suffix("").write_bytes(gzip.compress(content, 1))
     refused(folder, r"labevents.csv is packed, whatever its name says: name it labevents.csv.gz$")
     path.with_suffix("").write_bytes(b"")

@@ -36,6 +36,7 @@ def prepare_by_hand(monkeypatch, error, dataset="mimic"):
 
 def test_words_of_an_unforeseen_error_stay_in_a_file_for_its_owner(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINDGAP_STORE_MIMIC", "store")  # beside which git looks
     with pytest.raises(SystemExit) as end:
         prepare_by_hand(monkeypatch, pl.exceptions.ComputeError(WORDS))
     told, log = capsys.readouterr(), Path("data/mimic/.mindgap/errors.log")

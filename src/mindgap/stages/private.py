@@ -11,7 +11,7 @@ from mindgap.data import CREDENTIALED
 from mindgap.errors import MindGapError
 from mindgap.stages.paths import places
 
-LOG = "errors.log"  # beside the store of the dataset's runs, which neither git nor DVC takes
+LOG = ".mindgap/errors.log"  # in the dataset's own project, which neither git nor DVC takes
 ID = re.compile(r"\d{8}")
 
 
@@ -33,7 +33,7 @@ def kept_private(dataset: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None and not ID.search(str(error)):
             raise
-        log = places(dataset).store.parent / LOG
+        log = Path(os.environ.get("DVC_ROOT", places(dataset).prepared.parent.parent)) / LOG
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8", opener=_for_owner) as file:
             file.write(traceback.format_exc())

@@ -82,6 +82,24 @@ def damage_named(path: Path, kinds: Mapping[str, Any] | None = None) -> Iterator
 
 def fault_of(path: Path, kinds: Mapping[str, Any]) -> str:
     """What is wrong with a table, found line by line, and its mend; empty where nothing is."""
+    if found := fault_of_form(path):
+        return found
+    line = 0
+    try:
+        for line, text in _texts(path):
+            if text is None:
+                return (
+                    f"has a byte that is no UTF-8 in line {line}: {ORIGINAL}, or change its encoding with "
+                    f"`iconv -f latin1 -t utf-8` if that is what it has"
+                )
+        return fault_of_rows(path, kinds)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        where = f"the .gz breaks off or is altered after line {line:,}; {type(error).__name__}"
+        return f"is truncated or damaged ({where}): download it again"
+
+
+def fault_of_form(path: Path) -> str:
+    """Whether a file is no table, told by its first bytes, and the mend; empty where it may be one."""
     with open_regular(path) as file:
         head = file.read(512)
     if not head:
@@ -92,18 +110,7 @@ def fault_of(path: Path, kinds: Mapping[str, Any]) -> str:
         return f"is packed, whatever its name says: name it {path.name}.gz"
     if path.suffix == ".gz" and not head.startswith(GZIP):
         return f"is not packed, whatever its name says: name it {path.stem}"
-    line = 0
-    try:
-        for line, text in _texts(path):
-            if text is None:
-                return (
-                    f"has a byte that is no UTF-8 in line {line}: {ORIGINAL}, or change its encoding with "
-                    f"`iconv -f latin1 -t utf-8` if that is what it has"
-                )
-        return _fault_of_rows(path, kinds)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        where = f"the .gz breaks off or is altered after line {line:,}; {type(error).__name__}"
-        return f"is truncated or damaged ({where}): download it again"
+    return ""
 
 
 def _texts(path: Path) -> Iterator[tuple[int, str | None]]:
@@ -116,7 +123,8 @@ def _texts(path: Path) -> Iterator[tuple[int, str | None]]:
                 yield number, None
 
 
-def _fault_of_rows(path: Path, kinds: Mapping[str, Any]) -> str:
+def fault_of_rows(path: Path, kinds: Mapping[str, Any]) -> str:
+    """The first row of another length than the header or without a number where one belongs, and the mend."""
     with io.TextIOWrapper(open_table(path), encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
         header = next(rows, [])
@@ -124,7 +132,7 @@ def _fault_of_rows(path: Path, kinds: Mapping[str, Any]) -> str:
         places = [(header.index(name), name, *NUMBERS[kind]) for name, kind in numbers.items()]
         try:
             for row in rows:
-                if len(row) != len(header):
+                if row and len(row) != len(header):
                     found = f"{len(row)} fields where the header has {len(header)}"
                     return f"has {found} in line {rows.line_num}: it was cut or changed: {ORIGINAL}"
                 for place, name, parse, wanted in places:

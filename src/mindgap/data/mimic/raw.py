@@ -16,7 +16,16 @@ from typing import Any
 import polars as pl
 
 from mindgap.data.errors import DataError, SourceMissing
-from mindgap.data.mimic.files import ORIGINAL, damage_named, form_of, is_there, open_table, unreadable
+from mindgap.data.mimic.files import (
+    ORIGINAL,
+    damage_named,
+    fault_of_form,
+    fault_of_rows,
+    form_of,
+    is_there,
+    open_table,
+    unreadable,
+)
 
 # Rows of each table. 2.2 and 3.1 are the counts of mimic-code's validation queries, of which "3.0" is known
 # only to be named: its labevents were replaced by 3.1's. The demo's were counted.
@@ -105,7 +114,8 @@ def check_columns(path: Path, found: Sequence[str], needed: Iterable[str]) -> No
     needed = list(needed)
     missing = [name for name in needed if name not in found]
     if len(missing) == len(needed):
-        raise DataError(f"{path} has no line of column names, such as {', '.join(needed[:3])}: {ORIGINAL}")
+        no_names = f"has no line of column names, such as {', '.join(needed[:3])}: {ORIGINAL}"
+        raise DataError(f"{path} {fault_of_form(path) or no_names}")
     if missing:
         raise DataError(
             f"{path} has no column {', '.join(missing)} among its {len(found)} columns: {ORIGINAL}"
@@ -154,6 +164,8 @@ def read_table(path: Path, kinds: Mapping[str, Any], optional: Sequence[str] = (
     check_columns(path, read_header(path), kinds)
     with damage_named(path, kinds), open_table(path) as file:
         text = pl.read_csv(file.read(), infer_schema=False).select(list(kinds))
+        if short := fault_of_rows(path, {}):  # which polars fills up with nulls
+            raise DataError(f"{path} {short}")
     frame = text.select(_parsed(name, kind) for name, kind in kinds.items())
     lined = frame.with_row_index("line", 2)
     for name, kind in kinds.items():
