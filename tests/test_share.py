@@ -160,11 +160,24 @@ def test_the_first_pixel_is_red_green_blue_of_three_planes():
     assert y_N.tolist() == [3]
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_a_batch_that_python_3_wrote_is_read_too(protocol):
-    planes = np.zeros((1, 3072), np.uint8)
-    content = pickle.dumps({"data": planes, "labels": [4]}, protocol)
-    assert cifar10.parse_batch(content, Path("batch"))[1].tolist() == [4]
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("as_array", [False, True])
+def test_a_batch_that_python_3_wrote_is_read_too(protocol, order, as_array):
+    planes = np.arange(2 * 3072, dtype=np.int64).astype(np.uint8).reshape(2, -1)
+    labels = np.array([4, 5], ">i4") if as_array else [4, 5]
+    content = pickle.dumps({"data": np.asarray(planes, order=order), "labels": labels}, protocol)
+    x_NHWC, y_N = cifar10.parse_batch(content, Path("batch"))
+    assert y_N.tolist() == [4, 5]
+    assert np.array_equal(x_NHWC, cifar10.parse_batch(batch_bytes(planes, y_N), Path("batch"))[0])
+
+
+def test_a_text_that_is_encoded_again_and_again_takes_its_memory_once():
+    text = b"X" + (10**7).to_bytes(4, "little") + b"a" * 10**7
+    encoded = b"c_codecs\nencode\n" + text + b"X\x06\0\0\0latin1\x86q\0R"
+    again = b"c_codecs\nencode\nh\0R"
+    with pytest.raises(DataError, match="holds no dictionary"):
+        cifar10.parse_batch(b"\x80\x02" + encoded + again * 100_000 + b".", Path("batch"))
 
 
 def archive_of(raw: Path, *, without: str = "") -> bytes:

@@ -32,7 +32,8 @@ PUT = ("PUT", "BINPUT", "LONG_BINPUT")
 GET = ("GET", "BINGET", "LONG_BINGET")
 NAMED = (
     *("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"),
-    *("numpy ndarray", "numpy dtype"),
+    *("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"),
+    *("numpy ndarray", "numpy dtype", "_codecs encode"),
 )
 WHOLE = re.compile(r"[iu][1248]")
 DIMENSIONS = 4
@@ -93,12 +94,14 @@ def load_dict(content: bytes) -> dict[str, Any]:
 
 
 def _walk(content: bytes) -> Any:
-    """Protocols 0 to 4 as far as such pickles use them."""
-    stack, marks, memo = [], [], {}
+    """Protocols 0 to 5 as far as such pickles use them."""
+    stack, marks, memo, encoded = [], [], {}, {}
     for opcode, value, _ in islice(pickletools.genops(content), MOST_STEPS):
         name = opcode.name
         if name in PLAIN:
             stack.append(value)
+        elif name == "BYTEARRAY8":
+            stack.append(bytes(value))
         elif name in OF_PYTHON_2:
             stack.append(value.encode("latin-1"))
         elif name in CONSTANTS:
@@ -132,7 +135,7 @@ def _walk(content: bytes) -> Any:
             stack.append(_named(" ".join(names[::-1])))
         elif name == "REDUCE":
             arguments = stack.pop()
-            stack.append(_called(stack.pop(), arguments))
+            stack.append(_called(stack.pop(), arguments, encoded))
         elif name == "BUILD":
             state = stack.pop()
             _set_state(stack[-1], state)
@@ -177,12 +180,25 @@ def _named(name: str) -> _Name:
     return _Name(name)
 
 
-def _called(function: Any, arguments: Any) -> Any:
-    """What the few functions that such pickles name would give; what an array is comes with its state."""
+def _called(function: Any, arguments: Any, encoded: dict[int, tuple[str, bytes]]) -> Any:
+    """What the few functions that such pickles name would give; what an array is comes with its state.
+
+    `encoded` has what was encoded before by the identity of its text: all of it is no more than the file.
+    """
     if type(function) is not _Name or type(arguments) is not tuple:
         raise NotPlain("it calls something else than a function")
     if function.name.endswith("_reconstruct"):
         return _Array()
+    if function.name.endswith("_frombuffer"):  # protocol 5
+        content, kind, shape, order = arguments
+        return _Array((1, shape, kind, order == "F", content))
+    if function.name == "_codecs encode":  # Python 3 writes bytes so in protocols 0 to 2
+        text, encoding = arguments
+        if type(text) is not str or encoding != "latin1":
+            raise NotPlain("it encodes what is no text in Latin-1")
+        if id(text) not in encoded:
+            encoded[id(text)] = text, text.encode("latin-1")
+        return encoded[id(text)][1]
     if function.name == "numpy dtype" and WHOLE.fullmatch(code := _text(arguments[0])):
         return _Type(code)
     raise NotPlain("it has an array of something else than whole numbers")
