@@ -162,6 +162,7 @@ def test_a_kept_folder_with_something_else_in_it_is_left_as_it_is(kept, name, te
         ("/proc/mindgap", "cannot be written"),
         ("reports/tables/mine", "is in reports/tables, where the pipeline reads and writes"),
         ("data/mine", "is in data"),
+        ("/", "is neither empty nor a folder of kept records"),
         ("reports/reference/mine", "is inside a kept folder"),
     ],
 )
@@ -253,7 +254,7 @@ def test_a_selection_that_is_damaged_is_named(kept):
     assert str(error.value).endswith(f"; where it lies in git: git checkout -- {path}")
     assert "\n" not in str(error.value)
     path.unlink()
-    with pytest.raises(ParamsError, match=r"selection\.yaml is not here"):
+    with pytest.raises(MindGapError, match=r"reference holds no kept records, as .*\.yaml is"):
         kept_report_stage(KEPT)
 
 
@@ -279,6 +280,43 @@ def test_damaged_records_are_refused_by_the_name_of_the_run(kept, fault, message
         kept_report_stage(KEPT)
     assert str(path) in str(error.value)
     assert not (KEPT / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("curves/missing-low.csv", r"(,rare,0\.)(\d)", lambda m: f"{m[1]}{(int(m[2]) + 1) % 10}"),
+        ("flow/missing.csv", r"(absent,\d+,\d+),0,", r"\1,1,"),
+        ("provenance/missing-low.json", r'"seconds": \d', '"seconds": 9'),
+        ("search/missing-low.csv", r"\Z", "tiny,missing,low,grid,0,2,0.05,0.0005,basic,1,0.9,4,True\n"),
+        ("search/missing-low.csv", None, None),
+    ],
+)
+def test_a_plausible_edit_of_a_kept_record_is_refused(kept, name, old, new):
+    path = KEPT / name
+    text = path.read_text()
+    path.write_bytes(text.replace("\n", "\r\n").encode())  # as git may check it out
+    kept_report_stage(KEPT)
+    if old is None:
+        path.unlink()
+    else:
+        path.write_text(re.sub(old, new, text, count=1))
+        assert path.read_text() != text
+    with pytest.raises(ReportError, match=rf"{name} is not .*: git checkout -- reports") as error:
+        kept_report_stage(KEPT)
+    assert "\n" not in str(error.value)
+    # Records that were kept before their digests were have none.
+    selection = yaml.safe_load((KEPT / "selection.yaml").read_text())
+    del selection["records"]
+    (KEPT / "selection.yaml").write_text(yaml.safe_dump(selection))
+    if name != "search/missing-low.csv":
+        kept_report_stage(KEPT)
+
+
+def test_a_search_that_no_report_would_read_is_not_kept(kept):
+    Path("reports/search/missing-low.csv").write_text("rung,epochs\n")
+    with pytest.raises(ReportError, match=r"search/missing-low\.csv lacks the columns"):
+        keep_stage(kept, KEPT, "Newer.")
 
 
 def test_the_page_shows_searches_and_what_other_choices_come_to(project):

@@ -80,6 +80,12 @@ def test_settings_of_files_from_outside_count():
     assert settings_of({"settings": {"seed": 7}, "sizes": {"train": 3}}) == {"prepare": {"seed": 7}}
 
 
+def flatten_fusion(settings) -> None:
+    model = settings["setting"]["model"]
+    fusion = model.pop("fusion")
+    model |= {"fusion": fusion["name"]} | {f"fusion_{k}": v for k, v in fusion.items() if k != "name"}
+
+
 CHANGES = {
     "epochs": (
         at("setting", "recipe", "epochs", value=3, only=of("missing")),
@@ -117,6 +123,7 @@ CHANGES = {
         at("setting", "budget", "validation", value=100, only=of("missing")),
         ["budget.missing.low.validation 250 → 100"],
     ),
+    "the fusion as older records have it": (lambda settings, *cell: flatten_fusion(settings), []),
     "old records": (at("data", value=None), ["not recorded: render, prepare.missing, prepare.unique"]),
     "a lost key": (at("setting", "training", "momentum", value=None), ["not recorded: training.momentum"]),
     "nothing": (lambda *any: None, []),

@@ -172,9 +172,13 @@ class Selected(Block):
 
 
 class Kept(Selected):
-    """The selection of a kept report (`mindgap keep`), with a paragraph about it for its page."""
+    """The selection of a kept report (`mindgap keep`), with a paragraph about it for its page.
+
+    `records`: digests of its records by their names (`text_digest`); none in folders kept before there were.
+    """
 
     about: str = Field(min_length=1)
+    records: dict[str, str] = {}
 
 
 class Params(Selected):

@@ -108,7 +108,7 @@ def _blocks(cell: Cell, **parts: Mapping[str, Any] | None) -> Blocks:
 
 def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
     setting, data = made["setting"], made.get("data", {})
-    model, prepare = setting.get("model", {}), data.get("prepare")
+    model, prepare = _model(setting.get("model", {})), data.get("prepare")
     return _blocks(
         cell,
         loop={"start": setting["start"]} if "start" in setting else None,
@@ -122,6 +122,15 @@ def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
         mitigation_settings=made.get("mitigation_settings"),
         query_settings=made.get("query_settings"),
     )
+
+
+def _model(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's settings in today's form: older records have those of the fusion beside its name."""
+    if not isinstance(recorded.get("fusion"), str):
+        return recorded
+    flat = {key: value for key, value in recorded.items() if key.startswith("fusion_")}
+    fusion = {"name": recorded["fusion"], **{k.removeprefix("fusion_"): v for k, v in flat.items()}}
+    return {key: value for key, value in recorded.items() if key not in flat} | {"fusion": fusion}
 
 
 def _defined(scale: str, cell: Cell, kinds: Collection[str]) -> Blocks | None:

@@ -15,14 +15,14 @@ import yaml
 from mindgap.errors import MindGapError
 from mindgap.params import Kept, Params, Selected, load_kept
 from mindgap.report.build import FOLDERS
-from mindgap.report.curves import read_curves
 from mindgap.report.flow import SELECTION
-from mindgap.report.provenance import read_origins
+from mindgap.report.reading import text_digest
 from mindgap.stages.paths import REPORTS
 from mindgap.stages.report import (
     IGNORE_FILES,
     RECORDS,
     kept_selection,
+    read_inputs,
     record_files,
     restore_kept,
     selection_of,
@@ -50,11 +50,13 @@ def keep_stage(params: Params, folder: Path, about: str) -> None:
     try:
         place = _place(Path(folder))
         selection = selection_of(params, REPORTS)
-        read_origins(REPORTS / "provenance", read_curves(REPORTS / "curves", selection), selection)
+        read_inputs(selection, REPORTS)
         asked = {name: getattr(params, name) for name in Selected.model_fields}
         made = {key: [d for d in selection.datasets if d in asked[key]] for key in ("dataset", "published")}
         kept = Kept(**asked | made, about=about.strip())
         files = {name: REPORTS / name for name in record_files(kept) if (REPORTS / name).exists()}
+        digests = {name: text_digest(path, "write it anew: dvc repro") for name, path in files.items()}
+        kept = kept.model_copy(update={"records": digests})
         _put(place, files, kept)
     except OSError as error:
         raise MindGapError(

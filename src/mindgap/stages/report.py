@@ -14,9 +14,9 @@ from mindgap.params import Kept, Params, ParamsError, Selected, load_kept, pick
 from mindgap.report.build import FOLDERS, build_report, output_names
 from mindgap.report.content import Inputs
 from mindgap.report.curves import Selection, read_curves
-from mindgap.report.flow import SELECTION, Flow, read_flow, skipped_line
+from mindgap.report.flow import SELECTION, Flow, mend_for, read_flow, skipped_line
 from mindgap.report.provenance import read_origins
-from mindgap.report.reading import ReportError
+from mindgap.report.reading import ReportError, text_digest
 from mindgap.report.searches import read_searches
 from mindgap.report.sensitivity import VARIANTS, Variants, read_sensitivity, read_variants
 from mindgap.stages.paths import (
@@ -40,7 +40,7 @@ def report_stage(params: Params) -> None:
     selection = selection_of(params, REPORTS)
     for name, line in selection.skipped.items():
         print(f"{name} is skipped: {line}", flush=True)
-    _report(selection, REPORTS, "", SENSITIVITY)
+    _report(selection, REPORTS, read_inputs(selection, REPORTS, "", SENSITIVITY))
     if paths := left_over(params):
         removal = " ".join(map(str, paths))
         print(f"on no page, as params.yaml names them no more; to remove them: rm {removal}", flush=True)
@@ -67,12 +67,20 @@ def kept_report_stage(folder: Path) -> None:
             f"{foreign[0]} would be lost: no report writes it, and {foreign[0].relative_to(folder).parts[0]} "
             f"is written anew; move it away"
         )
-    _report(selection_of(kept, folder), folder, kept.about)
+    selection = selection_of(kept, folder)
+    inputs = read_inputs(selection, folder, kept.about)
+    _check_kept(folder, kept)
+    _report(selection, folder, inputs)
 
 
 def kept_selection(folder: Path) -> Kept:
     """What a kept folder is about; a damaged selection is an error of one line, with the mend."""
     path = folder / SELECTION
+    if not os.path.lexists(path):
+        raise MindGapError(
+            f"{folder} holds no kept records, as {path} is not there: name a folder that `mindgap keep` "
+            f"made; where it lies in git: git checkout -- {path}"
+        )
     try:
         return load_kept(path)
     except ParamsError as error:
@@ -105,7 +113,7 @@ def strangers(folder: Path, selected: Selected) -> list[Path]:
 def set_aside(folder: Path) -> tuple[Path, Path]:
     """Where `mindgap keep` makes new records, and where the older ones wait until these are in place."""
     place = Path(os.path.realpath(folder))  # which a loop of links does not stop
-    return place.with_name(f".{place.name}.keep-new"), place.with_name(f".{place.name}.keep-old")
+    return place.parent / f".{place.name}.keep-new", place.parent / f".{place.name}.keep-old"
 
 
 def restore_kept(folder: Path) -> None:
@@ -115,9 +123,17 @@ def restore_kept(folder: Path) -> None:
         old.rename(os.path.realpath(folder))
 
 
-def _report(selection: Selection, folder: Path, about: str, sensitivity: Path | None = None) -> None:
-    # Read first: what is wrong with a run is said with its name; the suites speak of rows.
-    inputs = read_inputs(selection, folder, about, sensitivity)
+def _check_kept(folder: Path, kept: Kept) -> None:
+    """Whether the records are those that were kept; where it is known what they were."""
+    for name in record_files(kept) if kept.records else ():
+        path, mend = folder / name, mend_for(folder / name, "")
+        known = kept.records.get(name)
+        if (known or os.path.lexists(path)) and text_digest(path, mend) != known:
+            raise ReportError(f"{path} is not what was kept (its digest is not that in {SELECTION}); {mend}")
+
+
+def _report(selection: Selection, folder: Path, inputs: Inputs) -> None:
+    # The inputs come first: what is wrong with a run is said with its name; the suites speak of rows.
     for dataset, regime in product(selection.datasets, selection.regimes):
         path = folder / "curves" / f"{dataset}-{regime}.csv"
         validate_curves(path, EXPECTATIONS, folder / "validation")
