@@ -20,9 +20,9 @@ from mindgap.status import Board
 
 POLL_SECONDS = 1.0
 MOST_LOSSES = 3
-# A run for which a GPU's memory did not do is repeated alone on one, its passes so many times smaller: first
-# as all the others, last so small that only the training itself can be too large.
-DIVISORS = (1, 4, 16)
+# How many times smaller a run's passes are, each time that a GPU's memory did not do. The first time it has
+# neighbours, from the second it is alone; the last passes are so small that only a training can be too large.
+DIVISORS = (1, 1, 4, 16)
 
 
 class SweepError(MindGapError):
@@ -145,8 +145,8 @@ class Sweep:
         """The jobs that failed, and why."""
         self._waiting = deque(jobs)
         try:
-            for divisor in DIVISORS:
-                self._work_off(divisor)
+            for attempt in range(len(DIVISORS)):
+                self._work_off(attempt)
                 if not self._too_large:
                     break
                 self._executor.alone()
@@ -157,13 +157,13 @@ class Sweep:
                 _close(held)
         return self._failures
 
-    def _work_off(self, divisor: int) -> None:
+    def _work_off(self, attempt: int) -> None:
         while self._waiting or self._locks:
-            self._start(divisor)
+            self._start(DIVISORS[attempt])
             if not self._locks and self._waiting:
                 time.sleep(POLL_SECONDS)  # others have all that is left, or all there is to run it on
             for job, (kind, value) in self._executor.messages(POLL_SECONDS):
-                self._hear(job, kind, value, divisor)
+                self._hear(job, kind, value, attempt)
 
     def _start(self, divisor: int) -> None:
         """Start what may be started of what is waiting."""
@@ -202,7 +202,7 @@ class Sweep:
         else:
             self._end(job)
 
-    def _hear(self, job: Job, kind: str, value: Any, divisor: int) -> None:
+    def _hear(self, job: Job, kind: str, value: Any, attempt: int) -> None:
         key = job.run.digest
         if kind == "began":
             self._board.begin(key, str(job), value, self._done[key], job.rounds)
@@ -218,7 +218,7 @@ class Sweep:
         elif kind == "failed":
             self._fail(job, value)
         elif kind == "memory":
-            self._set_aside(job, value, divisor)
+            self._set_aside(job, value, attempt)
         else:
             self._lose(job, value)
 
@@ -236,18 +236,19 @@ class Sweep:
         self._end(job)
         self._waiting.append(job)
 
-    def _set_aside(self, job: Job, reason: str, divisor: int) -> None:
-        if divisor == DIVISORS[-1]:
+    def _set_aside(self, job: Job, reason: str, attempt: int) -> None:
+        if attempt == len(DIVISORS) - 1:
             return self._fail(
                 job,
-                f"the memory of its GPU did not do, even alone and with passes {divisor} times smaller "
-                f"({reason}). End other programs on that GPU, take one with more memory, or let fewer runs "
-                f"share it: MINDGAP_WORKERS, MINDGAP_RUNS_PER_GPU",
+                f"the memory of its GPU did not do, even alone and with passes {DIVISORS[attempt]} times "
+                f"smaller ({reason}). End other programs on that GPU, take one with more memory, or let "
+                f"fewer runs share it: MINDGAP_WORKERS, MINDGAP_RUNS_PER_GPU",
             )
-        smaller = DIVISORS[DIVISORS.index(divisor) + 1]
+        smaller = DIVISORS[attempt + 1]
+        passes = f" and with passes {smaller} times smaller" if smaller > 1 else ""
         self._board.say(
             f"{job}: GPU memory exhausted at round {self._done[job.run.digest]} ({reason}); when the others "
-            f"are done it goes on there, alone on a GPU and with passes {smaller} times smaller"
+            f"are done it goes on there, alone on a GPU{passes}"
         )
         self._end(job)
         self._too_large.append(job)
