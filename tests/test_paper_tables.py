@@ -103,15 +103,30 @@ def method(row: dict[str, str]) -> str:
     return "GRACE-R" if row["query_method"] == "GRACE" else row["query_method"]
 
 
+TABLE_1 = {
+    "Missing": ("Rare", "Both", "Frequent"),
+    "Share": ("CIFAR-10", "Both", "MNIST"),
+    "Unique": ("Full", "Both", "Partial ×10"),
+    "Synergy": ("Partial A ×10", "Both", "Partial B ×10"),
+}
+
+
+def random_place(row: dict[str, str]) -> tuple[str, str]:
+    names = TABLE_1[row["dataset"]]
+    column = [name.removesuffix(" ×10") for name in names].index(row["modality"])
+    mitigation = {"yes": "ModDrop", "no": "no mitigation"}[row["moddrop"]]
+    title = f"{row['dataset']} ({', '.join(names)}), {mitigation}"
+    return title, ("Modality A", "Both", "Modality B")[column]
+
+
 def place(number: int, row: dict[str, str]) -> tuple[str, str, str]:
     """Row title, column title and column group of a printed number."""
     if number == 1:
-        title = {"yes": "ModDrop", "no": "No mitigation"}[row["moddrop"]]
-        return title, row["modality"], row["dataset"]
+        return *random_place(row), ""
     if number in (2, 4):
         times = " ×10" if "Partial" in row["modality"] else ""
         return f"{row['dataset']}, {row['regime']}: {row['modality']}{times}", method(row), ""
-    return method(row), row["modality"], row["regime"]
+    return f"{row['regime']}, {method(row)}", row["modality"], ""
 
 
 def test_all_1032_printed_numbers_come_out_as_they_are_printed(runs):
@@ -137,11 +152,15 @@ def test_rows_and_columns_stand_in_the_papers_order(runs, number):
     one = table(runs, number)
     places = [place(number, row) for row in printed()[number]]
     rows = list(dict.fromkeys(title for title, _, _ in places))
+    # The chance level stands below the rows of a dataset (Table 1) or of a regime.
+    groups = {title: re.split(r" \(|, ", title)[0] for title in rows}
     columns = list(dict.fromkeys((group, title) for _, title, group in places))
     if number in (2, 4):
         columns.append(("", "Chance"))
     else:
-        rows.append("Chance")
+        last = {group: title for title, group in groups.items()}
+        for group, title in last.items():
+            rows.insert(rows.index(title) + 1, f"{group}, chance")
     assert [row.title for row in one.rows] == rows
     assert [(column.group, column.title) for column in one.columns] == columns
     assert one.name == f"paper-table-{number:02}"
@@ -156,13 +175,13 @@ def test_each_detail_table_has_its_number():
 
 
 def test_the_weak_modality_is_italic_and_partial_columns_are_marked(runs):
-    assert [(c.weak, c.factor) for c in table(runs, 13).columns] == [(False, 10), (False, 1), (True, 10)] * 3
-    assert [c.weak for c in table(runs, 15).columns] == [False] * 9
+    assert [(c.weak, c.factor) for c in table(runs, 13).columns] == [(False, 10), (False, 1), (True, 10)]
+    assert [c.weak for c in table(runs, 15).columns] == [True, False, False]  # the image
     wide = table(runs, 2)
     weak = {row.title.split(": ")[1] for row in wide.rows if row.weak}
     assert weak == {"Rare", "CIFAR-10", "Partial ×10", "Partial B ×10"}
     assert sum(row.weak for row in wide.rows) == 12
-    assert any("Rows marked ×10" in note for note in wide.notes)
+    assert any("What is marked ×10" in note for note in wide.notes)
     assert "*Unique, low: Partial ×10*" in tables.to_markdown(wide)
     assert [row.title for row in wide.rows if row.rule] == [
         f"{name}, low: {first}" for name, first in (("Share", "CIFAR-10"), ("Unique", "Full"))
@@ -250,10 +269,13 @@ def test_published_rows_follow_each_of_ours_at_paper_scale(runs):
         assert not any(cell.best for row in one.rows if row.kind == "paper" for cell in row.cells)
         assert not any("not comparable" in note for note in one.notes)
     by_number = {one.number: one for one in made}
-    assert cell_of(by_number[12], "KCG, paper", "Partial", "high").text == "2.39 ± 0.00"
+    assert cell_of(by_number[12], "high, KCG, paper", "Partial").text == "2.39 ± 0.00"
     assert cell_of(by_number[2], "Unique, high: Partial ×10, paper", "KCG").text == "5.86 ± 1.69"
-    assert cell_of(by_number[1], "No mitigation, paper", "CIFAR-10", "Share").text == "4.23 ± 0.24"
-    assert cell_of(by_number[7], "GRACE, paper", "Rare", "high").mean > 0
+    assert (
+        cell_of(by_number[1], "Share (CIFAR-10, Both, MNIST), no mitigation, paper", "Modality A").text
+        == "4.23 ± 0.24"
+    )
+    assert cell_of(by_number[7], "high, GRACE, paper", "Rare").mean > 0
     assert row_of(by_number[3], "BADGE, paper") == ["16", "22", "14"]
 
 
@@ -293,8 +315,10 @@ def test_a_small_report_shows_what_it_lacks(runs):
     assert f"“{tables.HOLE}”: not run: no runs in mid, high." in made[7].notes
     full = table(runs, 7)
     for row, whole in zip(made[7].rows, full.rows, strict=True):
-        assert row.cells[:3] == whole.cells[:3]
-        assert [cell.text for cell in row.cells[3:]] == [tables.HOLE] * 6
+        if row.title.startswith("low, "):
+            assert row.cells == whole.cells
+        else:
+            assert [cell.text for cell in row.cells] == [tables.HOLE] * 3
     assert made[7].columns == full.columns
     assert [row.title for row in made[13].rows] == [row.title for row in table(runs, 13).rows]
 
@@ -308,7 +332,7 @@ def test_reasons_are_as_general_as_they_are_true(runs):
         "no runs of BADGE on Share without mitigation in high",
     )
     assert table(some, 9).lacking == ("no runs of BALD", "no runs of Share in mid")
-    assert row_of(table(some, 10), "BALD") == [tables.HOLE] * 9
+    assert row_of(table(some, 10), "high, BALD") == [tables.HOLE] * 3
 
 
 def test_without_any_of_the_papers_datasets_all_tables_are_empty(runs):
@@ -322,39 +346,39 @@ def test_without_any_of_the_papers_datasets_all_tables_are_empty(runs):
 # What the paper leaves out
 
 
-def test_chance_stands_below_every_column_and_beside_every_row(runs):
-    assert row_of(table(runs, 7), "Chance") == ["0.90"] * 9
-    assert row_of(table(runs, 11), "Chance") == ["0.09", "0.09", "0.90"] * 3
-    assert row_of(table(runs, 15), "Chance") == ["0.09"] * 6 + ["0.04"] * 3  # N is 5 in high
-    assert row_of(table(runs, 1), "Chance") == ["0.90"] * 6 + ["0.09", "0.09", "0.90", "0.90", "0.09", "0.90"]
+def test_chance_stands_below_every_regime_and_beside_every_row(runs):
+    assert row_of(table(runs, 7), "mid, chance") == ["0.90"] * 3
+    assert row_of(table(runs, 11), "high, chance") == ["0.09", "0.09", "0.90"]
+    assert row_of(table(runs, 15), "low, chance") == ["0.09"] * 3
+    assert row_of(table(runs, 15), "high, chance") == ["0.04"] * 3  # N is 5 in high
+    chances = [row_of(table(runs, 1), f"{name}, chance") for name in TABLE_1]
+    assert chances == [["0.90"] * 3] * 2 + [["0.09", "0.09", "0.90"], ["0.90", "0.09", "0.90"]]
     assert cell_of(table(runs, 4), "MIMIC, mid: ECG", "Chance").text == "4.50"
-    (level,) = (row for row in table(runs, 7).rows if row.kind == "level")
-    assert level.rule
-    assert not any(cell.best for cell in level.cells)
-    assert row_of(table(runs[~at(runs, regime="low")], 7), "Chance") == [tables.HOLE] * 3 + ["0.90"] * 6
+    levels = [row for row in table(runs, 7).rows if row.kind == "level"]
+    assert len(levels) == 3
+    assert not any(cell.best for level in levels for cell in level.cells)
+    few = table(runs[~at(runs, regime="low")], 7)
+    assert [row_of(few, f"{regime}, chance")[0] for regime in REGIMES] == [tables.HOLE, "0.90", "0.90"]
 
 
 def test_the_csv_has_the_confidence_interval(runs):
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(table(runs, 11)))))
-    row = rows[SEVEN.index("kcenter_greedy")]
-    assert row["method"] == "KCG"
-    std = float(row["high Partial ×10 std"])
+    row = next(row for row in rows if row["regime, method"] == "high, KCG")
+    std = float(row["Partial ×10 std"])
     # Student's t of two degrees of freedom at 97.5 %.
-    assert float(row["high Partial ×10 ci95"]) == pytest.approx(
-        4.302652729911275 * std / math.sqrt(3), rel=1e-4
-    )
+    assert float(row["Partial ×10 ci95"]) == pytest.approx(4.302652729911275 * std / math.sqrt(3), rel=1e-4)
     chance = rows[-1]
-    parts = [chance[f"low Full {part}"] for part in ("mean", "std", "ci95")]
-    assert (chance["method"], chance["kind"], *parts) == ("Chance", "level", "0.09", "", "")
+    parts = [chance[f"Full {part}"] for part in ("mean", "std", "ci95")]
+    assert (chance["regime, method"], chance["kind"], *parts) == ("high, chance", "level", "0.09", "", "")
     assert "rank sum low" in tables.to_csv(table(runs, 3)).splitlines()[0].split(",")
 
 
 def test_a_cell_tells_its_interval(runs):
-    cell = cell_of(table(runs, 9), "BADGE", "CIFAR-10", "low")
+    cell = cell_of(table(runs, 9), "low, BADGE", "CIFAR-10")
     assert (cell.text, cell.tip) == ("3.66 ± 0.12", "95 % interval of the mean: 3.66 ± 0.30")
-    assert cell_of(table(runs, 9), "Chance", "CIFAR-10", "low").tip == ""
+    assert cell_of(table(runs, 9), "low, chance", "CIFAR-10").tip == ""
     one_seed = table(runs.assign(n_seeds=1, aulc_std=math.nan, aulc_ci95=math.nan), 9)
-    cell = cell_of(one_seed, "BADGE", "CIFAR-10", "low")
+    cell = cell_of(one_seed, "low, BADGE", "CIFAR-10")
     assert (cell.text, cell.tip) == ("3.66 ± –", "")
     assert tables.ONE_SEED in one_seed.notes
     assert "95 %" not in " ".join(one_seed.notes)
@@ -383,9 +407,10 @@ def test_other_methods_follow_the_seven_and_controls_come_last(runs):
     selection = replace(SELECTION, queries=("class_balanced_oracle", "margin", *SELECTION.queries))
     frame = with_others(runs)
     rows = table(frame, 9, selection).rows
-    assert [row.title for row in rows][6:] == ["Random", "Margin", "Class-balanced oracle", "Chance"]
-    assert [row.kind for row in rows][6:] == ["method", "method", "control", "level"]
-    assert [row.rule for row in rows][6:] == [False, False, True, True]
+    titles = [row.title.removeprefix("low, ") for row in rows]
+    assert titles[6:10] == ["Random", "Margin", "Class-balanced oracle", "chance"]
+    assert [row.kind for row in rows][6:10] == ["method", "method", "control", "level"]
+    assert [row.rule for row in rows][6:11] == [False, False, True, False, True]  # then mid begins
     wide = table(frame, 2, selection)
     assert [(c.group, c.title) for c in wide.columns][6:] == [
         ("", "Random"),
@@ -409,7 +434,7 @@ def test_a_control_is_never_the_best_not_even_tied(runs, mean):
     frame.loc[frame["query"] == "random", "aulc_mean"] = 0.5
     best = ["BADGE", "BALD", "BMMAL", "Entropy", "GRACE-R", "KCG"]
     for row in table(frame, 8, selection, seeds=10).rows:
-        assert {cell.best for cell in row.cells} == {row.title in best}
+        assert {cell.best for cell in row.cells} == {row.title.split(", ")[1] in best}
     for row in table(frame, 2, selection, seeds=10).rows:
         assert [cell.best for cell in row.cells] == [True] * 6 + [False] * 3
 
@@ -420,10 +445,9 @@ def test_the_best_and_its_ties_are_bold_where_seeds_carry_the_test(runs, gap, be
     frame = runs.copy()
     frame.loc[at(frame, **cell, query="kcenter_greedy"), "aulc_mean"] = 0.95
     frame.loc[at(frame, **cell, query="badge"), "aulc_mean"] = 0.95 - gap
-    (column,) = (
-        i for i, c in enumerate(table(frame, 11).columns) if (c.group, c.title) == ("mid", "Partial")
-    )
-    assert [row.title for row in table(frame, 11, seeds=10).rows if row.cells[column].best] == best
+    (column,) = (i for i, c in enumerate(table(frame, 11).columns) if c.title == "Partial")
+    bold = [row.title for row in table(frame, 11, seeds=10).rows if row.cells[column].best]
+    assert [title for title in bold if title.startswith("mid, ")] == [f"mid, {name}" for name in best]
     wide = table(frame, 2, seeds=10)
     (row,) = (row for row in wide.rows if row.title == "Unique, mid: Partial ×10")
     assert [c.title for c, cell in zip(wide.columns, row.cells, strict=True) if cell.best] == best
@@ -457,11 +481,12 @@ def test_rank_sums_are_bold_by_the_test_over_all_their_seeds(runs):
 
 def test_table_1_has_the_better_mitigation_in_bold_and_no_lone_winner(runs):
     one = table(runs, 1, seeds=6)
-    assert one.corner == "ModDrop"
-    assert cell_of(one, "ModDrop", "CIFAR-10", "Share").best
-    assert not cell_of(one, "No mitigation", "CIFAR-10", "Share").best
-    assert not cell_of(one, "ModDrop", "Both", "Missing").best
-    assert not cell_of(one, "No mitigation", "Both", "Missing").best  # 7.94 both: none is told apart
+    assert one.corner == "Dataset, ModDrop"
+    missing, share = "Missing (Rare, Both, Frequent)", "Share (CIFAR-10, Both, MNIST)"
+    assert cell_of(one, f"{share}, ModDrop", "Modality A").best
+    assert not cell_of(one, f"{share}, no mitigation", "Modality A").best
+    assert not cell_of(one, f"{missing}, ModDrop", "Both").best
+    assert not cell_of(one, f"{missing}, no mitigation", "Both").best  # 7.94 both: none is told apart
     alone = table(runs[runs["mitigation"] == "moddrop"], 1, seeds=6)
     assert not any(cell.best for row in alone.rows for cell in row.cells)
 

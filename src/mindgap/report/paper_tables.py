@@ -22,7 +22,7 @@ from mindgap.report.names import (
     subset_name,
     subset_order,
 )
-from mindgap.report.paper import REGIMES, SHOWN_WITH, SUBSETS, TIMES_TEN, WEAK
+from mindgap.report.paper import ITALIC, REGIMES, SHOWN_WITH, SUBSETS, TIMES_TEN, WEAK
 from mindgap.report.tables import (
     CHANCE,
     HOLE,
@@ -60,7 +60,7 @@ DETAIL = {
 }
 
 CHANCE_NOTE = "Chance: the AULC of guessing, chance level × (N − 1)."
-TIMES_TEN_NOTE = "Rows marked ×10 cannot reach more than a tenth of the labels and are scaled by it."
+TIMES_TEN_NOTE = "What is marked ×10 cannot reach more than a tenth of the labels and is scaled by it."
 RANKS_NOTE = (
     "Ranks of the paper's methods by the unrounded mean AULC on the weak modality (rank 1 = highest), added "
     "over Missing/rare, Share/cifar10, Unique/partial and Synergy/partial_b, Synergy without ModDrop and the "
@@ -101,21 +101,22 @@ def paper_tables(
 
 
 def _random_table(numbers: Numbers, selection: Selection) -> PaperTable:
-    """Table 1: what ModDrop does to Random in the high regime."""
-    columns, lines = [], []
+    """Table 1: what ModDrop does to Random in the high regime, a row per dataset with and without it."""
+    lines = []
     for dataset in SYNTHETIC:
-        settings = [Key(dataset, "", "high", "random", subset) for subset in _subsets(dataset)]
-        columns += [
-            replace(column, group=dataset_name(dataset))
-            for column in setting_columns(settings, _weak(selection), numbers)
+        subsets = _subsets(dataset)
+        names = [
+            _times_ten(subset_name(subset, modalities_of(subsets)), dataset, subset) for subset in subsets
         ]
-    for mitigation in ("moddrop", "none"):
-        keys = [Key(d, mitigation, "high", "random", s) for d in SYNTHETIC for s in _subsets(d)]
-        name = mitigation_name(mitigation)
-        name = name[0].upper() + name[1:]
-        lines.append(Line(name, "method", keys, f"{name}, paper"))
+        for mitigation in ("moddrop", "none"):
+            title = f"{dataset_name(dataset)} ({', '.join(names)}), {mitigation_name(mitigation)}"
+            keys = [Key(dataset, mitigation, "high", "random", subset) for subset in subsets]
+            rule = bool(lines) and mitigation == "moddrop"
+            lines.append(Line(title, "method", keys, f"{title}, paper", rule=rule))
+        lines.append(_chance(lines[-1], f"{dataset_name(dataset)}, chance"))
+    columns = [Column("", name) for name in ("Modality A", "Both", "Modality B")]
     title = "Random in the high regime with and without ModDrop: AULC"
-    return _table(1, title, columns, [*lines, _chance(lines[0])], numbers, selection, corner="ModDrop")
+    return _table(1, title, columns, lines, numbers, selection, "column and dataset", "Dataset, ModDrop")
 
 
 def _wide_table(
@@ -139,21 +140,32 @@ def _wide_table(
 
 def _setting_line(setting: Key, queries: Sequence[str], weak: Mapping[str, str], rule: bool) -> Line:
     subset = subset_name(setting.subset, modalities_of(_subsets(setting.dataset)))
-    title = f"{dataset_name(setting.dataset)}, {setting.regime}: {subset}"
-    title += " ×10" * ((setting.dataset, setting.subset) in TIMES_TEN)
+    title = _times_ten(f"{dataset_name(setting.dataset)}, {setting.regime}: {subset}", *setting[::4])
     keys = [setting._replace(query=query) for query in [*queries, CHANCE]]
     return Line(title, "method", keys, f"{title}, paper", setting.subset == weak.get(setting.dataset), rule)
+
+
+def _times_ten(title: str, dataset: str, subset: str) -> str:
+    return title + " ×10" * ((dataset, subset) in TIMES_TEN)
 
 
 def _detail_table(
     number: int, dataset: str, mitigation: str, numbers: Numbers, selection: Selection
 ) -> PaperTable:
-    """Tables 7 to 16: one dataset with or without ModDrop."""
-    settings = [Key(dataset, mitigation, r, "", s) for r in REGIMES for s in _subsets(dataset)]
-    columns = setting_columns(settings, _weak(selection), numbers)
-    lines = method_lines(_queries(selection), settings)
+    """Tables 7 to 16: one dataset with or without ModDrop, a row per regime and method."""
+    lines = []
+    for regime in REGIMES:
+        settings = [Key(dataset, mitigation, regime, "", subset) for subset in _subsets(dataset)]
+        of_regime = method_lines(_queries(selection), settings)
+        of_regime[0] = of_regime[0]._replace(rule=bool(lines))
+        lines += [
+            line._replace(title=f"{regime}, {line.title}", published=f"{regime}, {line.published}")
+            for line in [*of_regime, _chance(of_regime[0], "chance")]
+        ]
+    columns = [replace(column, group="") for column in setting_columns(settings, _weak(selection), numbers)]
     title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: AULC on every subset of modalities"
-    return _table(number, title, columns, [*lines, _chance(lines[0])], numbers, selection)
+    corner = "Regime, method"
+    return _table(number, title, columns, lines, numbers, selection, "column and regime", corner)
 
 
 def _table(
@@ -293,9 +305,9 @@ def _reason(values: Mapping[int, Sequence[str]], selection: Selection) -> str:
     return text + (f" in {', '.join(regimes)}" if regimes else "")
 
 
-def _chance(line: Line) -> Line:
-    """The chance level of each column of this line."""
-    return Line("Chance", "level", [key._replace(query=CHANCE) for key in line.keys], "", rule=True)
+def _chance(line: Line, title: str) -> Line:
+    """The chance level of each cell of this line."""
+    return Line(title, "level", [key._replace(query=CHANCE) for key in line.keys], "")
 
 
 def _queries(selection: Selection) -> list[str]:
@@ -310,4 +322,4 @@ def _subsets(dataset: str) -> list[str]:
 
 
 def _weak(selection: Selection) -> dict[str, str]:
-    return {**WEAK, **selection.weak}
+    return {**ITALIC, **selection.weak}
