@@ -626,10 +626,13 @@ def test_a_titles_file_that_cannot_be_read_is_one_line(raw, tmp_path, how, messa
 
 
 def test_raw_folders_that_lead_nowhere_are_no_reason_to_skip(raw, tmp_path):
-    shutil.rmtree(raw / "images" / "test")
-    (raw / "images" / "test").symlink_to("gone")
-    with pytest.raises(DataError, match="images/test is a link to nothing: link it anew"):
-        prepared(raw, tmp_path / "food101")
+    for name in ("images/test", "images", "texts"):
+        shutil.rmtree(raw / name)
+        (raw / name).symlink_to("gone")
+        with pytest.raises(DataError, match=f"{raw / name} is a link to nothing: link it anew"):
+            prepared(raw, tmp_path / "food101")
+        (raw / name).unlink()
+        (raw / name).mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match="link is a link to nothing: link it anew"):
         prepared(tmp_path / "link", tmp_path / "food101")

@@ -308,6 +308,9 @@ def test_a_folder_of_the_release_that_is_a_link_to_nothing(folder):
     shutil.rmtree(folder / "hosp")
     (folder / "hosp").symlink_to("/nowhere/else")
     refused(folder, "raw/hosp is a link to nothing: link it anew, or mount what it leads to")
+    shutil.rmtree(folder)
+    folder.symlink_to("/nowhere/else")
+    refused(folder, "raw is a link to nothing: link it anew, or mount what it leads to")
 
 
 def test_the_folder_of_recordings_is_a_file(folder):

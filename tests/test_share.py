@@ -354,6 +354,14 @@ def test_a_gzip_bomb_is_refused(raw_copy, monkeypatch):
         mnist.read_mnist(raw_copy, "test", canonical=False)
 
 
+@pytest.mark.parametrize("name", ["mnist", cifar10.BATCHES])
+def test_a_folder_that_leads_nowhere_is_no_reason_to_skip(raw_copy, tmp_path, name):
+    shutil.rmtree(raw_copy / name)
+    (raw_copy / name).symlink_to("gone")
+    with pytest.raises(DataError, match=f"{raw_copy / name} is a link to nothing: link it anew"):
+        prepare(raw_copy, tmp_path / "share", Settings(seed=0, canonical=False, fetch=False))
+
+
 class Intruder:
     def __reduce__(self):
         return warnings.warn, ("a pickle ran code",)

@@ -41,10 +41,11 @@ def unreadable(path: Path, error: OSError) -> DataError:
 
 
 def is_there(path: Path) -> bool:
-    """OSError for what cannot be reached or is a link to nowhere: it was to be there, and is not absent."""
+    """OSError for what cannot be reached, or is or lies below a link to nowhere: it was to be there."""
     try:
         path.lstat()
     except FileNotFoundError:
+        next(folder for folder in path.parents if os.path.lexists(folder)).stat()
         return False
     path.stat()
     return True

@@ -7,7 +7,6 @@ row is named by file and line, a cell by its form (`form_of`).
 import csv
 import gzip
 import io
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
+from mindgap.data import files
 from mindgap.data.errors import DataError
 from mindgap.data.files import OF_MACHINE, open_regular, unreadable
 
@@ -45,17 +45,13 @@ def open_table(path: Path) -> BinaryIO:
 
 def is_there(path: Path) -> bool:
     """Whether something lies there; DataError if it is no file that can be read."""
-    place = path.parent
     try:
-        for place in (path.parent, path):
-            if place.is_symlink():
-                place.stat()
-        if not os.path.lexists(path):
+        if not files.is_there(path):
             return False
         with open_regular(path) as file:
             file.read(1)
     except OSError as error:
-        raise unreadable(place, error) from None
+        raise unreadable(Path(error.filename or path), error) from None
     return True
 
 
