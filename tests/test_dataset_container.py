@@ -145,6 +145,27 @@ def test_an_edit_of_the_meta_is_refused_and_another_layout_is_none(breakable, ch
         load_dataset(breakable)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": 11}, "num_classes is 11, but there are 10 class_names"),
+        ({"sizes": {"train": 40}}, "sizes are of train, not of train, test"),
+        ({"sizes": None}, "sizes: Input should be a valid dictionary"),
+        ({"modalities": []}, "modalities: Input should be a valid dictionary"),
+        ({"ceilings": {"rare": 2.0}}, r"ceilings\.rare: .*less than or equal to 1"),
+    ],
+)
+def test_a_meta_with_a_right_checksum_and_a_wrong_form_is_refused(breakable, changes, message):
+    spoil_meta(breakable, **changes)
+    with pytest.raises(DataError, match=rf"meta\.json describes no dataset: {message}.*dvc checkout"):
+        load_dataset(breakable)
+
+
+def test_a_line_of_a_skipped_dataset_beside_data_is_none(breakable):
+    (breakable / "skipped.txt").write_text("left over")
+    assert load_dataset(breakable).name == "missing"
+
+
 def test_the_tables_beside_the_arrays_are_verified(breakable):
     meta = read_meta(breakable)
     assert set(meta["tables_sha256"]) == {"attributes.csv", "flow.csv"}

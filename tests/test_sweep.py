@@ -25,7 +25,7 @@ from mindgap.machine import Machine, fork_server
 from mindgap.params import load_params
 from mindgap.query import METHODS
 from mindgap.query.contract import Method
-from mindgap.records import CURVE_COLUMNS, RecordError, digest_of, numbers_digest, unseal
+from mindgap.records import CURVE_COLUMNS, RecordError, digest_of, numbers_digest, seal, unseal
 from mindgap.report.reading import ReportError
 from mindgap.stages import runs
 from mindgap.stages.paths import CURVES, places
@@ -116,6 +116,11 @@ def altered(**changes):
     return damage
 
 
+def of_the_round_before(path: Path) -> None:
+    before = unseal(path.with_name("round_000.json"))["acquired_ids"]
+    altered(acquired_ids=before)(path)
+
+
 RECORD_DAMAGE = {
     "half written": lambda path: path.write_text(path.read_text()[:100]),
     "empty": lambda path: path.write_text(""),
@@ -133,6 +138,7 @@ RECORD_DAMAGE = {
     "other rounds": altered(rounds=4),
     "too few picks": altered(acquired_ids=[1]),
     "no memory": altered(memory=None),
+    "ids of an earlier round": of_the_round_before,
     "another cell": altered(cell={"dataset": "missing"}),
 }
 
@@ -194,6 +200,19 @@ def test_the_initial_model_of_another_run_is_refused(project):
     for end in ("json", "safetensors"):
         (models / f"moddrop-1.{end}").write_bytes((models / f"moddrop-0.{end}").read_bytes())
     with pytest.raises(RecordError, match=r"moddrop-1\.json is of other parameters.*dvc repro -f"):
+        acquire_stage(params, "missing", "low")
+
+
+def test_an_initial_model_with_a_right_checksum_and_a_wrong_form_is_refused(project):
+    params = params_in(project, seeds=[0], query=["random"])
+    train_stage(params, "missing", "low")
+    path = MISSING.models / "missing-low/moddrop-0.json"
+    record = unseal(path)
+    del record["fit"]
+    path.write_text(json.dumps(seal(record)))
+    with pytest.raises(
+        RecordError, match=r"moddrop-0\.json is no record of a model: fit: .*dvc repro -f -s train@"
+    ):
         acquire_stage(params, "missing", "low")
 
 

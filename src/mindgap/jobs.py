@@ -80,9 +80,21 @@ class Job:
     def sound(self) -> tuple[list[dict], tuple[Path, str] | None]:
         """The records that this job goes on from, and what is damaged in the store, if something is."""
         try:
-            return ([], None) if self.has_diverged else self.record_store.sound()
+            return ([], None) if self.has_diverged else self._without_repeats(*self.record_store.sound())
         except RecordError as error:
             return [], (self.diverged, str(error))
+
+    def _without_repeats(
+        self, records: list[dict], fault: tuple[Path, str] | None
+    ) -> tuple[list[dict], tuple[Path, str] | None]:
+        """The records before the first that acquires what was labelled before it."""
+        labelled: set[int] = set(records[0].get("start_ids", [])) if records else set()
+        for round, record in enumerate(records):
+            path, ids = self.record_store.folder / f"round_{round:03d}.json", record.get("acquired_ids", [])
+            if not labelled.isdisjoint(ids):
+                return records[:round], (path, f"{path} acquires ids that were labelled before")
+            labelled.update(ids)
+        return records, fault
 
     @property
     def finished_rounds(self) -> int:

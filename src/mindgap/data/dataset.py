@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.modality import Modality
 from mindgap.data.presence import subset_name, subsets
 from mindgap.data.storage import (
+    SPLITS,
     data_digest,
     digest_of,
     mend,
@@ -96,9 +98,10 @@ def load_dataset(path: Path | str, *, verify: bool = True, device: torch.device 
     dataset that was skipped for want of its files raises SourceMissing with the line that says which.
     """
     path = Path(path)
-    if (line := skipped_line(path)) is not None:
+    if (line := skipped_line(path)) is not None and not (path / "meta.json").exists():
         raise SourceMissing(line)
     meta = read_meta(path)
+    _check_form(path, meta)
     return Dataset(
         name=meta["dataset"],
         modalities=modalities_of(meta),
@@ -110,6 +113,36 @@ def load_dataset(path: Path | str, *, verify: bool = True, device: torch.device 
         digest=digest_of(meta),
         settings=settings_of(meta),
     )
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    dataset: str
+    modalities: dict[str, dict[str, Any]] = Field(min_length=1)
+    weak: str | None
+    num_classes: int
+    class_names: list[str]
+    ceilings: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    sizes: dict[Literal[SPLITS], int]
+    grouped: bool
+    sha256: dict[str, str]
+
+
+def _check_form(path: Path, meta: dict) -> None:
+    """A DataError where a meta.json with a right checksum is not one that `write_meta` writes."""
+    try:
+        _Form.model_validate(meta)
+        fault = ""
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if not fault and meta["num_classes"] != len(meta["class_names"]):
+        fault = f"num_classes is {meta['num_classes']}, but there are {len(meta['class_names'])} class_names"
+    if not fault and set(meta["sizes"]) != set(SPLITS):
+        fault = f"sizes are of {', '.join(meta['sizes'])}, not of {', '.join(SPLITS)}"
+    if fault:
+        raise DataError(f"{path / 'meta.json'} describes no dataset: {fault}: {mend(path)}")
 
 
 def _load_split(path: Path, meta: dict, split: str, verify: bool) -> Split:

@@ -29,6 +29,7 @@ from mindgap.records import (
     CURVE_COLUMNS,
     SEARCH_COLUMNS,
     RecordError,
+    check_form,
     csv_text,
     digest_of,
     numbers_digest,
@@ -201,6 +202,10 @@ def _initial_digest(initial: Path, first: Run) -> str:
         record = Start.read(initial).record
         if record.get("run") != first.digest:
             raise RecordError(f"{initial}.json is of other parameters, data or code than there are now")
+        try:
+            check_form(record)
+        except ValueError as error:
+            raise RecordError(f"{initial}.json is no record of a model: {error}") from None
         return numbers_digest(record)
 
 
