@@ -8,6 +8,7 @@ import torch
 from mindgap.data import RENDERED
 from mindgap.data.dataset import Dataset, data_digest, load_dataset, subsets
 from mindgap.data.errors import DataError
+from mindgap.data.prepared import new_array
 from mindgap.data.quintfeatures import Style
 from mindgap.data.render import render_dataset
 from mindgap.data.storage import read_array, read_meta, verify_tables
@@ -220,3 +221,15 @@ def test_arrays_stay_on_disk_and_what_is_written_to_them_in_memory(rendered):
     load_dataset(rendered / "missing").train.x["frequent"].fill_(7)
     assert (rendered / "missing" / file).read_bytes() == before
     assert not (load_dataset(rendered / "missing").train.x["frequent"] == 7).all()
+
+
+def test_the_room_of_an_array_is_taken_before_it_is_written(tmp_path):
+    array = new_array(tmp_path / "a.npy", np.uint8, (1000, 4096))
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
+    array[-1] = 7
+    array.flush()
+    assert np.load(tmp_path / "a.npy").sum() == 7 * 4096
+    with pytest.raises(
+        DataError, match=r"b\.npy cannot be written \(.*: make room for 1,125,899,906"
+    ):
+        new_array(tmp_path / "b.npy", np.uint8, (1 << 50,))

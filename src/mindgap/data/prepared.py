@@ -1,11 +1,16 @@
 """Writing a prepared dataset: a folder that appears whole or not at all, and the meta that describes it."""
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
 
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
@@ -44,6 +49,24 @@ def written_at_once(out_dir: Path | str) -> Iterator[Path]:
     with swapped_in(out_dir) as folder:
         folder.mkdir()
         yield folder
+
+
+def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """An .npy file of zeros, mapped to be written; a DataError where the disk has no room for all of it.
+
+    The room is taken at once: a page that finds none later kills the process without a word.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error}): make room for {math.prod(shape):,} "
+            f"values of {np.dtype(dtype)} there, and repeat the command"
+        ) from error
+    return array
 
 
 def _target(path: Path) -> Path:

@@ -20,7 +20,7 @@ from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.modality import Modality
 from mindgap.data.pairing import Pairing, draw_latents
-from mindgap.data.prepared import write_meta, written_at_once
+from mindgap.data.prepared import new_array, write_meta, written_at_once
 from mindgap.data.presence import absence_rates, draw_presence
 from mindgap.data.quintfeatures import FEATURES, VALUES, Style, caption, image_seed, render_image
 from mindgap.data.storage import SPLITS
@@ -140,7 +140,7 @@ def _render_images(
         for m, modality in enumerate(find_dataset(name).modalities):
             path = folder / f"{split}.{modality}.npy"
             shape = (len(drawn.label_N), style.image_size, style.image_size, 3)
-            np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+            new_array(path, np.uint8, shape).flush()
             ids = np.flatnonzero(drawn.present_NM[:, m])
             for part in np.split(ids, range(CHUNK, len(ids), CHUNK)):
                 features_NF = drawn.features_NMF[part, m]

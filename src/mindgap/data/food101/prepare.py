@@ -26,7 +26,7 @@ from mindgap.data.food101.texts import (
     write_tokens,
 )
 from mindgap.data.modality import Modality
-from mindgap.data.prepared import write_meta, written_at_once
+from mindgap.data.prepared import new_array, write_meta, written_at_once
 from mindgap.data.presence import subset_name, subsets
 from mindgap.data.workers import map_processes
 from mindgap.minilm import SHA256
@@ -156,7 +156,7 @@ def write_images(job: Job, split: str, drawn: Drawn) -> list[Looked]:
     """
     array, size = job.folder / f"{split}.image.npy", job.settings.image_size
     shape = (len(drawn.rows), size, size, 3)
-    np.lib.format.open_memmap(array, mode="w+", dtype=np.uint8, shape=shape).flush()
+    new_array(array, np.uint8, shape).flush()
     looked, todo = [], list(enumerate(drawn.rows))
     with job.shown(f"food101: {split} images", len(todo), "images") as advance:
         while todo:

@@ -12,6 +12,7 @@ from tokenizers import Encoding, Tokenizer
 from mindgap.data.files import read_whole, readable
 from mindgap.data.food101.index import Row
 from mindgap.data.food101.settings import Settings
+from mindgap.data.prepared import new_array
 from mindgap.minilm import minilm_folder
 
 TOKENIZER = "tokenizer.json"
@@ -139,7 +140,7 @@ def write_tokens(
 ) -> dict[str, int]:
     """Write the ids (int32, N x max_length, padded with 0) and count what was repaired by its reason."""
     shape, tokenizer = (len(rows), max_length), load_tokenizer(max_length)
-    tokens_NL = np.lib.format.open_memmap(path, mode="w+", dtype=np.int32, shape=shape)
+    tokens_NL = new_array(path, np.int32, shape)
     repaired = Counter(dict.fromkeys((BAD_BYTES, LIST_REPR, ESCAPES, ENTITIES, EMPTY, CUT), 0))
     for start in range(0, len(rows), BATCH):
         texts = []

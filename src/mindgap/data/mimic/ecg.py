@@ -24,6 +24,7 @@ from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.mimic.files import OF_MACHINE, open_regular
 from mindgap.data.mimic.raw import Checks
+from mindgap.data.prepared import new_array
 from mindgap.data.workers import map_processes
 from mindgap.progress import Progress
 
@@ -266,7 +267,7 @@ def write_ecgs(
     """Write a `count` x 12 x `samples` array of first usable records; their study ids (-1: none; zeros), and
     the records that were tried and not usable."""
     shape = (count, len(LEADS), samples)
-    np.lib.format.open_memmap(target, "w+", np.float16, shape).flush()
+    new_array(target, np.float16, shape).flush()
     taken, unusable = [], set()
     with Progress("mimic: ECG", count, unit="admissions") if progress else nullcontext() as bar:
         tasks = _chunks(candidates, count, target, folder, samples, scaling)

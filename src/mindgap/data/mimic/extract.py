@@ -36,7 +36,7 @@ from mindgap.data.mimic.raw import (
 from mindgap.data.mimic.scaling import Scaler, fit_scaler
 from mindgap.data.mimic.settings import Settings
 from mindgap.data.modality import Modality
-from mindgap.data.prepared import write_meta, written_at_once
+from mindgap.data.prepared import new_array, write_meta, written_at_once
 from mindgap.data.storage import SPLITS
 
 MODALITIES = ("ecg", "bloodlabs")
@@ -198,7 +198,7 @@ def write_arrays(
 def copy_rows(source: Path, rows_N: np.ndarray, target: Path) -> None:
     """An array of these rows of another, both on disk; each block is mapped anew, so memory stays flat."""
     shape, dtype = np.load(source, mmap_mode="r").shape[1:], np.load(source, mmap_mode="r").dtype
-    np.lib.format.open_memmap(target, "w+", dtype, (len(rows_N), *shape)).flush()
+    new_array(target, dtype, (len(rows_N), *shape)).flush()
     for start in range(0, len(rows_N), BLOCK):
         rows = rows_N[start : start + BLOCK]
         np.load(target, mmap_mode="r+")[start : start + len(rows)] = np.load(source, mmap_mode="r")[rows]
