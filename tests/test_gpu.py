@@ -1,6 +1,7 @@
 """What a GPU needs, checked without one as far as that goes: tensors without memory have its device."""
 
 import contextlib
+import copy
 import dataclasses
 import re
 
@@ -113,7 +114,8 @@ class Subsets(Mitigation):
     seen = ()
 
     def loss(self, step):
-        alone = step.logits_of(torch.arange(step.present.shape[1], device=step.present.device) == 0)
+        first_M = torch.arange(step.present.shape[1], device=step.present.device) == 0
+        alone = step.logits if step.model.spec.absent == "zeros" else step.logits_of(first_M)
         losses_B = cross_entropy(alone, step.labels, reduction="none")
         return {"all": super().loss(step), "first": step.mean(losses_B, losses_B.detach() * step.epoch)}
 
@@ -252,13 +254,73 @@ def test_warm_ups_leave_no_trace_and_a_recording_serves_all_that_is_alike(
     assert len(made) == recordings
 
 
+class Replacing(Mitigation):
+    """Keeps its losses in ways that a recording cannot follow."""
+
+    def start(self, model, epochs):
+        self.mean, self.told, self.steps = torch.zeros((), dtype=torch.float64), {"losses": []}, 0
+
+    def after_step(self, step):
+        self.mean = 0.5 * self.mean + step.logits.detach().double().mean()
+        self.told["losses"].append(self.mean)
+        self.steps += 1
+
+
+def test_what_a_mitigation_keeps_is_as_if_no_recording_had_been_tried(make_dataset, monkeypatch):
+    dataset, made = make_dataset(), recording_on_the_cpu(monkeypatch)
+    kept = []
+    for record in (False, True):
+        model = build_model(dataset.modalities, dataset.num_classes, SPEC, 0)
+        place(model, gpu.Engine(CPU, pad=True, record=record), RECIPE.batch_size)
+        mitigation, ids = Replacing(), torch.arange(160)
+        turns = training.fit_in_turns(
+            model, dataset.train, ids[:96], ids[96:], RECIPE, mitigation, (0,), "here"
+        )
+        assert len([turn for turn in turns if turn]) == record
+        kept.append(
+            (mitigation.steps, mitigation.mean.item(), torch.stack(mitigation.told["losses"]).tolist())
+        )
+    assert len(made) == 1
+    assert kept[0] == kept[1]
+
+
+def test_a_tensor_that_is_replaced_between_epochs_is_recorded_anew(make_dataset, monkeypatch):
+    class Weighing(Mitigation):
+        def start_epoch(self, model, epoch):
+            self.factor = torch.full((), 1.0 + epoch)
+            self.shares = [torch.ones(()), 0.5 * epoch]
+
+        def loss(self, step):
+            return super().loss(step) * self.factor
+
+    dataset, made = make_dataset(), recording_on_the_cpu(monkeypatch)
+    engine = gpu.Engine(CPU, pad=True, record=True)
+    trained(dataset, Weighing, engine)
+    assert len(made) == RECIPE.epochs
+
+
+def test_a_copy_of_a_model_replays_nothing_of_the_original(monkeypatch):
+    monkeypatch.setattr(gpu, "_recorded_pass", lambda function, inputs: function)
+    model = build_model({"a": Modality("table", (3,))}, 2, SPEC, 0)
+    place(model, gpu.Engine(CPU, pad=True, record=True), 4).eval()
+    x = torch.rand(2, 3)
+    with torch.no_grad():
+        for _ in range(2):
+            model.passes(True, "a", lambda x: model.tokens_of("a", x), x)
+        twin = copy.deepcopy(model)
+        torch.nn.init.zeros_(twin.projections["a"][-1].weight)
+        again = twin.passes(True, "a", lambda x: twin.tokens_of("a", x), x)
+    assert torch.equal(again, twin.tokens_of("a", x))
+    assert twin.engine is model.engine
+
+
 @pytest.mark.parametrize(
     ("hook", "line"),
     [
         ("loss", r"here: \w+\.loss looks at a value, so no step can be recorded: the steps of this run are"),
         (
             "after_step",
-            r"here: Counting changes in a step what is no tensor: the steps of this run are launched",
+            r"here: Counting changes in a step what is no tensor, or not in place: the steps of this run are",
         ),
     ],
 )

@@ -57,6 +57,10 @@ class Engine:
         on_gpu = device.type == "cuda"
         return cls(device, pad=on_gpu, record=on_gpu and _on, divisor=divisor)
 
+    def __deepcopy__(self, memo: dict) -> "Engine":
+        """A copy of a model is on the same engine."""
+        return self
+
     def keep(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
         """What was made for this key, or made now in place of what was kept under the name."""
         if name not in self.kept or self.kept[name][0] != key:
@@ -149,6 +153,10 @@ class Passes:
         self._calls: Counter[tuple] = Counter()
         self._recorded: dict[tuple, Callable[..., Tensor]] = {}
 
+    def __deepcopy__(self, memo: dict) -> "Passes":
+        """None are recorded of a copy of a model: it has weights of its own."""
+        return Passes()
+
     def __call__(self, record: bool, name: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """function(*inputs), which looks at no value of theirs."""
         if not record or torch.is_grad_enabled():
@@ -212,6 +220,8 @@ def culprit(error: BaseException, kinds: Sequence[type]) -> str:
     the error says.
     """
     found = ""
+    while error.__context__ is not None:  # ending a recording that failed is an error of its own
+        error = error.__context__
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
         if isinstance(owner, tuple(kinds)):

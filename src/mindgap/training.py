@@ -1,8 +1,10 @@
 """fit(): one training from scratch on the labelled samples, as in Table 5 and realistic-al."""
 
+import copy
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from mindgap.errors import DivergenceError, MindGapError
 from mindgap.evaluation import autocast, balanced_accuracy, diverged, encode, not_finite, predict
 from mindgap.gpu import culprit, fetched, recorded_step, send
 from mindgap.mitigations import Mitigation, Step
-from mindgap.models.hosted import counting, settle
+from mindgap.models.hosted import counting, draw, dropping, hosted, norms, settle
 from mindgap.models.network import REST, MultimodalNet
 from mindgap.rng import stream_seed
 
@@ -62,9 +64,7 @@ def fit_in_turns(
     per_epoch = recipe.batches_per_epoch(len(labelled_ids))
     best_score, best_epoch, best_state, losses, step = -1.0, -1, None, [], 0
     for epoch in range(recipe.epochs):
-        model.train()
-        steps.loss_sum.zero_()
-        mitigation.start_epoch(model, epoch)
+        steps.start_epoch(epoch)
         for batch in batches.epoch():
             yield steps.take(batch, where)
             step += 1
@@ -115,6 +115,12 @@ class Optimiser:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], rate: Tensor, still_M: Tensor) -> None:
+        # The kernel goes through memory: it takes for granted that both lie there alike, which those of
+        # convolutions, or of a sum, do not.
+        gradients = [
+            g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+            for p, g in zip(self.parameters, gradients, strict=True)
+        ]
         for (part, decay), places in self.groups.items():
             torch._fused_sgd_(
                 [self.parameters[k] for k in places],
@@ -136,9 +142,12 @@ class Steps:
 
     def __init__(self, model: MultimodalNet, recipe: Recipe, mitigation: Mitigation, extra: nn.Module | None):
         self.model, self.mitigation = model, mitigation
+        own = [hosted(extra)] if extra else []
+        self.norms = [*model.norms[REST], *norms(*own)]
+        self.dropping = {**model.dropping, REST: [*model.dropping[REST], *dropping(*own)]}
         self.optimiser = Optimiser(model, extra, recipe)
         self.loss_sum = self.optimiser.parameters[0].new_zeros(()).detach()
-        self.checked, self.settled, self.held, self.replay = False, False, None, None
+        self.checked, self.launched, self.held, self.replay, self.known = False, False, None, None, None
 
     @classmethod
     def of(cls, model: MultimodalNet, recipe: Recipe, mitigation: Mitigation, key: Sequence = ()) -> "Steps":
@@ -147,46 +156,58 @@ class Steps:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(stream_seed(*key, "mitigation"))
             extra = mitigation.start(model, recipe.epochs)
-        if not model.engine.record or extra is not None or tensors_of(vars(mitigation)):
+        if not model.engine.record or extra is not None or contents(vars(mitigation))[0]:
             return cls(model, recipe, mitigation, extra)
-        alike = (id(model), recipe.weight_decay, recipe.momentum, recipe.batch_size, plain(mitigation))
+        alike = (id(model), recipe.weight_decay, recipe.momentum, recipe.batch_size, state_of(mitigation))
         steps = model.engine.keep("steps", alike, lambda: cls(model, recipe, mitigation, None))
         torch._foreach_zero_(steps.optimiser.velocity)
         steps.mitigation = mitigation
         return steps
 
+    def start_epoch(self, epoch: int) -> None:
+        self.model.train()
+        self.loss_sum.zero_()
+        self.mitigation.start_epoch(self.model, epoch)
+        self.known = None
+
     def take(self, batch: Batch, where: str) -> str | None:
         """One step. What there is to tell of it: that it could not be recorded."""
-        if not self.model.engine.record or self.settled:
+        if not self.model.engine.record or self.launched:
             self.launch(batch, where)
             return None
         if self.held is None:
             self.held = batch.copy()
         torch._foreach_copy_(self.held.tensors, batch.tensors)
-        known = plain(self.mitigation)
-        if self.replay is None or self.replay[0] != known:
-            reason = self._record(known, where)
+        # Between the steps of an epoch no hook runs, so nothing a mitigation holds changes there.
+        self.known = self.known or state_of(self.mitigation)
+        if self.replay is None or self.replay[0] != self.known:
+            reason = self._record(where)
             if reason:
-                self.settled = True
+                self.launched, self.replay = True, None
                 self.launch(self.held, where)
                 return f"{where}: {reason}: the steps of this run are launched one by one, which is slower"
         self.replay[1]()
         return None
 
-    def _record(self, known: tuple, where: str) -> str | None:
-        """Why it cannot be done, if so."""
+    def _record(self, where: str) -> str | None:
+        """Why it cannot be done, if so; then the mitigation is as it was."""
+        tensors, modules, _ = contents(vars(self.mitigation))
         state = [*self.model.state_dict().values(), *self.optimiser.parameters, *self.optimiser.velocity]
-        state += [self.loss_sum, *tensors_of(vars(self.mitigation))]
+        same = {id(x): x for x in (*tensors, *modules)}  # their values are put back, the rest is a copy
+        before = {name: copied(held, same) for name, held in vars(self.mitigation).items()}
         try:
-            replay = recorded_step(lambda: self.launch(self.held, where), state)
+            replay = recorded_step(lambda: self.launch(self.held, where), [*state, self.loss_sum, *tensors])
+            if state_of(self.mitigation) == self.known:
+                self.replay = self.known, replay
+                return None
+            reason = f"{type(self.mitigation).__name__} changes in a step what is no tensor, or not in place"
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            return f"{culprit(error, (Mitigation, nn.Module))} looks at a value, so no step can be recorded"
-        if plain(self.mitigation) != known:
-            return f"{type(self.mitigation).__name__} changes in a step what is no tensor"
-        self.replay = known, replay
-        return None
+            reason = f"{culprit(error, (Mitigation, nn.Module))} looks at a value, so no step can be recorded"
+        vars(self.mitigation).clear()
+        vars(self.mitigation).update(before)
+        return reason
 
     def launch(self, batch: Batch, where: str) -> None:
         """The step itself. The first is watched: whatever draws from torch's own generators is refused."""
@@ -198,14 +219,16 @@ class Steps:
         if not all(map(torch.equal, before, random_states(self.loss_sum.device))):
             raise MindGapError(
                 f"{where}: a layer, or a hook of the mitigation, draws from torch's own generator, so no run "
-                f"could be repeated. Use nn.Dropout as a module, or mindgap.models.hosted"
+                f"could be repeated. Use nn.Dropout as a module of the model, or of what `start` returns, or "
+                f"mindgap.models.hosted"
             )
 
     def _step(self, batch: Batch) -> None:
         model, mitigation, padded = self.model, self.mitigation, not batch.rows
         weight_B = batch.weight_B if padded else None
-        counting(model.norms[REST], model.rows_of(weight_B) if padded and model.norms[REST] else None)
-        model.draw(batch.keys)
+        counting(self.norms, model.rows_of(weight_B) if padded and self.norms else None)
+        for part, key_B in batch.keys.items():
+            draw(self.dropping[part], key_B)
         with autocast(self.loss_sum.device):
             tokens_BMD = model.tokens(batch.x, batch.rows, batch.present_BM, weight_B)
             fused_BH, reliability_BM = model.fuse_and_weigh(tokens_BMD, batch.present_BM)
@@ -222,7 +245,7 @@ class Steps:
                 reliability_BM,
             )
             losses = mitigation.loss(step)
-        settle(model.norms[REST])
+        settle(self.norms)
         losses = losses if isinstance(losses, dict) else {"": losses}
         gradients = mitigation.gradients(step, self._gradients(losses))
         self.optimiser.step(gradients, batch.rate, batch.still_M)
@@ -243,21 +266,47 @@ def random_states(device: torch.device) -> list[Tensor]:
     return [torch.get_rng_state(), *on_gpu]
 
 
-def tensors_of(held: object) -> list[Tensor]:
-    """All tensors in a value, those of modules too."""
-    if isinstance(held, Tensor):
-        return [held]
-    if isinstance(held, nn.Module):
-        return [*held.parameters(), *held.buffers()]
+def contents(held: object) -> tuple[list[Tensor], list[nn.Module], list[str]]:
+    """All tensors in a value and in what it holds, those of modules too; the modules; all else as text."""
+    tensors, modules, texts, left, seen = [], [], [], [held], set()
+    while left:
+        one = left.pop()
+        if isinstance(one, Tensor):
+            tensors.append(one)
+        elif isinstance(one, nn.Module):
+            modules += one.modules()
+            tensors += [*one.parameters(), *one.buffers()]
+        elif (parts := parts_of(one)) is None:
+            texts.append(repr(one))
+        elif id(one) not in seen:
+            seen.add(id(one))
+            left += parts
+    return tensors, modules, texts
+
+
+def parts_of(held: object) -> list | None:
+    """What a container or an object holds; None where there are no parts."""
     if isinstance(held, Mapping):
-        held = list(held.values())
-    return [x for one in held for x in tensors_of(one)] if isinstance(held, list | tuple) else []
+        return [*held, *held.values()]
+    if isinstance(held, list | tuple | set | frozenset):
+        return list(held)
+    if isinstance(held, type | ModuleType | Callable) or not hasattr(held, "__dict__"):
+        return None
+    return list(vars(held).values())
 
 
-def plain(mitigation: Mitigation) -> tuple:
-    """What a mitigation holds besides tensors: a recording is of one such state."""
-    held = {name: value for name, value in vars(mitigation).items() if not tensors_of(value)}
-    return type(mitigation), repr(held)
+def copied(held: object, same: dict) -> object:
+    """A deep copy but for what is in `same`; what cannot be copied is the same one too."""
+    try:
+        return copy.deepcopy(held, same)
+    except TypeError:
+        return held
+
+
+def state_of(mitigation: Mitigation) -> tuple:
+    """What a mitigation is and holds, where its tensors lie: a recording is of one such state."""
+    tensors, _, texts = contents(vars(mitigation))
+    return type(mitigation), *texts, *((x.data_ptr(), x.shape, x.stride(), x.dtype) for x in tensors)
 
 
 def validation(model: MultimodalNet, train: Split, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mindgap.errors import MindGapError
+
 
 @dataclass(frozen=True)
 class Step:
     """A training step. Axes: B samples, M modalities, D width, C classes.
 
     `ids` of the samples (B) in the training split; `x`, of each modality what its encoder got, as stored and
-    augmented; `present` (B x M) after modality dropout; `tokens` (B x M x D), 0 where absent; `logits`
-    (B x C) and `labels` (B). `weight` (B) is 1, and 0 in rows that only fill the batch: they have nothing
-    present and the label 0. `epoch` is a number in a tensor. `reliability` (B x M) is the fusion's, if it has
-    one. On a CPU `x` has only the rows that have the modality.
+    augmented; `present` (B x M) after modality dropout; `tokens` (B x M x D), 0 where a modality skipped its
+    encoder; `logits` (B x C) and `labels` (B). `weight` (B): 1, 0 in rows that only fill the batch: they
+    have nothing present and the label 0. `epoch` is a number in a tensor. `reliability` (B x M) is the
+    fusion's, if it has one. On a CPU `x` has only the rows that have the modality.
     """
 
     ids: Tensor
@@ -35,7 +37,16 @@ class Step:
     reliability: Tensor | None = None
 
     def logits_of(self, keep_M: Tensor) -> Tensor:
-        """B x C: the logits had only the modalities `keep_M` been there. A fusion pass, with gradients."""
+        """B x C: the logits had only the modalities `keep_M` been there. A fusion pass, with gradients.
+
+        Raises a MindGapError where absence is fed as zeros: what is left out would have to be encoded anew.
+        """
+        if self.model.spec.absent == "zeros":
+            raise MindGapError(
+                "the logits of a subset of modalities are known in training only where those that are absent "
+                "skip their encoders: set model.absent of the scale to skip in params.yaml, or leave this "
+                "mitigation out"
+            )
         return self.model.logits(self.tokens, self.present & keep_M)
 
     def mean(self, values_B: Tensor, weight_B: Tensor | float = 1.0) -> Tensor:
@@ -48,7 +59,9 @@ class Mitigation:
     """Plain training. Subclasses replace the hooks they need; their arguments are their settings."""
 
     def start(self, model: nn.Module, epochs: int) -> nn.Module | None:
-        """Before a training. A returned module is trained along; here torch's own draws may be used."""
+        """Before a training; torch's own draws may be used here. A module that is returned is trained along;
+        in it as in an encoder `mindgap.models.hosted` replaces dropout and batch norms.
+        """
 
     def start_epoch(self, model: nn.Module, epoch: int) -> None:
         """Before an epoch, between steps: here values may be read."""
