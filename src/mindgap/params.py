@@ -174,7 +174,7 @@ class Selected(Block):
 class Kept(Selected):
     """The selection of a kept report (`mindgap keep`), with a paragraph about it for its page.
 
-    `records`: digests of its records by their names (`text_digest`); none in folders kept before there were.
+    `records`: digests (`text_digest`) of its flows and searches by their names; none in older folders.
     """
 
     about: str = Field(min_length=1)

@@ -101,7 +101,8 @@ def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple
     curves = path.parent.parent / "curves" / f"{path.stem}.csv"
     verified = bool(made.get("curves"))
     if verified and text_digest(read_text(curves, mend)) != made["curves"]:
-        raise ReportError(f"{curves} is not what was written with {path}: one was changed; {mend}")
+        both = mend.replace(str(path), f"{curves} {path}")
+        raise ReportError(f"{curves} is not what was written with {path}: one was changed; {both}")
     settings, runs = made["settings"], made["runs"]
     wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
     kept = {}

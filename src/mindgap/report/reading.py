@@ -1,7 +1,6 @@
 """Reading the files that a report is made of: what is wrong with one is an error of one line, with a mend."""
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -28,12 +27,6 @@ def read_text(path: Path, mend: str) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ReportError(f"{path} cannot be read (line {line} is no UTF-8 text); {mend}") from error
-
-
-def text_digest(path: Path, mend: str) -> str:
-    """The digest of a file's text; git may end its lines in either way."""
-    text = read_text(path, mend).replace("\r\n", "\n")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_table(path: Path, columns: Sequence[str], mend: str) -> pd.DataFrame:

@@ -14,9 +14,10 @@ import yaml
 
 from mindgap.errors import MindGapError
 from mindgap.params import Kept, Params, Selected, load_kept
+from mindgap.records import text_digest
 from mindgap.report.build import FOLDERS
 from mindgap.report.flow import SELECTION
-from mindgap.report.reading import text_digest
+from mindgap.report.reading import read_text
 from mindgap.stages.paths import REPORTS
 from mindgap.stages.report import (
     IGNORE_FILES,
@@ -28,6 +29,7 @@ from mindgap.stages.report import (
     selection_of,
     set_aside,
     strangers,
+    vouched_for,
 )
 
 # Where the pipeline reads, writes or deletes: records that are kept there would not last.
@@ -55,7 +57,9 @@ def keep_stage(params: Params, folder: Path, about: str) -> None:
         made = {key: [d for d in selection.datasets if d in asked[key]] for key in ("dataset", "published")}
         kept = Kept(**asked | made, about=about.strip())
         files = {name: REPORTS / name for name in record_files(kept) if (REPORTS / name).exists()}
-        digests = {name: text_digest(path, "write it anew: dvc repro") for name, path in files.items()}
+        digests = {
+            name: text_digest(read_text(files[name], "")) for name in vouched_for(kept) if name in files
+        }
         kept = kept.model_copy(update={"records": digests})
         _put(place, files, kept)
     except OSError as error:
