@@ -83,7 +83,11 @@ def altered(change):
 
 
 def unmeasured(stem):
-    altered(lambda x_TL: x_TL[17, 3:4].fill(ecg.INVALID))(stem)
+    """A sample that was not measured when the header was written."""
+    gain = 200.0 if "200.0" in stem.with_suffix(".hea").read_text() else 400.0
+    x_TL = samples()
+    x_TL[17, 3] = ecg.INVALID
+    write_ecg(stem, x_TL, gain=gain)
 
 
 def signals(stem, change):
@@ -141,6 +145,11 @@ FAULTS = {
     "header a pipe": (lambda stem: as_pipe(stem.with_suffix(".hea")), ecg.NOT_READ),
     "data a pipe": (lambda stem: as_pipe(stem.with_suffix(".dat")), ecg.NOT_READ),
     "second half zero": (altered(lambda x_TL: x_TL[2500:].fill(0)), ecg.ALTERED),
+    "bytes exchanged": (altered(lambda x_TL: x_TL.byteswap(inplace=True)), ecg.ALTERED),
+    "a sample that is no longer measured": (
+        altered(lambda x_TL: x_TL[17, 3:4].fill(ecg.INVALID)),
+        ecg.ALTERED,
+    ),
     "one sample": (altered(lambda x_TL: x_TL[4000:4001].__iadd__(1)), ecg.ALTERED),
     "one bit": (altered(lambda x_TL: x_TL[4321, 7:8].__ixor__(1 << 14)), ecg.ALTERED),
     "shifted": (altered(lambda x_TL: np.copyto(x_TL, np.roll(x_TL, 1, axis=0))), ecg.ALTERED),
@@ -259,6 +268,15 @@ def test_no_nonsense_in_a_header_is_more_than_an_unusable_record(tmp_path):
     assert reasons <= {*ecg.REASONS}
 
 
+def test_the_header_of_another_record(tmp_path):
+    for name in ("1", "2"):
+        write_ecg(tmp_path / name, samples())
+    (tmp_path / "2.dat").unlink()
+    (tmp_path / "2.hea").replace(tmp_path / "1.hea")
+    with pytest.raises(Unusable, match=f"^{ecg.OTHER_SUBJECT}$"):
+        read_ecg(tmp_path / "1")
+
+
 def test_a_lead_that_is_missing(tmp_path):
     write_ecg(tmp_path / "1", samples()[:, :11], FILE_LEADS[:11])
     with pytest.raises(Unusable, match=ecg.OTHER_LEADS):
@@ -371,6 +389,11 @@ def test_an_unfinished_download_is_told_from_stray_records(folder):
     message = rf"record_list.csv: 1 of 10 records that were tried cannot be used \({ecg.SHORT} 1\), such as "
     with pytest.raises(DataError, match=message + rf"{ecg.SHORT} in line 3: download them again"):
         ecg.check_faulty(unusable, records, 10, path, Checks())
+    flat = unusable.filter(pl.col("reason") == ecg.CONSTANT)
+    with pytest.raises(
+        DataError, match=rf"1 of 1 .+ \({ecg.CONSTANT} 1\), .+ line 2: put the files of MIMIC-"
+    ):
+        ecg.check_faulty(flat, records, 1, path, Checks())
     checks = Checks()
     ecg.check_faulty(unusable, records, 20, path, checks)
     assert checks.rows[0]["found"] == 0.1

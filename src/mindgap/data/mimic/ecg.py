@@ -37,11 +37,12 @@ SCALINGS = ("joint", "lead")
 
 MISSING, NOT_READ = "file missing", "file cannot be read"
 SHORT, ALTERED = "data of another length than its header says", "data other than its header's checksums"
-UNREADABLE, OTHER_SUBJECT = "header unreadable", "header of another subject"
+UNREADABLE, OTHER_SUBJECT = "header unreadable", "header of another subject or record"
 UNVERIFIED = "header without first value or checksum"
 OTHER_FORM = "several segments, unequal leads or an unknown format"
 OTHER_LEADS, OTHER_LENGTH = "other leads", "other rate or length"
 NOT_MEASURED, CONSTANT = "samples not measured", "constant"
+AS_THEY_ARE = "put the files of MIMIC-IV-ECG 1.0 there as they are"
 # What to do about the files where too many records have such a reason; the rest is found in sound files too.
 MENDS = {
     MISSING: "finish the download",
@@ -50,7 +51,7 @@ MENDS = {
     ALTERED: "download them again",
     **dict.fromkeys(
         (UNREADABLE, OTHER_SUBJECT, UNVERIFIED, OTHER_FORM, OTHER_LEADS, OTHER_LENGTH),
-        "put the files of MIMIC-IV-ECG 1.0 there as they are",
+        AS_THEY_ARE,
     ),
 }
 REASONS = (*MENDS, NOT_MEASURED, CONSTANT)
@@ -134,11 +135,14 @@ def released_form(header: str) -> Form | None:
 
 
 def _read_released(stem: Path, form: Form) -> tuple[list[str], np.ndarray]:
-    content = _read(stem.with_name(form.file), size=2 * SAMPLES * len(LEADS))
+    data = stem.with_name(form.file)
+    if data.stem != stem.name and not os.path.lexists(data):
+        raise Unusable(OTHER_SUBJECT)
+    content = _read(data, size=2 * SAMPLES * len(LEADS))
     x_TL = np.frombuffer(content, "<i2").reshape(SAMPLES, len(LEADS))
+    verify(x_TL, form.first_L, form.checksum_L)
     if (x_TL == INVALID).any():
         raise Unusable(NOT_MEASURED)
-    verify(x_TL, form.first_L, form.checksum_L)
     return form.names, x_TL / 200.0
 
 
@@ -171,8 +175,6 @@ def read_by_wfdb(stem: Path) -> tuple[list[str], np.ndarray]:
             raise
         except Exception:  # fewer bytes than a reshape needs
             raise Unusable(SHORT) from None
-        if not np.isfinite(x_TL).all():
-            raise Unusable(NOT_MEASURED)
         verify(record.d_signal, header.init_value, header.checksum)
         return header.sig_name, x_TL
 
@@ -291,10 +293,12 @@ def _chunks(candidates, count: int, target: Path, folder: Path, samples: int, sc
 def check_faulty(
     unusable: pl.DataFrame, records: pl.DataFrame, tried: int, path: Path, checks: Checks
 ) -> None:
-    """Stop where more than stray records have files that are not the release's; what can be the matter with
-    sound ones is for the suite to judge. `path` is of record_list, whose lines are named."""
+    """Stop where more than stray records have files that are not the release's, or none can be used; what
+    else can be the matter with sound ones is for the suite to judge. `path` is of record_list, whose lines
+    are named."""
     counts = Counter(unusable["reason"].to_list())
-    faulty = {reason: count for reason, count in counts.most_common() if reason in MENDS}
+    none_left = len(unusable) == tried
+    faulty = {reason: count for reason, count in counts.most_common() if none_left or reason in MENDS}
     total = sum(faulty.values())
     if total > FAULTY * tried:
         most = next(iter(faulty))
@@ -303,7 +307,7 @@ def check_faulty(
         raise DataError(
             f"{path}: {total:,} of {tried:,} records that were tried cannot be used "
             f"({', '.join(f'{reason} {count:,}' for reason, count in faulty.items())}), such as {most} in "
-            f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}: {MENDS[most]}"
+            f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}: {MENDS.get(most, AS_THEY_ARE)}"
         )
     checks.share("ecg records", "unusable", len(unusable), tried, UNUSABLE)
 
