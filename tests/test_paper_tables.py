@@ -583,10 +583,21 @@ def test_a_figure_has_a_row_or_a_panel_per_regime(tmp_path):
     assert texts.count("50") == texts.count("4000") == 3  # each regime has its own axis of labels
     assert "Unique · no mitigation · scale tiny" in texts
     bars = words(files["bars.svg"])
-    assert [bars.count(name) for name in ("low", "high", "AULC (0 to 3)", "BADGE")] == [1, 1, 1, 1]
+    assert [bars.count(name) for name in ("AULC (0 to 3)", "BADGE", "Random")] == [1, 1, 1]
+    assert [bars.count(name) for name in ("Full", "Both", "Partial ×10 (weak)")] == [1, 1, 1]
+    assert "Bars from left to right: low, high; dotted: chance" in bars
     single = words(drawn(tmp_path / "two", make_curves(("low",)))["curves.svg"])
     assert "Unique · low · no mitigation · scale tiny" in single
     assert "low" not in single
+
+
+def test_bars_stand_by_method_then_subset_then_regime():
+    places, bar = figures._places(regimes=3, subsets=3, methods=7)
+    order = sorted(np.ndindex(*places.shape), key=lambda at: places[at])
+    assert order == [(r, s, q) for q in range(7) for s in range(3) for r in range(3)]
+    gaps = np.diff(np.sort(places.ravel())) / bar
+    assert gaps[:9] == pytest.approx([1, 1, 1.5, 1, 1, 1.5, 1, 1, gaps[8]])
+    assert gaps[8] > 1.5
 
 
 def test_figures_are_the_same_on_every_call(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
@@ -61,9 +62,10 @@ GREY = "#666666"
 # The paper's figure of each dataset and mitigation.
 FIGURES = {cell: table - 5 for cell, table in DETAIL.items()}
 FIGURES_NOTE = (
-    "The paper's list of figures was not at hand: its Figures 2 to 11, as many as its Tables 7 to 16, are "
-    "taken to come in their order."
+    "Bars stand as in the paper: by method, in it by subset, in that a bar per regime from left to right."
 )
+# Of a dataset's subsets in bars; regimes are shades of them.
+SUBSET_COLORS = ("#0072B2", "#777777", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#882255")
 
 
 def method_style(query: str) -> tuple[str, str, str]:
@@ -227,40 +229,46 @@ def _finish(
 
 
 def aulc_bars(tidy: pd.DataFrame, subsets: Sequence[str], weak: str | None, stem: Path) -> None:
-    """A panel per regime, bars of AULC in groups of subsets, with the spread over seeds.
+    """Bars of AULC with the spread over seeds: groups of methods, in each its subsets, in those the regimes.
 
     `tidy` are the rows of one dataset and mitigation. Subsets of a low ceiling are scaled; diamonds are the
     published values.
     """
     regimes, queries = tidy["regime"].unique().tolist(), tidy["query"].unique().tolist()
-    panels = [_heights(tidy[tidy["regime"] == regime], queries, subsets) for regime in regimes]
-    beside = len(regimes) > 1 and len(subsets) <= 3
-    shape = (1, len(regimes)) if beside else (len(regimes), 1)
+    heights = [_heights(tidy[tidy["regime"] == regime], queries, subsets) for regime in regimes]
+    places_RSQ, bar = _places(len(regimes), len(subsets), len(queries))
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=_bar_size(len(queries), len(subsets), shape))
-        axes = figure.subplots(*shape, squeeze=False).flat
-        for ax, regime, heights in zip(axes, regimes, panels, strict=True):
-            if heights is panels[0] or not beside or heights.intervals != panels[0].intervals:
-                ax.set_ylabel(f"AULC (0 to {heights.intervals})")
-            # Panels side by side have one scale, where their curves have as many points.
-            peers = [p for p in panels if p.intervals == heights.intervals] if beside else [heights]
-            _bar_panel(ax, heights, subsets, weak, max(peer.highest for peer in peers))
-            ax.set_xlim(-0.55, len(subsets) - (0.05 if beside else 0.2))  # room for the word "chance"
-            if len(regimes) > 1:
-                ax.set_title(regime, weight="bold")
-        twice = any("\n" in label.get_text() for label in figure.axes[0].get_xticklabels())
-        above, below = 0.42 if len(regimes) == 1 else 0.62, 0.5 if twice else 0.35
-        _finish(figure, tidy, above, below, gap=0.75)
+        width = 0.8 + len(queries) * (0.3 + 0.1 * len(subsets) * len(regimes))
+        figure = Figure(figsize=(min(12.1, max(6.2, width)), 2.8))
+        ax = figure.subplots()
+        for place, (one, places_SQ) in enumerate(zip(heights, places_RSQ, strict=True)):
+            shade = 1 - 0.55 * (len(regimes) - 1 - place) / max(1, len(regimes) - 1)
+            _draw_bars(ax, one, places_SQ, bar, _subset_names(one, subsets, weak), shade)
+        for one, places_SQ in zip(heights, places_RSQ, strict=True):
+            shown = np.isfinite(one.published_QS.T)
+            if shown.any():
+                marks = places_SQ[shown], one.published_QS.T[shown]
+                ax.plot(*marks, "D", color="white", mec="black", ms=3, mew=0.8, label="published")
+        _bar_axes(ax, heights, regimes)
+        _finish(figure, tidy, above=0.56, below=0.5)
         save(figure, stem)
 
 
-def _bar_size(methods: int, subsets: int, shape: tuple[int, int]) -> tuple[float, float]:
-    """Inches without the margins; bars are narrower where panels stand side by side."""
-    rows, cols = shape
-    if cols > 1:
-        return min(12.1, 0.8 + cols * (0.5 + subsets * (0.09 * methods + 0.2))), 2.65
-    width = max(6.2, min(12.1, 0.8 + subsets * (0.17 * methods + 0.35)))
-    return width, 2.65 if rows == 1 else 0.3 + 2.4 * rows
+def _places(regimes: int, subsets: int, methods: int) -> tuple[np.ndarray, float]:
+    """Centres of the bars (regimes x subsets x methods) and their width: a group is 0.86 wide."""
+    each = regimes + 0.5  # half a bar between subsets
+    bar = 0.86 / (each * subsets - 0.5)
+    in_group = np.arange(subsets) * each + np.arange(regimes)[:, None] + 0.5
+    return in_group[..., None] * bar - 0.43 + np.arange(methods), bar
+
+
+def _subset_names(heights: "_Heights", subsets: Sequence[str], weak: str | None) -> list[str]:
+    """Names for the legend: "Partial ×10 (weak)"."""
+    modalities = modalities_of(list(subsets))
+    factors = np.round(heights.factors_S, 6)
+    names = [subset_name(subset, modalities) for subset in subsets]
+    names = [f"{name} ×{f:g}" if f != 1 else name for name, f in zip(names, factors, strict=True)]
+    return [f"{name} (weak)" if s == weak else name for name, s in zip(names, subsets, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -295,62 +303,42 @@ def _heights(tidy: pd.DataFrame, queries: Sequence[str], subsets: Sequence[str])
     )
 
 
-def _bar_panel(ax, heights: _Heights, subsets: Sequence[str], weak: str | None, highest: float) -> None:
-    _draw_bars(ax, heights.queries, heights.means_QS, heights.spreads_QS)
-    if np.isfinite(heights.published_QS).any():
-        marks = _marks(heights.published_QS)
-        ax.plot(*marks, "D", color="white", mec="black", ms=3.5, mew=0.9, label="published")
-    _bar_axes(ax, subsets, weak, heights, highest)
-
-
-def _places(methods: int, groups: int) -> np.ndarray:
-    """Centres of the bars (methods x groups): a group is 0.86 wide."""
-    return np.arange(groups) + ((np.arange(methods) + 0.5) / methods - 0.5)[:, None] * 0.86
-
-
-def _marks(heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    shown = np.isfinite(heights)
-    return _places(*heights.shape)[shown], heights[shown]
-
-
-def _draw_bars(ax, queries: Sequence[str], means: np.ndarray, spreads: np.ndarray) -> None:
-    places = _places(*means.shape)
-    for query, x, mean, spread in zip(queries, places, means, spreads, strict=True):
-        control = query in CONTROLS
-        ax.bar(
-            x,
-            mean,
-            width=0.86 / len(queries) * 0.9,
-            color="white" if control else method_style(query)[0],
-            edgecolor=method_style(query)[0],
-            hatch={"--": "////", "-.": "\\\\\\\\"}.get(method_style(query)[2]) if control else None,
-            linewidth=0.8,
-            label=method_name(query),
-        )
+def _draw_bars(
+    ax, heights: _Heights, places_SQ: np.ndarray, bar: float, names: Sequence[str], shade: float
+) -> None:
+    """The bars of one regime, each with the chance level; those of controls are hatched."""
+    controls = [query in CONTROLS for query in heights.queries]
+    for place, (x, name) in enumerate(zip(places_SQ, names, strict=True)):
+        color = 1 - shade * (1 - np.array(to_rgb(SUBSET_COLORS[place % len(SUBSET_COLORS)])))
+        mean, spread = heights.means_QS[:, place], heights.spreads_QS[:, place]
+        label = name if shade == 1 else None  # the darkest one stands in the legend
+        bars = ax.bar(x, mean, 0.92 * bar, color=color, edgecolor="#444444", linewidth=0.4, label=label)
+        for patch, control in zip(bars, controls, strict=True):
+            patch.set_hatch("////" if control else None)
         known = np.isfinite(spread)
         ax.errorbar(
-            x[known], mean[known], spread[known], fmt="none", ecolor="#333333", elinewidth=0.9, capsize=1.5
+            x[known], mean[known], spread[known], fmt="none", ecolor="#333333", elinewidth=0.8, capsize=1.2
         )
+        chance = heights.chances_S[place]
+        ax.hlines(np.full(len(x), chance), x - bar / 2, x + bar / 2, color="#000000", ls=":", lw=1.0)
 
 
-def _bar_axes(ax, subsets: Sequence[str], weak: str | None, heights: _Heights, highest: float) -> None:
-    intervals = heights.intervals
+def _bar_axes(ax, heights: Sequence[_Heights], regimes: Sequence[str]) -> None:
+    intervals, highest = max(one.intervals for one in heights), max(one.highest for one in heights)
     top = max(intervals, highest) * 1.05 if highest > 0.5 * intervals else highest * 1.25
-    modalities = modalities_of(list(subsets))
-    names = [subset_name(subset, modalities).replace(" + ", "\n+ ") for subset in subsets]
-    factors = np.round(heights.factors_S, 6)
-    gaps = [" " if "\n" in name else "\n" for name in names]
-    names = [f"{n}{gap}×{f:g}" if f != 1 else n for n, gap, f in zip(names, gaps, factors, strict=True)]
-    ax.set_xticks(range(len(subsets)), names)
-    for label, subset in zip(ax.get_xticklabels(), subsets, strict=True):
-        label.set_style("italic" if subset == weak else "normal")
+    fewer = [
+        f"{one.intervals} in {r}"
+        for one, r in zip(heights, regimes, strict=True)
+        if one.intervals < intervals
+    ]
+    ax.set_ylabel(f"AULC (0 to {'; '.join([str(intervals), *fewer])})")
+    names = [method_name(query).replace(" ", "\n") for query in heights[0].queries]
+    ax.set_xticks(range(len(names)), names)
     ax.tick_params(axis="x", length=0)
+    ax.set_xlim(-0.55, len(names) - 0.45)
     ax.set_ylim(0, top)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
-    for place, chance in enumerate(heights.chances_S):
-        ax.plot([place - 0.47, place + 0.47], [chance, chance], ":", color=GREY, linewidth=1.2)
-    ax.text(
-        len(subsets) - 0.5, heights.chances_S[-1], "chance", color=GREY, fontsize=7, ha="left", va="center"
-    )
+    told = f"Bars from left to right: {', '.join(regimes)}; " if len(regimes) > 1 else ""
+    ax.set_title(f"{told}dotted: chance", loc="left", fontsize=8, color=GREY)
     _level(ax, intervals, "ceiling", top, "right")

@@ -301,17 +301,21 @@ def _figures(dataset: str, mitigation: str, selection: Selection) -> list[dict]:
     what = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}, {regimes}, scale {selection.scale}"
     stem = f"{dataset}-{mitigation}"
     theirs = FIGURES.get((dataset, mitigation))
-    counterpart = f" Counterpart of the paper's Figure {theirs}." if theirs else ""
+    results = f"Results for {dataset_name(dataset)} {'without' if mitigation == 'none' else 'with'} ModDrop"
+    upper, lower = (
+        f" Counterpart of the {half} half of the paper's Figure {theirs}, “{results}”." if theirs else ""
+        for half in ("upper", "lower")
+    )
     return [
         {
             "stem": f"curves-{stem}",
             "alt": f"Learning curves of every method on every subset of modalities: {what}",
-            "caption": f"Learning curves: {what}.{counterpart}",
+            "caption": f"Learning curves: {what}.{upper}",
         },
         {
             "stem": f"bars-{stem}",
-            "alt": f"Bars of AULC of every method, grouped by subset of modalities: {what}",
-            "caption": f"AULC: {what}.",
+            "alt": f"Bars of AULC of every method on every subset of modalities: {what}",
+            "caption": f"AULC: {what}.{lower}",
         },
     ]
 
