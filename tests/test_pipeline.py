@@ -42,6 +42,12 @@ def test_repro_makes_the_report_and_a_second_one_has_nothing_to_do(clone):
     assert clone.git("status", "--porcelain") == ""
 
 
+def test_what_a_new_dataset_makes_is_ignored_so_that_dvc_edits_no_gitignore(clone):
+    for folder in ("prepared", "models", "runs"):
+        assert clone.git("check-ignore", f"data/{folder}/new", f"data/{folder}/new-low")
+        assert not clone.git("status", "--porcelain", f"data/{folder}/.gitignore")
+
+
 def test_the_readmes_method_is_one_file_and_one_line_and_runs_only_what_is_missing(clone):
     readme = (ROOT / "README.md").read_text()
     file, code, line = re.search(

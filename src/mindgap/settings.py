@@ -27,8 +27,12 @@ Widths = Annotated[Sequence[Width], Field(min_length=1, max_length=16)]
 # Errors have a mend for what the type alone does not say.
 MENDS = {
     "bool_type": "write true or false",
+    "dict_type": "write names with values under it",
     "finite_number": "infinity and .nan are no settings",
     "float_type": "write a decimal number without quotes",
+    "list_type": "write a list, also of one: [a]",
+    "model_type": "write names with values under it",
+    "tuple_type": "write a list: [a, b]",
     "int_type": "write a decimal whole number without quotes",
     "string_pattern_mismatch": "letters, digits and _ only, 64 at most, as it becomes part of file names",
     "string_type": "put quotes around it if it is meant",
