@@ -229,7 +229,5 @@ def test_the_room_of_an_array_is_taken_before_it_is_written(tmp_path):
     array[-1] = 7
     array.flush()
     assert np.load(tmp_path / "a.npy").sum() == 7 * 4096
-    with pytest.raises(
-        DataError, match=r"b\.npy cannot be written \(.*: make room for 1,125,899,906"
-    ):
+    with pytest.raises(DataError, match=r"b\.npy cannot be written \(.*: make room for 1,125,899,906"):
         new_array(tmp_path / "b.npy", np.uint8, (1 << 50,))
