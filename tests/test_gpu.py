@@ -284,6 +284,42 @@ def test_what_a_mitigation_keeps_is_as_if_no_recording_had_been_tried(make_datas
     assert kept[0] == kept[1]
 
 
+class Passing(Mitigation):
+    """One hook leaves its losses for the next."""
+
+    def loss(self, step):
+        self.losses_B = cross_entropy(step.logits, step.labels, reduction="none")
+        return step.mean(self.losses_B)
+
+    def after_step(self, step):
+        assert self.losses_B.shape == step.labels.shape
+
+
+class Lazy(Mitigation):
+    """Makes what it keeps when it first needs it."""
+
+    def after_step(self, step):
+        if not hasattr(self, "mean"):
+            self.mean = torch.zeros(())
+        self.mean.add_(1)
+
+
+@pytest.mark.parametrize(("mitigation", "recorded"), [(Passing, True), (Lazy, False)])
+def test_what_passes_from_hook_to_hook_is_recorded_and_what_stays_is_not(
+    make_dataset, monkeypatch, mitigation, recorded
+):
+    dataset, made = make_dataset(), recording_on_the_cpu(monkeypatch)
+    model = build_model(dataset.modalities, dataset.num_classes, SPEC, 0)
+    place(model, gpu.Engine(CPU, pad=True, record=True), RECIPE.batch_size)
+    mitigation, ids = mitigation(), torch.arange(160)
+    turns = training.fit_in_turns(model, dataset.train, ids[:96], ids[96:], RECIPE, mitigation, (0,), "here")
+    turns = list(turns)
+    assert any(turns) != recorded
+    assert len(made) == 1
+    if not recorded:
+        assert mitigation.mean == len(turns)
+
+
 def test_a_tensor_that_is_replaced_between_epochs_is_recorded_anew(make_dataset, monkeypatch):
     class Weighing(Mitigation):
         def start_epoch(self, model, epoch):

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -148,6 +148,7 @@ class Steps:
         self.optimiser = Optimiser(model, extra, recipe)
         self.loss_sum = self.optimiser.parameters[0].new_zeros(()).detach()
         self.checked, self.launched, self.held, self.replay, self.known = False, False, None, None, None
+        self.passing: Container[str] = ()  # what hooks leave for later hooks of the same step
 
     @classmethod
     def of(cls, model: MultimodalNet, recipe: Recipe, mitigation: Mitigation, key: Sequence = ()) -> "Steps":
@@ -179,7 +180,7 @@ class Steps:
             self.held = batch.copy()
         torch._foreach_copy_(self.held.tensors, batch.tensors)
         # Between the steps of an epoch no hook runs, so nothing a mitigation holds changes there.
-        self.known = self.known or state_of(self.mitigation)
+        self.known = self.known or state_of(self.mitigation, self.passing)
         if self.replay is None or self.replay[0] != self.known:
             reason = self._record(where)
             if reason:
@@ -191,22 +192,29 @@ class Steps:
 
     def _record(self, where: str) -> str | None:
         """Why it cannot be done, if so; then the mitigation is as it was."""
-        tensors, modules, _ = contents(vars(self.mitigation))
+        held, made = vars(self.mitigation), []
+        tensors, modules, _ = contents(held)
         state = [*self.model.state_dict().values(), *self.optimiser.parameters, *self.optimiser.velocity]
         same = {id(x): x for x in (*tensors, *modules)}  # their values are put back, the rest is a copy
-        before = {name: copied(held, same) for name, held in vars(self.mitigation).items()}
+        before = {name: copied(value, same) for name, value in held.items()}
+
+        def step() -> None:
+            self.launch(self.held, where)
+            made.append([value for name, value in held.items() if name not in before])
+
         try:
-            replay = recorded_step(lambda: self.launch(self.held, where), [*state, self.loss_sum, *tensors])
-            if state_of(self.mitigation) == self.known:
-                self.replay = self.known, replay
+            replay = recorded_step(step, [*state, self.loss_sum, *tensors])
+            passing = held.keys() - before
+            if passes_on(made) and state_of(self.mitigation, passing) == self.known:
+                self.passing, self.replay = passing, (self.known, replay)
                 return None
             reason = f"{type(self.mitigation).__name__} changes in a step what is no tensor, or not in place"
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             reason = f"{culprit(error, (Mitigation, nn.Module))} looks at a value, so no step can be recorded"
-        vars(self.mitigation).clear()
-        vars(self.mitigation).update(before)
+        held.clear()
+        held.update(before)
         return reason
 
     def launch(self, batch: Batch, where: str) -> None:
@@ -303,9 +311,17 @@ def copied(held: object, same: dict) -> object:
         return held
 
 
-def state_of(mitigation: Mitigation) -> tuple:
+def passes_on(made: Sequence[object]) -> bool:
+    """Whether what hooks made in several steps are tensors, others in each: passed on from hook to hook."""
+    found = [contents(one) for one in made]
+    tensors = [{id(x) for x in tensors} for tensors, _, _ in found]
+    return not set.intersection(*tensors) and not any(texts for _, _, texts in found)
+
+
+def state_of(mitigation: Mitigation, without: Container[str] = ()) -> tuple:
     """What a mitigation is and holds, where its tensors lie: a recording is of one such state."""
-    tensors, _, texts = contents(vars(mitigation))
+    held = {name: value for name, value in vars(mitigation).items() if name not in without}
+    tensors, _, texts = contents(held)
     return type(mitigation), *texts, *((x.data_ptr(), x.shape, x.stride(), x.dtype) for x in tensors)
 
 
