@@ -322,6 +322,25 @@ def test_a_kept_curve_and_its_provenance_come_back_together(kept):
         kept_report_stage(KEPT)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("paper_aulc.csv", "low,BALD,Both,1.02", "low,BALD,Both,1.12"),
+        ("paper_rank_sums.csv", "low,KCG,11", "low,KCG,12"),
+    ],
+)
+def test_no_report_stands_beside_altered_numbers_of_the_paper(kept, project, monkeypatch, name, old, new):
+    shutil.copytree(ROOT / "data/paper", "altered")
+    path = Path("altered") / name
+    text = path.read_text()
+    assert old in text
+    monkeypatch.setattr("mindgap.stages.report.PAPER", Path("altered"))
+    kept_report_stage(KEPT)
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ReportError, match=rf"{path} is not what was read from the paper; it is in git"):
+        kept_report_stage(KEPT)
+
+
 def test_a_search_that_no_report_would_read_is_not_kept(kept):
     Path("reports/search/missing-low.csv").write_text("rung,epochs\n")
     with pytest.raises(ReportError, match=r"search/missing-low\.csv lacks the columns"):

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mindgap.records import text_digest
 from mindgap.report.aulc import ACCURACY_COLUMNS, rank_sums
 from mindgap.report.misprints import DETAIL, PAPER_CELL, Table3, disagreements, read_table3, remarks_on
-from mindgap.report.reading import ReportError, read_table
+from mindgap.report.reading import ReportError, read_table, read_text
 
 DATASETS = {
     "Missing": "missing",
@@ -52,6 +53,23 @@ SEEDS = 3
 
 TABLES = [str(table) for table in (1, 2, 4, *range(DETAIL, 17))]
 VALUES, SUMS = 1032, 21
+# Of the text of each file (`text_digest`): another digit would be as plausible.
+DIGESTS = {
+    "paper_aulc.csv": "dd8028e30f6d3edec70a284e2922385383e39b528d9df9c422d41c0f0e20e6c2",
+    "paper_rank_sums.csv": "af1be3843c7ecba48d5aa7aaba1c509ade79c15de4d4392a0c436626c428f18e",
+}
+
+
+def verify_paper(paper_dir: Path) -> None:
+    """Whether the paper's numbers are those that were read from it; a ReportError names the other file."""
+    for name, known in DIGESTS.items():
+        path = Path(paper_dir) / name
+        found = text_digest(read_text(path, _mend(path)))
+        if found != known:
+            raise ReportError(
+                f"{path} is not what was read from the paper; {_mend(path)}. After a correction on purpose, "
+                f"its digest in mindgap.report.paper.DIGESTS is {found}"
+            )
 
 
 def load_paper(paper_dir: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from mindgap.report.build import FOLDERS, build_report, output_names
 from mindgap.report.content import Inputs
 from mindgap.report.curves import Selection, read_curves
 from mindgap.report.flow import SELECTION, Flow, mend_for, read_flow, skipped_line
+from mindgap.report.paper import verify_paper
 from mindgap.report.provenance import read_origins
 from mindgap.report.reading import ReportError, read_text
 from mindgap.report.searches import read_searches
@@ -140,6 +141,7 @@ def _check_kept(folder: Path, kept: Kept) -> None:
 
 def _report(selection: Selection, folder: Path, inputs: Inputs) -> None:
     # The inputs come first: what is wrong with a run is said with its name; the suites speak of rows.
+    verify_paper(PAPER)
     for dataset, regime in product(selection.datasets, selection.regimes):
         path = folder / "curves" / f"{dataset}-{regime}.csv"
         validate_curves(path, EXPECTATIONS, folder / "validation")
