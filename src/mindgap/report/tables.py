@@ -173,7 +173,8 @@ class Best:
         """What bold means in a table, or why nothing is; `place` is what rivals stand in: column or row."""
         how = f"Wilcoxon's signed-rank test over {self.block}s{self.what}, Holm's correction at {ALPHA:g}"
         if self.cells:
-            return f"Bold: no other of its {place} is above it ({how}); in a {place} without bold no two are told apart."
+            apart = f"in a {place} without bold no two are told apart"
+            return f"Bold: no other of its {place} is above it ({how}); {apart}."
         if self.tested:
             return f"Nothing is bold: no two of a {place} are told apart ({how})."
         few = [
