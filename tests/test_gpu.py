@@ -201,6 +201,31 @@ def test_the_hook_in_which_an_error_arose_is_named():
     assert gpu.culprit(RuntimeError("CUDA error\nmore"), (Mitigation,)) == "CUDA error"
 
 
+def test_the_hook_is_named_where_ending_the_recording_fails_too(monkeypatch):
+    class Looking(Mitigation):
+        def loss(self, step):
+            raise RuntimeError("not permitted when a stream is capturing")
+
+    @contextlib.contextmanager
+    def graph(*_, **__):
+        try:
+            yield
+        except RuntimeError:
+            raise RuntimeError("capture was invalidated")  # noqa: B904
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    with pytest.raises(RuntimeError, match="invalidated") as caught:
+        gpu.captured(lambda: Looking().loss(None))
+    assert gpu.culprit(caught.value, (Mitigation,)) == "Looking.loss"
+    try:
+        Looking().loss(None)
+    except RuntimeError:
+        with pytest.raises(RuntimeError) as caught:
+            raise RuntimeError("another")  # noqa: B904
+    assert gpu.culprit(caught.value, (Mitigation,)) == "another"
+
+
 def recording_on_the_cpu(monkeypatch) -> list[int]:
     """In place of CUDA graphs: warm-ups that leave no trace, then the step itself. Counts recordings."""
     made = []

@@ -215,13 +215,18 @@ def _nobody_waits() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def _codes(error: BaseException) -> list:
+    """Of the functions that an error passed through."""
+    return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
 def culprit(error: BaseException, kinds: Sequence[type]) -> str:
     """The method of one of these classes in which an error arose, as "Class.method", the innermost; or what
     the error says.
     """
     found = ""
-    while error.__context__ is not None:  # ending a recording that failed is an error of its own
-        error = error.__context__
+    if error.__context__ is not None and captured.__code__ in _codes(error.__context__):
+        error = error.__context__  # to end a recording that failed is an error of its own
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
         if isinstance(owner, tuple(kinds)):
