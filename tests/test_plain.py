@@ -190,6 +190,20 @@ def test_after_a_training_absence_is_what_the_best_weights_make_of_it():
     assert torch.equal(found, predict(alone, encode(alone, split), split.present_NM))
 
 
+def test_a_last_batch_of_one_sample_leaves_running_statistics_alone():
+    """Where absence is zeros and a channel has one place: torch's batch norm refuses it."""
+    kinds, encoders = PAIRS["tiny"]
+    modalities = dict(zip(("rare", "frequent"), kinds, strict=True))
+    split, ids, results = samples(modalities, 40, rare=0.5), torch.arange(40), []
+    for engine in (None, PADDED):
+        model = model_of(modalities, encoders, "zeros", engine)
+        fit(model, split, ids[:25], ids[25:], RECIPE, Mitigation(), (0,), "here")
+        results.append(model.state_dict())
+    assert all(torch.allclose(v, results[1][name], rtol=0, atol=1e-9) for name, v in results[0].items())
+    passed = {n: int(v) for n, v in results[0].items() if n.endswith("num_batches_tracked")}
+    assert set(passed.values()) == {2, 3}  # of three batches, by the places that are left
+
+
 def test_gradients_may_lie_in_memory_in_any_way():
     """Those of a sum are one number, those of a hook whatever it makes of them."""
 

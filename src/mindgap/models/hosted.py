@@ -120,12 +120,15 @@ class RowNorm(_BatchNorm):
         """Any number of axes."""
 
     def forward(self, x_BC: Tensor) -> Tensor:
-        if self.rows is None or not self.training:
+        one = x_BC.numel() == x_BC.shape[1]  # value a channel, whose statistics torch refuses: they are none
+        if not self.training or (self.rows is None and not one):
             return super().forward(x_BC)
+        rows = self.rows or Rows(x_BC.new_ones(1), x_BC.dtype)
         places = x_BC[0, 0].numel()
         norm = _fused if x_BC.device.type == "cuda" else _plain
-        out_BC, mean_C, var_C = norm(x_BC, self.rows, places, self.weight, self.bias, self.eps)
-        self.seen.append((mean_C.detach(), var_C.detach(), places))
+        out_BC, mean_C, var_C = norm(x_BC, rows, places, self.weight, self.bias, self.eps)
+        if self.rows:
+            self.seen.append((mean_C.detach(), var_C.detach(), places))
         return out_BC
 
 
@@ -134,7 +137,6 @@ class Rows:
 
     def __init__(self, weight_B: Tensor, dtype: torch.dtype = torch.float32):
         self.weight_B, self.sum = weight_B, weight_B.sum().to(dtype)
-        self.any = self.sum > 0
         self._counts: dict[int, Count] = {}
 
     def count(self, places: int) -> "Count":
@@ -165,20 +167,21 @@ def counting(layers: Sequence[RowNorm], rows: Rows | None) -> None:
 
 @torch.no_grad()
 def settle(layers: Sequence[RowNorm]) -> None:
-    """Move running statistics by what a step has seen; not at all where no row counted."""
+    """Move running statistics by what a step has seen; not at all where fewer than two values counted."""
     while layers := [layer for layer in layers if layer.seen]:
         seen = {layer: layer.seen.pop(0) for layer in layers}
         for kind in dict.fromkeys((layer.momentum, seen[layer][2]) for layer in layers):
             alike = [layer for layer in layers if (layer.momentum, seen[layer][2]) == kind]
             means, variances = ([seen[layer][k] for layer in alike] for k in (0, 1))
-            rows = alike[0].rows
-            variances = torch._foreach_mul(variances, rows.count(kind[1]).unbiased)
+            count = alike[0].rows.count(kind[1])
+            some = count.count > 1
+            variances = torch._foreach_mul(variances, count.unbiased)
             held = [layer.running_mean for layer in alike] + [layer.running_var for layer in alike]
             step = torch._foreach_sub([*means, *variances], held)
-            torch._foreach_mul_(step, rows.any.to(step[0].dtype) * kind[0])
+            torch._foreach_mul_(step, some.to(step[0].dtype) * kind[0])
             torch._foreach_add_(held, step)
             passed = [layer.num_batches_tracked for layer in alike]
-            torch._foreach_add_(passed, [rows.any.to(torch.int64)] * len(passed))
+            torch._foreach_add_(passed, [some.to(torch.int64)] * len(passed))
 
 
 Normed = tuple[Tensor, Tensor, Tensor]  # output, and mean and biased variance of each channel
