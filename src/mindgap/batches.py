@@ -147,23 +147,32 @@ class Batches:
         return Draw(self.labelled_ids[rows_B], self.y_L[rows_B], usable_BM, key_PB, augmentation, rate, epoch)
 
     def _batches(self, block: Sequence[Draw]) -> Iterator[Batch]:
-        """The batches of a block, sent to the device together."""
-        names = list(self.model.modalities)
-        encoded = [self.model.rows_to_encode(draw.present_BM) for draw in block]
-        rows_of = {name: [rows[name] for rows in encoded] for name in names}
-        x = {name: self._inputs(name, block, rows_of[name]) for name in names}
-        keys = {REST: self._sent([draw.key_PB[-1] for draw in block])}
-        for part, name in enumerate(names):
-            of_all = [draw.key_PB[part] for draw in block]
-            of_rows = [key_B[rows] for key_B, rows in zip(of_all, rows_of[name], strict=True)]
-            keys[name] = self._sent(of_all if self.pad else of_rows)
-        rows = {} if self.pad else {name: self._sent(rows_of[name]) for name in names}
-        still_M = [~draw.present_BM.any(dim=0) & (self.model.spec.absent == "skip") for draw in block]
+        """The batches of a block, which are drawn one by one, and made and sent together."""
+        ids_N, y_N, present_NM = (
+            torch.cat([getattr(draw, name) for draw in block]) for name in ("ids_B", "y_B", "present_BM")
+        )
+        key_PN = torch.cat([draw.key_PB for draw in block], dim=1)
+        sizes = torch.tensor([len(draw.ids_B) for draw in block])
+        batch_N = torch.arange(len(block)).repeat_interleave(sizes)
+        row_N = torch.arange(len(batch_N)) - (sizes.cumsum(0) - sizes)[batch_N]  # within its batch
+        place_N, counts = batch_N * self.recipe.batch_size + row_N, sizes.tolist()
+        rows, x, keys = {}, {}, {REST: self._sent(key_PN[-1], place_N, counts)}
+        for part, (name, of_N) in enumerate(self.model.rows_to_encode(present_NM).items()):
+            encoded = torch.bincount(batch_N[of_N], minlength=len(block)).tolist()
+            drawn = [draw.augmentation[name] for draw in block]
+            values = {key: torch.cat([one[key] for one in drawn])[of_N] for key in drawn[0]}
+            # Not by indexing, which takes ten times as long: this copies rows whole.
+            x_K = self.train.x[name].index_select(0, send(ids_N[of_N], self.device))
+            x_K = apply_augmentation(self.recipe.augmentation, x_K, values)
+            x[name] = self._sent(x_K, place_N[of_N], encoded)
+            if self.pad:
+                keys[name] = self._sent(key_PN[part], place_N, counts)
+            else:
+                keys[name] = self._sent(key_PN[part][of_N], place_N, encoded)
+                rows[name] = self._sent(row_N[of_N], place_N, encoded)
+        still_M = [~one.any(dim=0) & (self.model.spec.absent == "skip") for one in present_NM.split(counts)]
         each = (
-            self._sent([draw.ids_B for draw in block]),
-            self._sent([draw.present_BM for draw in block]),
-            self._sent([draw.y_B for draw in block]),
-            self._sent([torch.ones(len(draw.ids_B)) for draw in block]),
+            *(self._sent(one, place_N, counts) for one in (ids_N, present_NM, y_N, torch.ones(len(ids_N)))),
             send(torch.stack(still_M).float(), self.device),
             send(torch.tensor([draw.rate for draw in block]), self.device),
             send(torch.tensor([float(draw.epoch) for draw in block]), self.device),
@@ -172,29 +181,14 @@ class Batches:
             named = ({name: parts[k] for name, parts in one.items()} for one in (x, rows, keys))
             yield Batch(*named, *(parts[k] for parts in each))
 
-    def _sent(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What each batch has, on the device; padded with zeros if batches are."""
-        size = self.recipe.batch_size
-        if self.pad:
-            parts = [torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])]) for part in parts]
-        return send(torch.cat(list(parts)), self.device).split([len(part) for part in parts])
-
-    def _inputs(self, name: str, block: Sequence[Draw], rows_of: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The rows of all batches, augmented; padded, each in its sample's place."""
-        ids = torch.cat([draw.ids_B[rows] for draw, rows in zip(block, rows_of, strict=True)])
-        drawn = [draw.augmentation[name] for draw in block]
-        values = {
-            key: torch.cat([d[key][rows] for d, rows in zip(drawn, rows_of, strict=True)]) for key in drawn[0]
-        }
-        # Not by indexing, which takes ten times as long: this copies rows whole.
-        x = self.train.x[name].index_select(0, send(ids, self.device))
-        x = apply_augmentation(self.recipe.augmentation, x, values)
+    def _sent(self, x_K: Tensor, place_K: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
+        """What each batch has, on the device; if batches are padded, in its place among rows of zeros."""
+        x_K = send(x_K, self.device)
         if not self.pad:
-            return x.split([len(rows) for rows in rows_of])
+            return x_K.split(counts)
         size = self.recipe.batch_size
-        places = torch.cat([rows + k * size for k, rows in enumerate(rows_of)])
-        padded = torch.zeros((len(block) * size, *x.shape[1:]), dtype=x.dtype, device=self.device)
-        return padded.index_copy_(0, send(places, self.device), x).split(size)
+        padded = x_K.new_zeros((len(counts) * size, *x_K.shape[1:]))
+        return padded.index_copy_(0, send(place_K, self.device), x_K).split(size)
 
 
 def epoch_batches(y_L: Tensor, recipe: Recipe, rng: torch.Generator) -> Iterator[Tensor]:
