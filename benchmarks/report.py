@@ -37,9 +37,11 @@ def curves_of(
     params: Params, dataset: str, regime: str, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, dict]:
     """Random learning curves of all runs of a dataset and regime, and their provenance."""
-    budget, rounds = params.setting(dataset, regime).budget, paper_rounds(dataset, regime)
-    rows, runs = [], {}
-    made = {"settings": "s", "code": "c", "data": dataset, "numerics": "n", "seconds": 1.0}
+    setting, rounds = params.setting(dataset, regime), paper_rounds(dataset, regime)
+    budget, rows, runs = setting.budget, [], {}
+    settings = {"setting": {"model": setting.model.model_dump(), "recipe": setting.recipe.model_dump()}}
+    digest = digest_of(settings)[:16]
+    made = {"settings": digest, "code": "c", "data": dataset, "numerics": "n", "seconds": 1.0}
     made |= {"commit": ["none"], "device": ["none"], "versions": [{"mindgap": "0"}]}
     for mitigation, query, seed in product(FULL["mitigation"], METHODS.values(), (0, 1, 2)):
         run = digest_of([dataset, regime, mitigation, query, seed])[:16]
@@ -50,8 +52,7 @@ def curves_of(
             labelled = budget.initial + round * budget.acquisition
             cell = ("paper", dataset, regime, mitigation, query, seed, run, rounds, round, labelled)
             rows.append((*cell, subset, accuracy, accuracy, 0.1, 1 / CLASSES[dataset], ceiling))
-    setting = {"setting": {"model": {"head_dropout": 0.5}}}
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)), {"runs": runs, "settings": {"s": setting}}
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)), {"runs": runs, "settings": {digest: settings}}
 
 
 def write_records(folder: Path, selected: dict) -> int:

@@ -142,6 +142,12 @@ def test_what_cannot_be_run_is_refused_with_key_and_mend(load, changes, message)
         check_params(load(changes))
 
 
+# Each line stands for ten times the one above it: the fifth for more than anyone writes.
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -151,7 +157,8 @@ def test_what_cannot_be_run_is_refused_with_key_and_mend(load, changes, message)
         ("scale: tiny\nscale: paper\n", r"key 'scale' is given twice.*line 1"),
         ("? [a, b]\n: 1\n", r"key \['a', 'b'\] is no text: put quotes.*line 1"),
         ("5: tiny\n", r"key 5 is no text"),
-        ("scale: &a tiny\nregime: [*a]\n", r"\*a is an alias: write out what it stands for.*line 2"),
+        ("scale: &a [*a]\n", r"\*a stands for what it is in: write it out.*line 1"),
+        (BOMB, r"there are more than 100000 values up to here.*line 5"),
         ("scale: !!int x\n", r"is not valid YAML"),
         ("scale: !!python/object:os.system x\n", r"is not valid YAML"),
         ("scale: " + "[" * 5000, r"is not valid YAML"),
@@ -396,3 +403,14 @@ def test_paper_scale_is_tables_5_and_6():
         assert (r.epochs, r.batch_size, r.learning_rate, r.weight_decay, r.augmentation) == row, dataset
     mimic = {k: (r.learning_rate, r.weight_decay, r.class_balanced) for k, r in paper.recipe["mimic"].items()}
     assert mimic == {"low": (0.01, 5e-5, True), "mid": (0.01, 5e-4, True), "high": (0.001, 5e-5, True)}
+
+
+def test_an_alias_is_what_it_stands_for(tmp_path):
+    """Programs that write YAML name what they hold twice."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["scales"]["paper"]["training"] = raw["scales"]["tiny"]["training"]
+    text = yaml.safe_dump(raw)
+    assert "*id" in text
+    (tmp_path / "params.yaml").write_text(text)
+    params = load_params(tmp_path / "params.yaml")
+    assert params.scales["paper"].training == params.scales["tiny"].training

@@ -240,7 +240,9 @@ def test_a_killed_driver_leaves_what_is_finished(trained, joined, store, monkeyp
     assert [status.died for status in left] == [True]
     capfd.readouterr()
     acquire_stage(trained, "missing", "low")
-    assert re.search(r"acquire missing-low: 4 runs, \d finished before, [1-4] begun", capfd.readouterr().out)
+    # The kill may come when a run has just ended and no other has a round.
+    told = re.search(r"acquire missing-low: 4 runs, (\d) finished before, (\d) begun", capfd.readouterr().out)
+    assert 1 <= int(told[1]) + int(told[2]) <= 4
     assert kept.items() <= {path: path.read_bytes() for path in store.glob("*/round_*.json")}.items()
     assert (CURVES / "missing-low.csv").read_bytes() == whole
     assert not statuses(store)

@@ -482,20 +482,31 @@ def _as_params_error(where: str, check, *args, **kwargs) -> Any:
         raise ParamsError(f"{where}: {error}") from error
 
 
+MOST_VALUES = 100_000  # of a file of parameters; a few aliases of aliases stand for billions
+
+
 class _Loader(yaml.SafeLoader):
     """YAML of plain values: keys are text and given once, words are read as in YAML 1.2's core."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's name; those of YAML 1.1 are not taken over
 
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.values, self.values_of = 0, {}  # with what aliases stand for
+
     def compose_node(self, parent, index):
-        event = self.peek_event()
+        event, before = self.peek_event(), self.values
         if getattr(event, "tag", None):
             raise yaml.YAMLError(f"{event.tag} is a tag: write a plain value without it{event.start_mark}")
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(
-                f"*{event.anchor} is an alias: write out what it stands for{event.start_mark}"
-            )
-        return super().compose_node(parent, index)
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if alias and id(node) not in self.values_of:
+            raise yaml.YAMLError(f"*{event.anchor} stands for what it is in: write it out{event.start_mark}")
+        self.values += self.values_of[id(node)] if alias else 1
+        self.values_of.setdefault(id(node), self.values - before)
+        if self.values > MOST_VALUES:
+            raise yaml.YAMLError(f"there are more than {MOST_VALUES} values up to here{event.start_mark}")
+        return node
 
 
 for _tag, _words, _first in (
