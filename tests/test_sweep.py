@@ -1,5 +1,6 @@
 """Stages as functions: a whole small pipeline in one process, its runs here or in worker processes."""
 
+import contextlib
 import json
 import os
 import re
@@ -415,7 +416,8 @@ def test_a_killed_command_takes_its_workers_with_it(project, tmp_path):
     deadline, workers = time.monotonic() + 60, []
     while len(workers) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-        workers = [w for p in process.children() for w in p.children()]
+        with contextlib.suppress(psutil.NoSuchProcess):  # git, say, which ends while it is looked at
+            workers = [w for p in process.children() for w in p.children()]
     assert len(workers) == 2
     process.kill()
     process.wait()
