@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mindgap.data.dataset import Dataset, load_dataset
+from mindgap.data.storage import file_sha256
 from mindgap.errors import DivergenceError, MindGapError
 from mindgap.gpu import Engine, reproducible
 from mindgap.loop import Run, Turn, initial_in_turns, rounds_in_turns
@@ -98,13 +99,16 @@ class Job:
 
     @property
     def finished_rounds(self) -> int:
-        records, fault = self.sound()
+        return self.rounds_of(*self.sound())
+
+    def rounds_of(self, records: Sequence[Mapping[str, Any]], fault: tuple[Path, str] | None) -> int:
+        """How many rounds are finished, by what `sound` told."""
         return self.rounds if not fault and self.has_diverged else len(records)
 
     def result(self) -> list[dict]:
         """All records, none of a trial that diverged; a RecordError where the store lost some meanwhile."""
         records, fault = self.sound()
-        if len(records) < self.rounds and (fault or not self.has_diverged):
+        if self.rounds_of(records, fault) < self.rounds:
             why = fault[1] if fault else f"{self.record_store.folder} has not more"
             raise RecordError(
                 f"{self}: the store lost {self.rounds - len(records)} of {self.rounds} rounds while the "
@@ -286,8 +290,7 @@ def _initial(job: Job, dataset: Dataset, engine: Engine) -> Iterator[Message | N
 def _hash_of(path: Path) -> str | None:
     """SHA-256 of a file, None where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return None
 

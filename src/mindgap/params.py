@@ -21,7 +21,6 @@ from mindgap.settings import Rate, Share, Width, checked, explain
 
 # Bounds beyond which nothing could be computed, or no model would learn.
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Layers = Annotated[int, Field(ge=1, le=24)]
 LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
 WeightDecay = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

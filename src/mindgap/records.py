@@ -22,13 +22,13 @@ from typing import IO, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mindgap.errors import MindGapError
+from mindgap.settings import Share
 
 FORMAT = 2
 PARTIAL = ".partial"
 FORGOTTEN_SECONDS = 3600.0
 # Of an initial model's record what tells of its making; all else is numbers that its runs go on with.
 OF_ITS_MAKING = ("format", "run", "rounds", "seconds", "provenance", "sha256")
-Share = Annotated[float, Field(ge=0, le=1)]
 # The learning curves of runs as a table, one row a run, round and subset: acquire writes it, reports read it.
 CURVE_COLUMNS = (
     "scale", "dataset", "regime", "mitigation", "query", "seed", "run", "rounds", "round", "labelled",

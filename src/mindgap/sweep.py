@@ -194,7 +194,7 @@ class Sweep:
             # Out of the way, where it can be looked at; a round less is finished.
             fault[0].replace(fault[0].with_name(f"{fault[0].name}.{time.time_ns()}.damaged"))
             self._board.say(f"{job}: {fault[1]}; it is computed again")
-        done = job.finished_rounds
+        done = job.rounds_of(records, fault)
         self._board.found(done - self._done[job.run.digest])
         self._done[job.run.digest] = done
         if done < job.rounds:

@@ -11,7 +11,6 @@ REPORTS = Path("reports")
 CURVES = REPORTS / "curves"
 FLOW = REPORTS / "flow"
 EXPECTATIONS = REPORTS / "expectations"
-VALIDATION = REPORTS / "validation"
 PROVENANCE = REPORTS / "provenance"
 SENSITIVITY = REPORTS / "sensitivity"
 

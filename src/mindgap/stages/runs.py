@@ -63,7 +63,8 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
             for dropout in params.loop.initial_models:
                 run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
                 jobs[_initial(cell, dropout)] = Job(run, where.prepared, where.store)
-    for line in dict.fromkeys(line for job in jobs.values() for line in warnings_of(job.run, dataset)):
+    runs = {job.run.cell.seed: job.run for job in jobs.values()}  # runs of a seed share their sets
+    for line in (line for run in runs.values() for line in warnings_of(run, dataset)):
         print(f"warning: {line}", file=sys.stderr, flush=True)
     execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
     models = {initial: job.initial_model() for initial, job in jobs.items()}
