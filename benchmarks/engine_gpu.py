@@ -38,7 +38,7 @@ from mindgap.gpu import Engine
 from mindgap.mitigations import Mitigation
 from mindgap.models.hosted import KEYS
 from mindgap.models.network import REST, ModelSpec, build_model, place
-from mindgap.training import Fit, fit_in_turns
+from mindgap.training import Fit, fit_in_turns, to_the_end
 
 NAMES = ("rare", "frequent")
 COMPLETE, MISSING = (1.0, 1.0), (0.1, 0.9)
@@ -149,13 +149,9 @@ def trained(*args, **settings) -> tuple[Fit, float]:
     """`training` without a pause, and its seconds."""
     wait()
     begin = time.perf_counter()
-    turns = training(*args, **settings)
-    while True:
-        try:
-            next(turns)
-        except StopIteration as end:
-            wait()
-            return end.value, time.perf_counter() - begin
+    fitted = to_the_end(training(*args, **settings))
+    wait()
+    return fitted, time.perf_counter() - begin
 
 
 def training(

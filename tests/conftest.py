@@ -1,5 +1,6 @@
 """Fixtures that several files use."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ import torch
 from mindgap.data.dataset import Dataset, Split, subset_name, subsets
 from mindgap.data.modality import Modality
 from mindgap.stages.prepare import prepare_stage
-from small_project import ROOT, params_in
+from small_project import ROOT, params_in, working_copy
 
 # Neither DVC nor Great Expectations may report to its makers, also when pytest is called by hand.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -71,21 +72,12 @@ def prepared(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "reports" / "expectations", folder / "reports" / "expectations")
     shutil.copytree(ROOT / "data" / "paper", folder / "data" / "paper")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         prepare_stage(params_in(folder), "missing")
-    finally:
-        os.chdir(before)
     return folder
 
 
 @pytest.fixture
 def project(prepared, tmp_path, monkeypatch) -> Path:
     """A copy of the prepared project as the working folder, one worker, a store of its own."""
-    folder = tmp_path / "project"
-    shutil.copytree(prepared, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MINDGAP_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("MINDGAP_WORKERS", "1")
-    return folder
+    return working_copy(prepared, tmp_path, monkeypatch)

@@ -1,6 +1,7 @@
 """The shipped parameters cut down to seconds, for tests that run the real stages."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import yaml
@@ -37,3 +38,13 @@ def params_in(folder: Path, **changes) -> Params:
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(small(**changes), sort_keys=False))
     return load_params(path)
+
+
+def working_copy(project: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A copy of a prepared project as the working folder, one worker, a store of its own."""
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MINDGAP_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("MINDGAP_WORKERS", "1")
+    return folder

@@ -1,7 +1,7 @@
 """The prepare stage: what was prepared survives whatever happens; what is not asked for is refused."""
 
+import contextlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from mindgap.stages.paths import FLOW, places
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import left_over
 from share_raw import share_raw
-from small_project import params_in, small
+from small_project import params_in, small, working_copy
 from spoilt import spoil_array, spoil_meta
 
 RAW = Path("data/raw/share")
@@ -50,25 +50,17 @@ def with_share(prepared, tmp_path_factory) -> Path:
     """The prepared project with Share in it, and its raw files."""
     folder = tmp_path_factory.mktemp("share") / "project"
     shutil.copytree(prepared, folder)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         share_raw(RAW, per_class=20)
         prepare_stage(params_in(folder, dataset=["missing", "share"]), "share")
-    finally:
-        os.chdir(before)
     return folder
 
 
 @pytest.fixture
 def share(with_share, tmp_path, monkeypatch) -> Path:
     """A copy of that project as the working folder, offline."""
-    folder = tmp_path / "project"
-    shutil.copytree(with_share, folder)
-    monkeypatch.chdir(folder)
     monkeypatch.setenv("MINDGAP_OFFLINE", "1")
-    monkeypatch.setenv("MINDGAP_WORKERS", "1")
-    return folder
+    return working_copy(with_share, tmp_path, monkeypatch)
 
 
 # -- a dataset whose files are gone

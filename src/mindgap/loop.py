@@ -26,7 +26,7 @@ from mindgap.pool import Pool, PoolView
 from mindgap.query import METHODS
 from mindgap.query.select import select
 from mindgap.rng import numpy_rng, stream_seed, torch_rng
-from mindgap.training import Fit, fit_in_turns
+from mindgap.training import Fit, fit_in_turns, to_the_end
 
 
 @dataclass(frozen=True)
@@ -236,12 +236,7 @@ def initial_record(
     run: Run, dataset: Dataset, engine: Engine | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """`initial_in_turns` without a pause."""
-    turns = initial_in_turns(run, dataset, engine or Engine.of(dataset.device))
-    while True:
-        try:
-            next(turns)
-        except StopIteration as end:
-            return end.value
+    return to_the_end(initial_in_turns(run, dataset, engine or Engine.of(dataset.device)))
 
 
 def rounds(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,11 @@ class Fit:
 
 def fit(*args, **kwargs) -> Fit:
     """`fit_in_turns` without a pause."""
-    turns = fit_in_turns(*args, **kwargs)
+    return to_the_end(fit_in_turns(*args, **kwargs))
+
+
+def to_the_end(turns: Generator) -> Any:
+    """What a generator returns; what it yields is passed over."""
     while True:
         try:
             next(turns)

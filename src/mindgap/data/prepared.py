@@ -28,19 +28,42 @@ def swapped_in(out_dir: Path | str) -> Iterator[Path]:
     name, out_dir = Path(out_dir).name, _target(Path(out_dir))
     aside = out_dir.parent / ASIDE.format(out_dir.name)
     old, new = aside / "old" / name, aside / name
-    _put_back(old, out_dir)
+    put_back(old, out_dir)
     if _holds_something_else(out_dir):
         raise DataError(f"{out_dir} holds something else than a dataset: empty it or choose another folder")
     shutil.rmtree(aside, ignore_errors=True)  # left behind by a process that was killed
     old.parent.mkdir(parents=True)
     try:
-        yield new
-        if out_dir.exists():
-            out_dir.rename(old)
-        new.rename(out_dir)
+        with swapped(out_dir, new, old):
+            yield new
     finally:
-        _put_back(old, out_dir)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def swapped(place: Path, new: Path, old: Path) -> Iterator[None]:
+    """`new`, made meanwhile, takes the place of a folder when all went well; the older one waits in `old`.
+
+    A process that is killed at any moment leaves one of them whole; `put_back` mends what it left.
+    """
+    put_back(old, place)
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+    finally:
+        put_back(old, place)
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_back(old: Path, place: Path) -> None:
+    """An older folder to its place, if a replacement was stopped before the new one was there."""
+    if old.is_dir() and not place.exists():
+        old.rename(place)
 
 
 @contextmanager
@@ -80,11 +103,6 @@ def _target(path: Path) -> Path:
     if target is None or not target.is_dir():
         raise DataError(f"{path} is a link to no folder: make the folder it leads to, or remove the link")
     return target
-
-
-def _put_back(old: Path, out_dir: Path) -> None:
-    if old.exists() and not out_dir.exists():
-        old.rename(out_dir)
 
 
 def _holds_something_else(folder: Path) -> bool:

@@ -6,12 +6,12 @@ It is made beside its place and put there whole, so that whatever stops it leave
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
+from mindgap.data.prepared import swapped
 from mindgap.errors import MindGapError
 from mindgap.params import Kept, Params, Selected, load_kept
 from mindgap.records import text_digest
@@ -101,9 +101,7 @@ def _place(folder: Path) -> Path:
 def _put(place: Path, files: Mapping[str, Path], kept: Kept) -> None:
     """Write the records beside their place, then let them take it: the older ones go last."""
     new, old = set_aside(place)
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    try:
+    with swapped(place, new, old):
         for name, source in files.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_bytes(source.read_bytes())
@@ -113,11 +111,3 @@ def _put(place: Path, files: Mapping[str, Path], kept: Kept) -> None:
         text = yaml.safe_dump(kept.model_dump(), sort_keys=False, width=100)
         (new / SELECTION).write_text(text)
         load_kept(new / SELECTION)
-        if place.exists():
-            place.rename(old)
-        new.rename(place)
-    except BaseException:
-        restore_kept(place)
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from mindgap.data import CREDENTIALED, DATASETS
+from mindgap.data.prepared import put_back
 from mindgap.errors import MindGapError
 from mindgap.expectations import validate_aulc, validate_curves
 from mindgap.params import Kept, Params, ParamsError, Selected, load_kept, pick
@@ -120,9 +121,7 @@ def set_aside(folder: Path) -> tuple[Path, Path]:
 
 def restore_kept(folder: Path) -> None:
     """Put older records back whose replacement was stopped before the new ones were in place."""
-    old = set_aside(folder)[1]
-    if old.is_dir() and not folder.exists():
-        old.rename(os.path.realpath(folder))
+    put_back(set_aside(folder)[1], Path(os.path.realpath(folder)))
 
 
 def vouched_for(selected: Selected) -> list[str]:
