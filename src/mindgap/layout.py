@@ -11,7 +11,7 @@ from mindgap.data import RENDERED, SOURCES
 from mindgap.data.modality import Modality
 from mindgap.data.presence import absence_rates
 from mindgap.errors import MindGapError
-from mindgap.params import Params, source_settings
+from mindgap.params import Params, absence_asked, source_settings
 
 LABEL = 8  # bytes
 
@@ -68,8 +68,7 @@ def absence_of(params: Params, dataset: str) -> tuple[float, ...]:
     """How often training samples lack each modality; what comes from outside is complete."""
     if dataset not in RENDERED:
         return (0.0,) * len(SOURCES[dataset].modalities)
-    pairing, settings = RENDERED[dataset], params.at_scale.prepare.get(dataset, {})
-    return tuple(absence_rates(pairing.modalities, settings.get("absence", pairing.absence)).tolist())
+    return tuple(absence_rates(RENDERED[dataset].modalities, absence_asked(params, dataset)).tolist())
 
 
 def _rendered(params: Params, dataset: str) -> Layout:

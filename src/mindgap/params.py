@@ -343,6 +343,13 @@ def source_settings(params: Params, dataset: str) -> Any:
     return _as_params_error(f"{where}.{dataset}", made, **settings)
 
 
+def absence_asked(params: Params, dataset: str) -> dict[str, float]:
+    """How often training samples of a rendered dataset lack modalities: as asked, else as declared."""
+    from mindgap.data import RENDERED
+
+    return dict(params.at_scale.prepare.get(dataset, {}).get("absence", RENDERED[dataset].absence))
+
+
 def _rendered_settings(modalities: tuple[str, ...], absence: Mapping[str, Rate] = NO_ABSENCE) -> None:
     """What may stand under `prepare` for a rendered dataset."""
     from mindgap.data.presence import absence_rates

@@ -9,7 +9,6 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
-from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from typing import Any
 import yaml
 
 from mindgap.data import RENDERED
-from mindgap.params import Params, load_params, source_settings
+from mindgap.params import Params, absence_asked, load_params, source_settings
 from mindgap.report.curves import Selection
 from mindgap.report.names import NOT_RECORDED, dataset_name, method_name, mitigation_name
 from mindgap.report.provenance import Origin
+from mindgap.settings import defaults
 
 FILE = Path(__file__).with_name("scales.yaml")
 OF_MACHINE = ("fetch",)  # settings of a dataset that change none of its bytes
@@ -185,22 +185,18 @@ def table_of(params: Params) -> dict[str, Any]:
             **scale.model_dump(include={"recipe", "budget"}),
         }
     settings = {
-        "mitigation_settings": {
-            name: {p.name: p.default for p in signature(one).parameters.values()}
-            for name, one in MITIGATIONS.items()
-        },
+        "mitigation_settings": {name: defaults(one, 0) for name, one in MITIGATIONS.items()},
         "query_settings": {name: hyperparameters(name) for name in METHODS},
     }
-    for block, defaults in settings.items():
-        settings[block] = {name: one | getattr(params, block).get(name, {}) for name, one in defaults.items()}
+    for block, plug_ins in settings.items():
+        settings[block] = {name: one | getattr(params, block).get(name, {}) for name, one in plug_ins.items()}
     table = {"loop": params.loop.model_dump(include={"start"}), **settings, "scales": scales}
     return json.loads(json.dumps(table))  # as records have it: no tuples
 
 
 def _prepare(params: Params, dataset: str) -> dict[str, Any]:
     if dataset in RENDERED:
-        absence = params.at_scale.prepare[dataset].get("absence")
-        return {"absence": dict(RENDERED[dataset].absence if absence is None else absence)}
+        return {"absence": absence_asked(params, dataset)}
     settings = asdict(source_settings(params, dataset))
     return {key: value for key, value in settings.items() if key not in OF_MACHINE}
 

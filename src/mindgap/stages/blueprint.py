@@ -16,7 +16,7 @@ from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.errors import DataError
 from mindgap.data.quintfeatures import Style
 from mindgap.data.storage import read_meta
-from mindgap.params import Params, pick, source_settings
+from mindgap.params import Params, absence_asked, pick, source_settings
 from mindgap.provenance import SOURCE, module_digests
 from mindgap.records import write_atomically
 from mindgap.stages.paths import EXPECTATIONS, places
@@ -62,7 +62,7 @@ def asked_of(params: Params, dataset: str) -> dict[str, Any]:
             "root_seed": render.root_seed,
             "sizes": {"train": render.train_size, "test": render.test_size},
             "style": asdict(Style(**render.style)),
-            "absence": params.at_scale.prepare.get(dataset, {}).get("absence", dict(declared.absence)),
+            "absence": absence_asked(params, dataset),
         }
     return json.loads(json.dumps(asked))
 
