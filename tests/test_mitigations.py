@@ -1,12 +1,17 @@
 import dataclasses
+import itertools
+import math
+from collections import Counter
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch.nn.functional import cross_entropy
 
+from mindgap.errors import ParamsError
 from mindgap.evaluation import evaluate
 from mindgap.gpu import Engine
-from mindgap.mitigations import MITIGATIONS, Mitigation, Step
+from mindgap.mitigations import MITIGATIONS, Mitigation, Step, make_mitigation
 from mindgap.mitigations.moddrop import ModDrop
 from mindgap.models import FUSIONS
 from mindgap.models.network import ModelSpec, build_model, place
@@ -30,32 +35,72 @@ def test_every_mitigation_keeps_at_least_one_present_modality_and_adds_none(name
     assert not (kept & ~present).any()
 
 
-def test_moddrop_drops_at_its_rate_and_repairs_with_a_fair_choice():
-    n, rate = 40_000, 0.5
-    kept = ModDrop(rate).drop(torch.ones(n, 2, dtype=torch.bool), torch.Generator().manual_seed(0))
-    both = kept.all(dim=1).double().mean().item()
-    left = (kept[:, 0] & ~kept[:, 1]).double().mean().item()
-    # P(complete) = (1 - q)^2 = 0.25; each single modality q (1 - q) + q^2 / 2 = 0.375
-    assert both == pytest.approx(0.25, abs=0.01)
-    assert left == pytest.approx(0.375, abs=0.01)
+FORMS = ("independent", "exactly_one")
 
 
-def test_moddrop_at_rate_zero_drops_nothing():
-    present = masks(50, 3)
-    assert torch.equal(ModDrop(0.0).drop(present, torch.Generator()), present)
+def probabilities(form: str, rate: float, present: tuple[int, ...]) -> dict[tuple[int, ...], float]:
+    """How likely each set of modalities is kept, from the definition: `present` by their places."""
+    chances = Counter({present: 0.0})
+    if form == "exactly_one":
+        chances[present] += 1 - rate
+        for one in present:
+            chances[(one,)] += rate / len(present)
+        return chances
+    for coins in itertools.product((True, False), repeat=len(present)):
+        chance = math.prod(rate if dropped else 1 - rate for dropped in coins)
+        kept = tuple(one for one, dropped in zip(present, coins, strict=True) if not dropped)
+        for one in () if kept else present:
+            chances[(one,)] += chance / len(present)
+        chances[kept] += chance if kept else 0.0
+    return chances
 
 
-def test_moddrop_at_rate_one_leaves_one_modality_each():
-    present = masks(50, 3)
-    kept = ModDrop(1.0).drop(present, torch.Generator())
-    assert not (kept & ~present).any()
-    assert torch.equal(kept.sum(dim=1), present.any(dim=1).long())
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("present", [(0, 1), (1,), (0, 1, 2), (0, 2), (2,)])
+def test_moddrop_keeps_each_set_of_modalities_as_often_as_its_form_says(form, rate, present):
+    """By the exact binomial test of each set; two modalities, and three of which some are absent."""
+    n, modalities = 20_000, 3 if 2 in present or len(present) == 3 else 2
+    present_NM = torch.zeros(n, modalities, dtype=torch.bool)
+    present_NM[:, list(present)] = True
+    kept_NM = ModDrop(rate, form).drop(present_NM, torch.Generator().manual_seed(0))
+    found = Counter(tuple(row.nonzero().flatten().tolist()) for row in kept_NM)
+    chances = probabilities(form, rate, present)
+    assert sum(chances.values()) == pytest.approx(1)
+    assert set(found) <= {kept for kept, chance in chances.items() if chance}
+    for kept, chance in chances.items():
+        assert binomtest(found[kept], n, min(chance, 1.0)).pvalue > 1e-4, (kept, chance, found[kept] / n)
+
+
+def test_moddrop_is_independent_unless_told_otherwise_with_the_draws_it_always_had():
+    present = masks(6, 3)
+    kept = make_mitigation("moddrop", {"rate": 0.5}).drop(present, torch.Generator().manual_seed(1))
+    assert kept.int().tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0]]
+    assert torch.equal(ModDrop(0.5, "independent").drop(present, torch.Generator().manual_seed(1)), kept)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_moddrop_keeps_at_least_one_present_modality_and_adds_none(form):
+    present = masks(500, 3)
+    present[::7] = False  # rows that only fill a batch
+    for rate, counts in ((0.0, present.sum(dim=1)), (0.4, None), (1.0, present.any(dim=1).long())):
+        kept = ModDrop(rate, form).drop(present, torch.Generator().manual_seed(2))
+        assert not (kept & ~present).any()
+        assert torch.equal(kept.any(dim=1), present.any(dim=1))
+        assert counts is None or torch.equal(kept.sum(dim=1), counts)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1])
 def test_an_impossible_rate_is_refused(rate):
     with pytest.raises(ValueError, match=r"mitigation_settings\.moddrop\.rate"):
         ModDrop(rate)
+
+
+def test_an_unknown_form_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"form must be one of independent, exactly_one, not 'one'"):
+        ModDrop(0.5, "one")
+    with pytest.raises(ParamsError, match=r"moddrop\.form: .*'exactly_one' \(given: 'one'\)"):
+        make_mitigation("moddrop", {"rate": 0.5, "form": "one"})
 
 
 # -- the contract

@@ -79,6 +79,10 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
         ({"scales.tiny.model.encoder.image.name": "tinny"}, r"image\.name: unknown 'tinny'; known .*tiny"),
         ({"scales.tiny.model.fusion.heads": 5}, r"model\.fusion: heads \(5\) must divide width \(96\)"),
         ({"scales.tiny.model.fusion.name": "transfomer"}, r"fusion\.name: unknown 'transfomer'; known"),
+        (
+            {"mitigation_settings.moddrop.form": "exactly-one"},
+            r"mitigation_settings\.moddrop\.form: .*'independent' or 'exactly_one'",
+        ),
         ({"scales.tiny.model.fusion.depth": 2}, r"model\.fusion\.depth is unknown; known: layers"),
         ({"scales.tiny.model.fusion.dropout": 1.0}, r"model\.fusion\.dropout: Input should be less than 1"),
         ({"scales.tiny.model.head_dropout": 0.0}, r"'bald' needs dropout .*head_dropout"),
@@ -194,6 +198,8 @@ def test_unusual_settings_that_can_be_run_are_not_refused(load):
         {f"{tiny}.recipe.missing.all.batch_size": 4096, f"{tiny}.recipe.missing.all.weight_decay": 0},
         {f"{tiny}.training.momentum": 0, f"{tiny}.training.warmup_epochs": 0},
         {"search.method": "halving", "search.seeds": [4], "search.mitigation": "moddrop"},
+        {"mitigation_settings.moddrop": {"rate": 0.5}},  # without a form, as files had it
+        {"mitigation_settings.moddrop.form": "exactly_one"},
         {f"{tiny}.model.absent": "zeros"},
         {f"{tiny}.recipe.missing.all.batch_size": 29},  # skip: a batch of one sits out
         {f"{tiny}.prepare.missing": {}, "dataset": ["missing", "trio"]},

@@ -90,7 +90,7 @@ def test_what_a_training_has_to_say_is_passed_on(params, monkeypatch):
         def after_step(self, step):
             self.steps += 1
 
-    monkeypatch.setitem(MITIGATIONS, "moddrop", lambda rate=0.5: Counting())
+    monkeypatch.setitem(MITIGATIONS, "moddrop", lambda rate=0.5, form="independent": Counting())
     monkeypatch.setattr("mindgap.training.recorded_step", lambda step, state: step() or step)
     engine = Engine(torch.device("cpu"), pad=True, record=True)
     monkeypatch.setattr(Engine, "of", lambda device, divisor=1: engine)

@@ -122,6 +122,11 @@ CHANGES = {
     "budget": (
         at("setting", "budget", "validation", value=100, only=of("missing")),
         ["budget.missing.low.validation 250 → 100"],
+    "form": (
+        at("mitigation_settings", "form", value="exactly_one"),
+        ["mitigation_settings.moddrop.form independent → exactly_one"],
+    ),
+    "records from before ModDrop had forms": (at("mitigation_settings", "form", value=None), []),
     ),
     "the fusion as older records have it": (lambda settings, *cell: flatten_fusion(settings), []),
     "old records": (at("data", value=None), ["not recorded: render, prepare.missing, prepare.unique"]),

@@ -24,6 +24,8 @@ from mindgap.settings import defaults
 
 FILE = Path(__file__).with_name("scales.yaml")
 OF_MACHINE = ("fetch",)  # settings of a dataset that change none of its bytes
+# What plug-ins did before they had a setting: records from then lack it.
+BEFORE = {"mitigation_settings.moddrop": {"form": "independent"}}
 
 Cell = tuple[str, str, str, str]  # dataset, regime, mitigation, query
 Blocks = dict[str, Mapping[str, Any] | None]  # None: nothing is known of a block
@@ -109,7 +111,7 @@ def _blocks(cell: Cell, **parts: Mapping[str, Any] | None) -> Blocks:
 def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
     setting, data = made["setting"], made.get("data", {})
     model, prepare = _model(setting.get("model", {})), data.get("prepare")
-    return _blocks(
+    found = _blocks(
         cell,
         loop={"start": setting["start"]} if "start" in setting else None,
         training=setting.get("training"),
@@ -123,6 +125,7 @@ def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
         query_settings=made.get("query_settings"),
     )
 
+    return found | {name: one | found[name] for name, one in BEFORE.items() if found.get(name)}
 
 def _model(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
     """The model's settings in today's form: older records have those of the fusion beside its name."""
