@@ -18,15 +18,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST
 
+from mindgap.augment import draw_augmentation
 from mindgap.data import cifar10, mnist
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.fetch import md5_of
+from mindgap.data.modality import Modality
 from mindgap.data.share import Settings, pair_by_class, parameters, prepare, tables
 from mindgap.data.storage import read_meta
 from mindgap.expectations import ExpectationFailed, validate, validate_source
+from mindgap.params import load_params
 from odd_files import DENIED, PLACES, other_user, spoil_place
 from share_raw import batch_bytes, python2_pickle, real_cifar10, share_raw
 from spoilt import spoil_array
@@ -724,6 +728,21 @@ def test_the_flow_says_what_was_left_over(share):
     assert (left_over["rows_in"], left_over["excluded"], left_over["rows_out"]) == ("60000", "59800", "200")
     assert rows["cifar10 train", "pair"]["excluded"] == "0"
     assert rows["train", "train_size"]["rows_out"] == "200"
+
+
+def test_digits_are_mirrored_at_scale_paper_as_its_text_says(raw, tmp_path):
+    """By Basic, which is flip and crop: half of them, as of the photographs."""
+    flipped = {}
+    for scale in ("tiny", "paper"):
+        asked = load_params(Path(__file__).parents[1] / "params.yaml").scales[scale].prepare["share"]
+        settings = Settings(seed=7, canonical=False, fetch=False, mirror_digits=asked["mirror_digits"])
+        meta = prepare(raw, tmp_path / scale, settings, progress=False)
+        for name in ("cifar10", "mnist"):
+            modality = Modality.from_meta(meta["modalities"][name])
+            draws = draw_augmentation("basic", modality, 400, torch.Generator().manual_seed(0))
+            flipped[scale, name] = draws["flip_B"].double().mean().item()
+    assert flipped.pop(("tiny", "mnist")) == 0
+    assert all(0.4 < share < 0.6 for share in flipped.values())
 
 
 def test_settings_shape_the_dataset(raw, share, tmp_path):

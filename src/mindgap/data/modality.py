@@ -15,7 +15,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Modality:
-    """`shape` is that of one sample. `mirrors`: whether an image's mirror image still shows its class."""
+    """`shape` is that of one sample. `mirrors`: whether augmentation may mirror an image."""
 
     kind: str
     shape: tuple[int, ...]
