@@ -216,6 +216,17 @@ def test_a_plug_in_from_outside_is_followed_where_nothing_was_installed(tmp_path
 
 
 @pytest.mark.parametrize("project", [".", "data/mimic"])
+def test_dvc_runs_stages_again_when_whose_models_have_dropout_changes(project):
+    """Both stages choose a model by it, whatever else they depend on."""
+    stages = yaml.safe_load((SOURCE.parents[1] / project / "dvc.yaml").read_text())["stages"]
+    key = "scales.${scale}.model.head_dropout_for"
+    for stage in ("train", "acquire"):
+        listed = stages[stage]["params"]
+        names = listed if project == "." else listed[0]["../../params.yaml"]
+        assert any(key == name or key.startswith(f"{name}.") for name in names), stage
+
+
+@pytest.mark.parametrize("project", [".", "data/mimic"])
 def test_dvc_runs_stages_again_when_their_code_changes(project):
     root = SOURCE.parents[1]
     stages = yaml.safe_load((root / project / "dvc.yaml").read_text())["stages"]

@@ -1,6 +1,8 @@
 import contextlib
 import copy
 import random
+import re
+import shlex
 import time
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,7 @@ from mindgap.plan import summary_line
 from mindgap.query import METHODS
 from mindgap.query.contract import Method
 from mindgap.settings import Rate, checked, defaults
+from mindgap.stages.plan import overridden
 
 ROOT = Path(__file__).parents[1]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -76,13 +79,13 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
         ({"query_settings.bald": {"passes": "3"}}, r"query_settings\.bald\.passes"),
         ({"mitigation_settings.moddrop": {"rate": 1.5}}, r"mitigation_settings\.moddrop\.rate"),
         ({"mitigation_settings.moddrop": {"rte": 0.5}}, r"rte"),
-        ({"scales.tiny.model.encoder.image.name": "tinny"}, r"image\.name: unknown 'tinny'; known .*tiny"),
-        ({"scales.tiny.model.fusion.heads": 5}, r"model\.fusion: heads \(5\) must divide width \(96\)"),
-        ({"scales.tiny.model.fusion.name": "transfomer"}, r"fusion\.name: unknown 'transfomer'; known"),
         (
             {"mitigation_settings.moddrop.form": "exactly-one"},
             r"mitigation_settings\.moddrop\.form: .*'independent' or 'exactly_one'",
         ),
+        ({"scales.tiny.model.encoder.image.name": "tinny"}, r"image\.name: unknown 'tinny'; known .*tiny"),
+        ({"scales.tiny.model.fusion.heads": 5}, r"model\.fusion: heads \(5\) must divide width \(96\)"),
+        ({"scales.tiny.model.fusion.name": "transfomer"}, r"fusion\.name: unknown 'transfomer'; known"),
         ({"scales.tiny.model.fusion.depth": 2}, r"model\.fusion\.depth is unknown; known: layers"),
         ({"scales.tiny.model.fusion.dropout": 1.0}, r"model\.fusion\.dropout: Input should be less than 1"),
         ({"scales.tiny.model.head_dropout": 0.0}, r"'bald' needs dropout .*head_dropout"),
@@ -195,16 +198,39 @@ def test_unusual_settings_that_can_be_run_are_not_refused(load):
         {"seeds": [7], "query": ["random"], "dataset": ["missing"]},
         {"mitigation_settings.moddrop.rate": 0},
         {"mitigation_settings.moddrop.rate": 1},
+        {"mitigation_settings.moddrop": {"rate": 0.5}},  # without a form, as files had it
+        {"mitigation_settings.moddrop.form": "exactly_one"},
         {f"{tiny}.recipe.missing.all.batch_size": 4096, f"{tiny}.recipe.missing.all.weight_decay": 0},
         {f"{tiny}.training.momentum": 0, f"{tiny}.training.warmup_epochs": 0},
         {"search.method": "halving", "search.seeds": [4], "search.mitigation": "moddrop"},
-        {"mitigation_settings.moddrop": {"rate": 0.5}},  # without a form, as files had it
-        {"mitigation_settings.moddrop.form": "exactly_one"},
         {f"{tiny}.model.absent": "zeros"},
         {f"{tiny}.recipe.missing.all.batch_size": 29},  # skip: a batch of one sits out
         {f"{tiny}.prepare.missing": {}, "dataset": ["missing", "trio"]},
     ):
         check_params(load(changes))
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.0])
+@pytest.mark.parametrize(("whose", "models"), [("all", (True,)), ("bald_only", (True, False))])
+def test_a_start_set_is_trained_with_and_without_dropout_where_both_are_asked_for(load, whose, rate, models):
+    tiny, models = "scales.tiny.model", models if rate else (False,)
+    params = load({f"{tiny}.head_dropout_for": whose, f"{tiny}.head_dropout": rate})
+    assert params.at_scale.model.initial_models == models
+    rates = [params.setting("missing", "low", dropout).model.head_dropout for dropout in models]
+    assert rates == [rate * dropout for dropout in models]
+
+
+def test_the_commands_in_the_comments_are_accepted():
+    """Among them the learning rate that the paper prints for Food101."""
+    text = (ROOT / "params.yaml").read_text()
+    commands = re.findall(r"dvc exp run (-S (?!key=).*)", text)
+    asked = [[word for word in shlex.split(command) if word != "-S"] for command in commands]
+    made = [overridden(overrides, ROOT / "params.yaml") for overrides in asked]
+    for params in made:
+        check_params(params)
+    (food101,) = [params for params in made if params.dataset == ["food101"]]
+    assert food101.setting("food101", "low").recipe.learning_rate == 0.1
+    assert len(commands) == 3
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

@@ -59,18 +59,26 @@ def part_of(params: Params, dataset: str, regime: str):
     return plan_part(params, dataset, regime, expected_layout(params, dataset), NO_LOOKS)
 
 
+def work_of_one(params: Params, dataset: str, regime: str) -> Work:
+    """A single run, with the one of the two initial models that it starts from."""
+    part = part_of(params, dataset, regime)
+    (run,), initial = part.runs, {job.name: job for job in part.initial}
+    assert {name.dropout for name in initial} == {True, False}
+    return run.work + initial[replace(run.name, query=None)].work
+
+
 # -- counts
 
 
 def test_missing_low_by_hand():
     """Table 6: 50, 100 .. 500 labels; Table 5: 60 epochs of batches of 128."""
-    part = part_of(paper(query=["random"], seeds=[0], mitigation=["none"]), "missing", "low")
+    work = work_of_one(paper(query=["random"], seeds=[0], mitigation=["none"]), "missing", "low")
     batches = [1, 1, 2, 2, 2, 3, 3, 4, 4, 4]
-    assert part.work.trainings == 10
-    assert part.work.steps == 60 * sum(batches) == 1560
-    assert part.work.drawn == 60 * sum(range(50, 501, 50)) == 165_000
-    assert part.work.validated == 60 * 10 * 250
-    assert part.work.tested == 10 * 10_000
+    assert work.trainings == 10
+    assert work.steps == 60 * sum(batches) == 1560
+    assert work.drawn == 60 * sum(range(50, 501, 50)) == 165_000
+    assert work.validated == 60 * 10 * 250
+    assert work.tested == 10 * 10_000
 
 
 # Of one run, from Tables 5 and 6 with epochs of ceil(n/B) steps; samples in thousands.
@@ -89,8 +97,8 @@ def test_missing_low_by_hand():
     ],
 )
 def test_a_run_of_the_papers_tables(dataset, regime, steps, drawn, validated):
-    part = part_of(paper(query=["random"], seeds=[0], mitigation=["none"]), dataset, regime)
-    assert (part.work.steps, part.work.drawn, part.work.validated) == (steps, 1000 * drawn, 1000 * validated)
+    work = work_of_one(paper(query=["random"], seeds=[0], mitigation=["none"]), dataset, regime)
+    assert (work.steps, work.drawn, work.validated) == (steps, 1000 * drawn, 1000 * validated)
 
 
 def test_the_papers_grid_is_630_runs_and_every_part_has_a_plan():
@@ -102,7 +110,8 @@ def test_the_papers_grid_is_630_runs_and_every_part_has_a_plan():
     assert sum(len(part.runs) for part in parts) == 630
     for part in parts:
         rounds = part.setting.budget.rounds
-        assert part.work.trainings == len(part.runs) * (rounds - 1) + len(part.runs) // 7
+        # A start set has two models: with dropout for BALD, without for the others.
+        assert part.work.trainings == len(part.runs) * (rounds - 1) + 2 * len(part.runs) // 7
         assert 0 < part.work.steps < part.work.drawn
         assert part.left == part.work
 
@@ -201,8 +210,9 @@ def run_stages(params: Params) -> None:
     ("dropout_for", "query"), [("all", list(METHODS)), ("bald_only", ["bald", "random"])]
 )
 def test_the_plan_counts_what_every_method_does(project, tmp_path, monkeypatch, dropout_for, query):
-    loop_settings = {**RAW["loop"], "dropout_for": dropout_for}
-    params = params_in(project, query=query, seeds=[0], loop=loop_settings)
+    scales = small()["scales"]
+    scales["tiny"]["model"]["head_dropout_for"] = dropout_for
+    params = params_in(project, query=query, seeds=[0], scales=scales)
     planned = make_plan(params, measure=False)
     counted = Counted(monkeypatch)
     run_stages(params)
@@ -213,13 +223,17 @@ def test_the_plan_counts_what_every_method_does(project, tmp_path, monkeypatch, 
     assert (after.part.left, after.part.finished_runs) == (Work(), len(query))
 
 
-@pytest.mark.parametrize("mitigation", ["none", "moddrop"])
+@pytest.mark.parametrize(
+    ("mitigation", "dropout_for"), [("none", "all"), ("moddrop", "all"), ("moddrop", "bald_only")]
+)
 def test_the_plan_counts_a_search_whose_winner_may_be_an_initial_model(
-    project, tmp_path, monkeypatch, mitigation
+    project, tmp_path, monkeypatch, mitigation, dropout_for
 ):
+    scales = small()["scales"]
+    scales["tiny"]["model"]["head_dropout_for"] = dropout_for
     search = {"method": "halving", "learning_rate": [0.05, 0.01], "weight_decay": [5e-4], "factor": 2}
     search = {**RAW["search"], **search, "augmentation": ["basic"], "mitigation": mitigation}
-    params = params_in(project, query=["random"], search=search)
+    params = params_in(project, query=["random"], search=search, scales=scales)
     (before,) = make_plan(params, measure=False).estimates
     assert len(before.part.search) == 3
     counted = Counted(monkeypatch)

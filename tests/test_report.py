@@ -99,6 +99,7 @@ def origins_of(selection: Selection) -> list[Origin]:
             "training": one["training"],
             "model": {**one["model"], "encoder": {"image": one["encoder"]["image"]}},
         }
+        alone = setting["model"].pop("head_dropout_for") == "bald_only"
         settings = {
             (mitigation, query): {
                 "setting": copy.deepcopy(setting),
@@ -108,6 +109,9 @@ def origins_of(selection: Selection) -> list[Origin]:
             }
             for mitigation, query in itertools.product(selection.mitigations, selection.queries)
         }
+        for (_, query), of_cell in settings.items():
+            if alone and query != "bald":
+                of_cell["setting"]["model"]["head_dropout"] = 0.0
         made = {"commits": ["c"], "devices": ["cpu"], "versions": ["torch 2"]}
         settings = copy.deepcopy(settings)
         origins.append(Origin(dataset, regime, 1, "d" * 64, "n" * 64, **made, settings=settings))

@@ -109,24 +109,28 @@ CHANGES = {
         ['render.nuisance {} → {"bg_texture": ["solid"]}'],
     ),
     "start": (at("setting", "start", value="random"), ["loop.start stratified → random"]),
-    "dropout": (
-        at("setting", "model", "head_dropout", value=0.0, only=lambda d, m, query: query != "bald"),
-        ["model.head_dropout 0.5 → 0.0, as by loop.dropout_for: bald_only (Random, BADGE)"],
+    "dropout for all": (
+        at("setting", "model", "head_dropout", value=0.5),
+        ["model.head_dropout 0.0 → 0.5, as by model.head_dropout_for: all (Random, BADGE)"],
+    ),
+    "rate of the dropout": (
+        at("setting", "model", "head_dropout", value=0.25, only=lambda d, m, query: query == "bald"),
+        ["model.head_dropout 0.5 → 0.25 (BALD)"],
     ),
     "encoder": (
         at("setting", "model", "encoder", "image", value={"name": "tiny"}),
         ['model.encoder.image {"name": "efficientnet_b0"} → {"name": "tiny"}'],
     ),
     "rate": (at("mitigation_settings", "rate", value=0.25), ["mitigation_settings.moddrop.rate 0.5 → 0.25"]),
-    "passes": (at("query_settings", "passes", value=10), ["query_settings.bald.passes 50 → 10"]),
-    "budget": (
-        at("setting", "budget", "validation", value=100, only=of("missing")),
-        ["budget.missing.low.validation 250 → 100"],
     "form": (
         at("mitigation_settings", "form", value="exactly_one"),
         ["mitigation_settings.moddrop.form independent → exactly_one"],
     ),
     "records from before ModDrop had forms": (at("mitigation_settings", "form", value=None), []),
+    "passes": (at("query_settings", "passes", value=10), ["query_settings.bald.passes 50 → 10"]),
+    "budget": (
+        at("setting", "budget", "validation", value=100, only=of("missing")),
+        ["budget.missing.low.validation 250 → 100"],
     ),
     "the fusion as older records have it": (lambda settings, *cell: flatten_fusion(settings), []),
     "old records": (at("data", value=None), ["not recorded: render, prepare.missing, prepare.unique"]),
@@ -139,6 +143,13 @@ CHANGES = {
 def test_whatever_differs_is_named(what):
     edit, lines = CHANGES[what]
     assert changed(edit) == lines
+
+
+def test_runs_without_dropout_are_named_where_the_scale_has_it_for_all():
+    tiny = replace(SELECTION, scale="tiny")
+    edit = at("setting", "model", "head_dropout", value=0.0, only=lambda d, m, query: query != "bald")
+    line = "model.head_dropout 0.25 → 0.0, as by model.head_dropout_for: bald_only (Random, BADGE)"
+    assert changed(edit, tiny) == [line]
 
 
 def test_runs_without_any_record_and_datasets_of_ones_own_are_not_the_scales():
@@ -157,6 +168,12 @@ def test_settings_of_plug_ins_are_no_change():
             settings = one.settings.pop((mitigation, "bald"))
             one.settings[mitigation, "mine"] = settings | {"query_settings": {"alpha": 0.3}}
     assert summary_of(changes_of(origins, own)) == []
+    # Whether a method of one's own needs dropout, its records say; the rate is the scale's.
+    for rate, lines in ((0.0, []), (0.3, ["model.head_dropout 0.5 → 0.3 (mine)"])):
+        for one in origins:
+            for mitigation in own.mitigations:
+                one.settings[mitigation, "mine"]["setting"]["model"]["head_dropout"] = rate
+        assert summary_of(changes_of(origins, own)) == lines
 
 
 def test_scales_have_a_word_on_them():

@@ -143,6 +143,21 @@ def test_the_runs_are_made_with_the_recipe_that_the_search_chose(project, method
     assert trials() == rows
 
 
+@pytest.mark.parametrize(("dropout_for", "rate"), [("all", 0.25), ("bald_only", 0.0)])
+def test_the_recipe_is_chosen_for_the_models_of_most_methods(project, dropout_for, rate):
+    params = searching(project, "grid")
+    model = params.at_scale.model.model_copy(update={"head_dropout_for": dropout_for})
+    scale = params.at_scale.model_copy(update={"model": model})
+    params = params.model_copy(update={"scales": {"tiny": scale}, "mitigation": ["none"]})
+    assert params.search_setting("missing", "low").model.head_dropout == rate
+    assert params.setting("missing", "low").model.head_dropout == 0.25
+    train_stage(params, "missing", "low")
+    records = [json.loads(path.read_text()) for path in MODELS.glob("none-0*.json")]
+    best = max(float(row["validation"]) for row in trials())
+    models = {r["provenance"]["settings"]["setting"]["model"]["head_dropout"]: r["fit"] for r in records}
+    assert models[rate]["best_validation"] == best
+
+
 def test_without_a_search_there_is_an_empty_table_and_no_recipe(project):
     params = searching(project, "none")
     train_stage(params, "missing", "low")
@@ -178,7 +193,7 @@ def bald_lines() -> list[str]:
 
 def test_dropout_may_be_of_bald_alone(project):
     raw = small(query=["random", "bald"], seeds=[0])
-    raw["loop"]["dropout_for"] = "bald_only"
+    raw["scales"]["tiny"]["model"]["head_dropout_for"] = "bald_only"
     (project / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     params = load_params(project / "params.yaml")
     train_stage(params, "missing", "low")
@@ -195,7 +210,7 @@ def test_dropout_may_be_of_bald_alone(project):
     assert first["random"]["fit"]["losses"] != first["bald"]["fit"]["losses"]
     # BALD's run is the one it would be beside methods that all have dropout.
     alone = bald_lines()
-    raw["loop"]["dropout_for"] = "all"
+    raw["scales"]["tiny"]["model"]["head_dropout_for"] = "all"
     (project / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     train_stage(load_params(project / "params.yaml"), "missing", "low")
     acquire_stage(load_params(project / "params.yaml"), "missing", "low")

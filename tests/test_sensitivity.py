@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -338,6 +339,22 @@ def collected(tmp_path) -> Path:
     for key in ("default", "image-24"):
         write_collected(tmp_path, key)
     return tmp_path
+
+
+def test_what_was_collected_under_a_parameters_old_name_is_read(tmp_path):
+    whose = {"question": "image size", "value": "BALD's only"}
+    asked = "scales.tiny.model.head_dropout_for=bald_only"
+    write_variants(tmp_path, variants={**RAW["variants"], "image-24": {**whose, "set": [asked]}})
+    write_collected(tmp_path, "default")
+    path = write_collected(tmp_path, "image-24").with_suffix(".json")
+    for value, readable in (("bald_only", True), ("all", False)):
+        made = json.loads(path.read_text())
+        made["set"][-1] = f"loop.dropout_for={value}"
+        path.write_text(json.dumps(made))
+        with (
+            nullcontext() if readable else pytest.raises(ReportError, match=f"head_dropout_for={value}`, but")
+        ):
+            assert read_sensitivity(tmp_path) is not None
 
 
 def test_what_was_collected_is_read_as_it_was_written(collected, tmp_path):

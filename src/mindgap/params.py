@@ -80,6 +80,28 @@ class Model(Block):
     min_present: int = Field(ge=2)
 
 
+class ScaleModel(Model):
+    """`head_dropout_for`: whose models have dropout before the linear layer: all, or only those of a query
+    method that needs it, which of the paper's is BALD.
+    """
+
+    head_dropout_for: Literal["all", "bald_only"]
+
+    def has_dropout(self, needs_it: bool) -> bool:
+        """Whether the models of a method have dropout, which it needs or does not."""
+        return self.head_dropout > 0 and (self.head_dropout_for == "all" or needs_it)
+
+    @property
+    def initial_models(self) -> tuple[bool, ...]:
+        """The models trained on one start set, for one mitigation and seed: whether each has dropout."""
+        return tuple(dict.fromkeys(map(self.has_dropout, (True, False))))
+
+    def of_run(self, dropout: bool) -> Model:
+        """What the numbers of a run depend on: with its dropout, or without."""
+        settings = self.model_dump(exclude={"head_dropout_for"})
+        return Model(**settings if dropout else settings | {"head_dropout": 0.0})
+
+
 class Render(Block):
     """How many samples are rendered, and how hard they are."""
 
@@ -110,26 +132,16 @@ class Scale(Block):
 
     render: Render
     prepare: dict[Name, dict[str, Any]]
-    model: Model
+    model: ScaleModel
     training: Training
     recipe: dict[Name, dict[Name, DatasetRecipe]]
     budget: dict[Name, dict[Name, Budget]]
 
 
 class Loop(Block):
-    """`dropout_for`: whose models have dropout before the linear layer: all, or only those that need it."""
+    """`start`: how the start set is drawn, with equal class counts or without."""
 
     start: Literal["stratified", "random"]
-    dropout_for: Literal["all", "bald_only"]
-
-    def has_dropout(self, needs_it: bool) -> bool:
-        """Whether the models of a method have dropout, which it needs or does not."""
-        return self.dropout_for == "all" or needs_it
-
-    @property
-    def initial_models(self) -> tuple[bool, ...]:
-        """The models trained on one start set, for one mitigation and seed: whether each has dropout."""
-        return tuple(dict.fromkeys(map(self.has_dropout, (True, False))))
 
 
 class Search(Block):
@@ -201,8 +213,12 @@ class Params(Selected):
         recipes = pick(scale.recipe, dataset, "dataset", f"{where}.recipe")
         budget = pick(budgets, regime, "regime", f"{where}.budget.{dataset}")
         recipe = recipes.get(regime) or pick(recipes, "all", "regime", f"{where}.recipe.{dataset}")
-        model = scale.model if dropout else scale.model.model_copy(update={"head_dropout": 0.0})
+        model = scale.model.of_run(dropout)
         return Setting(self.scale, dataset, regime, self.loop.start, budget, recipe, scale.training, model)
+
+    def search_setting(self, dataset: str, regime: str) -> Setting:
+        """The setting in which a recipe is searched: its models are those of methods that need no dropout."""
+        return self.setting(dataset, regime, self.at_scale.model.has_dropout(needs_it=False))
 
 
 def pick(table: Mapping[str, Any], name: str, key: str, where: str) -> Any:

@@ -203,11 +203,16 @@ def plan_part(
 def _trials(
     params: Params, setting: Setting, layout: Layout, finished: Sequence[tuple[Taken, ...]]
 ) -> tuple[Job, ...]:
-    name = Name(params.search.mitigation, params.search.seeds[0], dropout=True)
+    name = Name(params.search.mitigation, params.search.seeds[0], _of_search(params))
     tried = search_trainings(params, setting, layout.has_images)
     works = [training_work(one, one.budget.initial, layout.test) for one in tried]
     left = [Job(name, (work,)) for work in works[len(finished) :]]
     return (*(Job(name, (work,), 1, taken) for work, taken in zip(works, finished, strict=False)), *left)
+
+
+def _of_search(params: Params) -> bool:
+    """Whether the models of the search have dropout, as in `Params.search_setting`."""
+    return params.at_scale.model.has_dropout(needs_it=False)
 
 
 def _initial(
@@ -219,10 +224,10 @@ def _initial(
         Name(mitigation, seed, dropout)
         for mitigation in params.mitigation
         for seed in params.seeds
-        for dropout in params.loop.initial_models
+        for dropout in params.at_scale.model.initial_models
     ]
     tried = [
-        Name(params.search.mitigation, seed, dropout=True)
+        Name(params.search.mitigation, seed, _of_search(params))
         for seed in params.search.seeds
         if params.search.method != "none"
     ]
@@ -244,7 +249,7 @@ def _runs(
 ) -> tuple[Job, ...]:
     rounds = {query: run_rounds(setting, layout, looks[query]) for query in params.query}
     names = [
-        Name(mitigation, seed, params.loop.has_dropout(looks[query].dropout), query)
+        Name(mitigation, seed, params.at_scale.model.has_dropout(looks[query].dropout), query)
         for mitigation in params.mitigation
         for seed in params.seeds
         for query in params.query

@@ -6,7 +6,7 @@ default was changed on purpose, write it anew: `python -m mindgap.report.scales`
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import product
@@ -69,7 +69,7 @@ def _changes(scale: str, cell: Cell, recorded: Mapping[str, Any] | None) -> list
     if recorded is None:
         return [f"{NOT_RECORDED}: all settings"]
     found = _recorded(recorded, cell)
-    defined = _defined(scale, cell, found["model.encoder"] or {})
+    defined = _defined(scale, cell, found)
     if defined is None:
         return [f"{cell[0]} {cell[1]} is not among what scale {scale} defines"]
     changed, lacking = [], []
@@ -85,8 +85,9 @@ def _changes(scale: str, cell: Cell, recorded: Mapping[str, Any] | None) -> list
                 lacking.append(f"{block}.{key}")
             elif key not in wanted or made[key] != wanted[key]:
                 changed.append(f"{block}.{key} {_text(wanted.get(key))} → {_text(made[key])}")
-                if (block, key, made[key]) == ("model", "head_dropout", 0):
-                    changed[-1] += ", as by loop.dropout_for: bald_only"
+                if (block, key) == ("model", "head_dropout") and 0 in (wanted[key], made[key]):
+                    whose = "all" if made[key] else "bald_only"
+                    changed[-1] += f", as by model.head_dropout_for: {whose}"
     return changed + ([f"{NOT_RECORDED}: {', '.join(lacking)}"] if lacking else [])
 
 
@@ -124,8 +125,8 @@ def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
         mitigation_settings=made.get("mitigation_settings"),
         query_settings=made.get("query_settings"),
     )
-
     return found | {name: one | found[name] for name, one in BEFORE.items() if found.get(name)}
+
 
 def _model(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
     """The model's settings in today's form: older records have those of the fusion beside its name."""
@@ -136,10 +137,10 @@ def _model(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in recorded.items() if key not in flat} | {"fusion": fusion}
 
 
-def _defined(scale: str, cell: Cell, kinds: Collection[str]) -> Blocks | None:
+def _defined(scale: str, cell: Cell, found: Blocks) -> Blocks | None:
     """None for what scales.yaml does not define: another scale or dataset than those shipped.
 
-    `kinds` are those of the dataset's modalities: encoders of others change nothing.
+    `found` is recorded: encoders of kinds of modalities that the dataset lacks change nothing.
     """
     dataset, regime, mitigation, query = cell
     table = definitions()
@@ -151,8 +152,8 @@ def _defined(scale: str, cell: Cell, kinds: Collection[str]) -> Blocks | None:
         cell,
         loop=table["loop"],
         training=one["training"],
-        model=one["model"],
-        encoder={kind: value for kind, value in one["encoder"].items() if kind in kinds},
+        model=_defined_model(one["model"], query, found["model"] or {}),
+        encoder={k: value for k, value in one["encoder"].items() if k in (found["model.encoder"] or {})},
         recipe=recipes.get(regime) or recipes["all"],
         budget=one["budget"][dataset][regime],
         render=one["render"] if dataset in RENDERED else None,
@@ -160,6 +161,19 @@ def _defined(scale: str, cell: Cell, kinds: Collection[str]) -> Blocks | None:
         mitigation_settings=table["mitigation_settings"].get(mitigation),
         query_settings=table["query_settings"].get(query),
     )
+
+
+def _defined_model(model: Mapping[str, Any], query: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The model of a query method's runs: `head_dropout_for` says which have dropout. Of a method that
+    scales.yaml does not know, the record says whether it needs it.
+    """
+    table, rate = definitions(), model["head_dropout"]
+    needs_it = query in table["needs_dropout"]
+    if query not in table["query_settings"]:
+        needs_it = found.get("head_dropout") != 0
+    has_it = needs_it or model["head_dropout_for"] == "all"
+    settings = {key: value for key, value in model.items() if key != "head_dropout_for"}
+    return settings | {"head_dropout": rate if has_it else 0.0}
 
 
 @cache
@@ -193,7 +207,8 @@ def table_of(params: Params) -> dict[str, Any]:
     }
     for block, plug_ins in settings.items():
         settings[block] = {name: one | getattr(params, block).get(name, {}) for name, one in plug_ins.items()}
-    table = {"loop": params.loop.model_dump(include={"start"}), **settings, "scales": scales}
+    needs_dropout = [name for name, method in METHODS.items() if method.dropout]
+    table = {"loop": params.loop.model_dump(), **settings, "needs_dropout": needs_dropout, "scales": scales}
     return json.loads(json.dumps(table))  # as records have it: no tuples
 
 

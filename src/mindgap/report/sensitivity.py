@@ -31,6 +31,8 @@ from mindgap.report.reading import ReportError, read_json, read_text
 
 DEFAULT = "default"
 VARIANTS = "variants.yaml"
+# Parameters by the names that older records have for them.
+RENAMED = {"loop.dropout_for": "scales.tiny.model.head_dropout_for"}
 
 ASKED = ["question", "value", "is_default"]
 WHERE = ["dataset", "mitigation", "regime", "subset", "part"]
@@ -143,7 +145,7 @@ def _read_numerics(path: Path, overrides: Sequence[str]) -> dict[str, str]:
     curves, mend = path.with_suffix(".csv"), mend_of(path.stem)
     made = read_json(path, mend)
     try:
-        checksum, asked = made["curves"], list(made["set"])
+        checksum, asked = made["curves"], [_renamed(one) for one in made["set"]]
         numerics = {run: str(told["numerics"]) for run, told in made["runs"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"{path} is no record of provenance ({error!r}); {mend}") from error
@@ -151,10 +153,16 @@ def _read_numerics(path: Path, overrides: Sequence[str]) -> dict[str, str]:
         raise ReportError(f"{curves} was changed after it was collected; {mend}")
     if asked != list(overrides):
         raise ReportError(
-            f"{curves} was made with `{' '.join(map(str, asked))}`, but {VARIANTS} asks for "
+            f"{curves} was made with `{' '.join(asked)}`, but {VARIANTS} asks for "
             f"`{' '.join(overrides)}`; {mend}"
         )
     return numerics
+
+
+def _renamed(override: str) -> str:
+    """An override with the parameter's name of today."""
+    key, equals, value = str(override).partition("=")
+    return f"{RENAMED.get(key, key)}{equals}{value}"
 
 
 def _check_code(folder: Path, numerics: Mapping[str, Mapping[str, str]]) -> None:

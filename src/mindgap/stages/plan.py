@@ -219,9 +219,8 @@ def _searched(
             raise _Unfinished
 
     try:
-        recipe, _ = choose(
-            search, part.setting, part.layout.has_images, partial(trial_of, params, dataset), look
-        )
+        setting = params.search_setting(part.dataset, part.regime)
+        recipe, _ = choose(search, setting, part.layout.has_images, partial(trial_of, params, dataset), look)
     except _Unfinished:
         return done, None
     return done, recipe

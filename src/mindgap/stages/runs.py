@@ -60,7 +60,7 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
     for mitigation in params.mitigation:
         for seed in params.seeds:
             cell = Cell(dataset_name, regime, mitigation, seed)
-            for dropout in params.loop.initial_models:
+            for dropout in params.at_scale.model.initial_models:
                 run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
                 jobs[_initial(cell, dropout)] = Job(run, where.prepared, where.store)
     runs = {job.run.cell.seed: job.run for job in jobs.values()}  # runs of a seed share their sets
@@ -92,7 +92,7 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
         for seed in params.seeds:
             for query in params.query:
                 cell = Cell(dataset_name, regime, mitigation, seed, query)
-                dropout = params.loop.has_dropout(METHODS[query].dropout)
+                dropout = params.at_scale.model.has_dropout(METHODS[query].dropout)
                 initial = _initial(cell, dropout)
                 setting = setting_of(params, cell, recipe, dropout)
                 if initial not in digests:
@@ -258,7 +258,7 @@ def _search(params: Params, dataset: Dataset, dataset_name: str, regime: str) ->
     where, search, name = places(dataset_name), params.search, f"{dataset_name}-{regime}"
     recipe, rows = None, []
     if search.method != "none":
-        setting = params.setting(dataset_name, regime)
+        setting = params.search_setting(dataset_name, regime)
 
         def finish(jobs: Sequence[Job]) -> None:
             execute(jobs, Machine.from_environment(), f"search {name}")
