@@ -25,8 +25,8 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from machine import machine
-from mindgap.augment import LARGE, apply_augmentation, draw_augmentation
-from mindgap.data.modality import Modality
+from mindgap.base.modality import Modality
+from mindgap.parts.augment.images import LARGE, apply_augmentation, draw_augmentation
 
 RESULT = Path(__file__).parent / "results" / "augmentation.json"
 SIZES = (32, 64, 224)

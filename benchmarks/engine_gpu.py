@@ -29,16 +29,16 @@ from torch.utils.data import DataLoader
 
 from machine import machine
 from measure import GPU_TARGETS, gpu_arguments, gpu_target, in_turns, medians, write
-from mindgap import gpu
-from mindgap.batches import Recipe
+from mindgap.base import gpu
+from mindgap.base.gpu import Engine
+from mindgap.base.hosted import KEYS
+from mindgap.base.modality import Modality
+from mindgap.core.batches import Recipe
+from mindgap.core.evaluation import autocast, encode
+from mindgap.core.network import REST, ModelSpec, build_model, place
+from mindgap.core.training import Fit, fit_in_turns, to_the_end
 from mindgap.data.dataset import Split
-from mindgap.data.modality import Modality
-from mindgap.evaluation import autocast, encode
-from mindgap.gpu import Engine
-from mindgap.mitigations import Mitigation
-from mindgap.models.hosted import KEYS
-from mindgap.models.network import REST, ModelSpec, build_model, place
-from mindgap.training import Fit, fit_in_turns, to_the_end
+from mindgap.parts.mitigations import Mitigation
 
 NAMES = ("rare", "frequent")
 COMPLETE, MISSING = (1.0, 1.0), (0.1, 0.9)

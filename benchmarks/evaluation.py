@@ -1,6 +1,6 @@
 """Metrics of all subsets of modalities beside those of one, and beside a whole forward pass for each subset.
 
-"all" is `mindgap.evaluation.evaluate`; "one" is the same work for all modalities together and nothing else;
+"all" is `mindgap.core.evaluation.evaluate`; "one" is the same work for all modalities together and nothing else;
 "naive" passes the test set through the whole model once per subset, where absent modalities skip their
 encoders: with M modalities that is 2^(M-1) passes of each encoder, not 2^M - 1. One thread; medians of turns.
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from machine import machine
 from measure import arguments, in_turns, medians, target, write
+from mindgap.base.modality import Modality
+from mindgap.core.evaluation import encode, evaluate, predict, score
+from mindgap.core.network import ModelSpec, MultimodalNet, build_model
 from mindgap.data.dataset import Split, subset_name, subsets
-from mindgap.data.modality import Modality
-from mindgap.evaluation import encode, evaluate, predict, score
-from mindgap.models.network import ModelSpec, MultimodalNet, build_model
 
 CLASSES = 100
 PAPER = {"width": 512, "fusion": {"name": "transformer", "layers": 2, "heads": 8, "feedforward": 1024}}

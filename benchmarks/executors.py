@@ -22,12 +22,12 @@ import yaml
 
 from machine import machine
 from measure import arguments, in_turns, medians, target, write
-from mindgap.params import load_params
+from mindgap.core.params import load_params
 from mindgap.stages.paths import CURVES
 from mindgap.stages.prepare import prepare_stage
 
 ROOT = Path(__file__).parents[1]
-MINDGAP = [sys.executable, "-c", "from mindgap.cli import main; main()"]
+MINDGAP = [sys.executable, "-c", "from mindgap.stages.cli import main; main()"]
 SIDES = {
     "one": {"MINDGAP_EXECUTOR": "local", "MINDGAP_WORKERS": "1"},
     "two": {"MINDGAP_EXECUTOR": "local", "MINDGAP_WORKERS": "2"},

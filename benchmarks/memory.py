@@ -29,7 +29,7 @@ COMMANDS = {
     "train": (["missing", "high"], "1"),
     "acquire": (["missing", "high"], "1"),
 }
-PROGRAM = "from mindgap.cli import main; main()"
+PROGRAM = "from mindgap.stages.cli import main; main()"
 AT_MOST_GIB = 8
 
 

@@ -25,8 +25,8 @@ from PIL import Image, ImageDraw
 
 from machine import machine
 from measure import in_turns, medians, target, watched, write
-from mindgap.data.quintfeatures import Style
-from mindgap.data.render import render_dataset
+from mindgap.data.quintfeatures.images import Style
+from mindgap.data.quintfeatures.render import render_dataset
 
 FULL = {"samples": 5000, "pillow_images": 400, "repeats": 3, "counts": (14_000, 140_000)}
 QUICK = {"samples": 50, "pillow_images": 4, "repeats": 1, "counts": (100, 200)}

@@ -20,9 +20,9 @@ import pandas as pd
 import yaml
 
 from machine import machine
-from mindgap.params import Params, load_params
-from mindgap.records import CURVE_COLUMNS, digest_of
-from mindgap.report.paper import CLASSES, METHODS, SUBSETS, TIMES_TEN, paper_rounds
+from mindgap.core.params import Params, load_params
+from mindgap.core.records import CURVE_COLUMNS, digest_of
+from mindgap.results.paper import CLASSES, METHODS, SUBSETS, TIMES_TEN, paper_rounds
 from mindgap.stages.report import kept_report_stage
 
 ROOT = Path(__file__).parents[1]

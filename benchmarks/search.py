@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from machine import machine
-from mindgap.params import Params, load_params
+from mindgap.core.params import Params, load_params
 from mindgap.stages.paths import places
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.runs import train_stage

@@ -28,8 +28,8 @@ from threadpoolctl import threadpool_limits
 
 from machine import machine
 from measure import in_turns, medians, status_kib, target, write
-from mindgap.query.badge import residuals
-from mindgap.query.kernels import k_center_greedy, k_means_pp
+from mindgap.parts.query.badge import residuals
+from mindgap.parts.query.kernels import k_center_greedy, k_means_pp
 
 # Each of their picks costs the same: a few are enough.
 PICKS = {"picks": 1_000, "their_badge_picks": 4, "their_k_center_picks": 25}

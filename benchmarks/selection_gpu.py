@@ -19,8 +19,8 @@ from torch import Tensor
 
 from machine import machine
 from measure import gpu_arguments, gpu_target, in_turns, medians, write
-from mindgap.query import kernels, resident
-from mindgap.query.badge import residuals
+from mindgap.parts.query import kernels, resident
+from mindgap.parts.query.badge import residuals
 
 BANDWIDTH = 4.8e12  # of an H200, bytes a second
 FULL = [  # the target is of the first

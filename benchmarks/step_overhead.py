@@ -20,13 +20,13 @@ from torch.nn.functional import cross_entropy
 
 from machine import machine
 from measure import arguments, in_turns, medians, target, write
-from mindgap.batches import Recipe
+from mindgap.base.hosted import KEYS
+from mindgap.base.modality import Modality
+from mindgap.core.batches import Recipe
+from mindgap.core.network import REST, ModelSpec, MultimodalNet, build_model
+from mindgap.core.training import fit
 from mindgap.data.dataset import Split
-from mindgap.data.modality import Modality
-from mindgap.mitigations import Mitigation
-from mindgap.models.hosted import KEYS
-from mindgap.models.network import REST, ModelSpec, MultimodalNet, build_model
-from mindgap.training import fit
+from mindgap.parts.mitigations import Mitigation
 
 IMAGE = Modality("image", (32, 32, 3))
 NAMES = ("rare", "frequent")

@@ -26,12 +26,12 @@ from torchvision import transforms
 from augmentation import BATCH, recipes_in_pillow, smooth_images
 from machine import machine
 from measure import arguments, in_turns, medians, target, write
-from mindgap.batches import Batches, Recipe
+from mindgap.base.modality import Modality
+from mindgap.core.batches import Batches, Recipe
+from mindgap.core.network import ModelSpec, build_model
 from mindgap.data.dataset import Split
-from mindgap.data.modality import Modality
-from mindgap.jobs import set_up
-from mindgap.mitigations import Mitigation
-from mindgap.models.network import ModelSpec, build_model
+from mindgap.engine.jobs import set_up
+from mindgap.parts.mitigations import Mitigation
 
 SIZES = (32, 64)
 RECIPES = ("basic", "randaugmc")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from mindgap.base.modality import Modality
 from mindgap.data.dataset import Dataset, Split, subset_name, subsets
-from mindgap.data.modality import Modality
 from mindgap.stages.prepare import prepare_stage
 from small_project import ROOT, params_in, working_copy
 

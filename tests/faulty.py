@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
+from mindgap.core.loop import Cell
+from mindgap.core.params import Params
+from mindgap.core.records import numbers_digest
 from mindgap.data.dataset import load_dataset
-from mindgap.jobs import Job, Start
-from mindgap.loop import Cell
-from mindgap.params import Params
-from mindgap.query import METHODS
-from mindgap.query.contract import Method
-from mindgap.records import numbers_digest
+from mindgap.engine.jobs import Job, Start
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.contract import Method
 from mindgap.stages.paths import places
 from mindgap.stages.runs import run_of
 

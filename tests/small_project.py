@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from mindgap.params import Params, load_params
+from mindgap.core.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())

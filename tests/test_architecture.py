@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindgap import provenance
-from mindgap.mitigations import MITIGATIONS
-from mindgap.models import ENCODERS, FUSIONS
-from mindgap.provenance import SOURCE, _meaning, code_digest, code_files, files_of
-from mindgap.query import METHODS
-from mindgap.query.select import select
-from mindgap.report.names import CONTROLS
+from mindgap.core import digest as provenance
+from mindgap.core.digest import SOURCE, _meaning, code_digest, code_files, files_of
+from mindgap.parts.encoders import ENCODERS
+from mindgap.parts.fusions import FUSIONS
+from mindgap.parts.mitigations import MITIGATIONS
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.select import select
+from mindgap.results.names import CONTROLS
 
 # A module may import what stands before its own layer, and its own.
 LAYERS = [
@@ -86,7 +87,7 @@ def test_comments_do_not_count_and_code_does(tmp_path):
 
 def test_the_report_knows_every_control():
     controls = {name for name, method in METHODS.items() if method.kind == "control"}
-    assert set(CONTROLS) == controls, "name each control in report/names.py: reports load no torch"
+    assert set(CONTROLS) == controls, "name each control in results/names.py: reports load no torch"
 
 
 def names(*roots: Path) -> set[str]:
@@ -96,14 +97,17 @@ def names(*roots: Path) -> set[str]:
 def test_the_code_of_a_run_is_what_it_passes_through():
     loop = names()
     assert {"loop.py", "training.py", "batches.py", "augment.py", "gpu.py", "rng.py", "pool.py"} < loop
-    assert {"evaluation.py", "models/network.py", "mitigations/base.py", "resized_crop.py"} < loop
+    assert {"evaluation.py", "core/network.py", "parts/mitigations/base.py", "resized_crop.py"} < loop
     assert not loop & {"records.py", "sweep.py", "params.py", "provenance.py", "data/dataset.py"}
     assert not any(name.startswith(("query/", "report/", "stages/")) for name in loop)
     loop |= names(SOURCE / "settings.py")
     own = names(*files_of(METHODS["bmmal"].fn)) - loop
     assert own == {f"query/{name}.py" for name in ("bmmal", "badge", "kernels", "resident", "contract")}
-    assert names(SOURCE / "query/select.py") - loop == {"query/select.py", "query/contract.py"}
-    assert names(*files_of(FUSIONS["transformer"])) - loop == {"models/fusion.py"}
+    assert names(SOURCE / "parts/query/select.py") - loop == {
+        "parts/query/select.py",
+        "parts/query/contract.py",
+    }
+    assert names(*files_of(FUSIONS["transformer"])) - loop == {"parts/fusions/transformer.py"}
     assert "minilm.py" in names(*files_of(ENCODERS["tokens"]["minilm"]))
 
 
@@ -121,37 +125,43 @@ def package(tmp_path, monkeypatch) -> Path:
 
 # A line that a plug-in imports something with, and the file behind it.
 IMPORTS = {
-    "another folder": ("from mindgap.report.aulc import aulc", "report/aulc.py"),
-    "what that imports": ("from mindgap.report.curves import read_curves", "errors.py"),
-    "as another name": ("import mindgap.data.colors as c", "data/colors.py"),
-    "a submodule": ("from mindgap.data import colors", "data/colors.py"),
+    "another folder": ("from mindgap.results.aulc import aulc", "results/aulc.py"),
+    "what that imports": ("from mindgap.results.curves import read_curves", "errors.py"),
+    "as another name": ("import mindgap.data.quintfeatures.colors as c", "data/quintfeatures/colors.py"),
+    "a submodule": ("from mindgap.data.quintfeatures import colors", "data/quintfeatures/colors.py"),
     "a star": ("from mindgap.data.flow import *", "data/flow.py"),
-    "in a function": ("def f():\n    from mindgap.machine import workers", "machine.py"),
-    "by name": ("import importlib; importlib.import_module('mindgap.layout')", "layout.py"),
+    "in a function": ("def f():\n    from mindgap.engine.machine import workers", "machine.py"),
+    "by name": ("import importlib; importlib.import_module('mindgap.engine.layout')", "layout.py"),
     "by name, relative": (
         "from importlib import import_module as i; i('.helper', __package__)",
         "query/helper.py",
     ),
     "by name, in a package": (
         "import importlib; importlib.import_module('.colors', 'mindgap.data')",
-        "data/colors.py",
+        "data/quintfeatures/colors.py",
     ),
-    "by name, as another": ("from importlib import import_module as i; i('mindgap.layout')", "layout.py"),
-    "by name, of any loader": ("import runpy; runpy.run_module('mindgap.query.helper')", "query/helper.py"),
+    "by name, as another": (
+        "from importlib import import_module as i; i('mindgap.engine.layout')",
+        "layout.py",
+    ),
+    "by name, of any loader": (
+        "import runpy; runpy.run_module('mindgap.parts.query.helper')",
+        "query/helper.py",
+    ),
     "an attribute of a package": (
-        "import mindgap\ndef f(): return mindgap.data.colors.NAMES",
-        "data/colors.py",
+        "import mindgap\ndef f(): return mindgap.data.quintfeatures.colors.NAMES",
+        "data/quintfeatures/colors.py",
     ),
     "an attribute of an alias": ("from . import parts as p\ndef f(): return p.deep.x", "query/parts/deep.py"),
-    "a registry's table": ("from mindgap.query import METHODS", "query/badge.py"),
-    "a file beside": ("from mindgap.query.helper import x", "query/helper.py"),
+    "a registry's table": ("from mindgap.parts.query import METHODS", "parts/query/badge.py"),
+    "a file beside": ("from mindgap.parts.query.helper import x", "query/helper.py"),
     "a star that imports a module": ("from .parts import *", "query/parts/deep.py"),
     "relative": ("from .helper import x", "query/helper.py"),
     "relative, all of it": ("from . import helper", "query/helper.py"),
-    "relative, from above": ("from ..models.table import TableMLP", "models/table.py"),
-    "a package": ("from mindgap.query.parts.deep import x", "query/parts/__init__.py"),
-    "a registry's name": ("from mindgap.query import random", "query/random_.py"),
-    "all of a registry": ("import mindgap.query as q", "query/badge.py"),
+    "relative, from above": ("from ..models.table import TableMLP", "parts/encoders/table.py"),
+    "a package": ("from mindgap.parts.query.parts.deep import x", "query/parts/__init__.py"),
+    "a registry's name": ("from mindgap.parts.query import random", "parts/query/random_.py"),
+    "all of a registry": ("import mindgap.parts.query as q", "parts/query/badge.py"),
     "of the package itself": ("from mindgap import __version__", "__init__.py"),
 }
 
@@ -189,9 +199,9 @@ def test_a_file_of_numbers_that_a_plug_in_names_is_in_its_digest(package, line):
 
 def test_a_new_method_changes_the_digest_of_no_other(package):
     before = {name: code_digest([package / "query" / f"{name}.py"]) for name in ("badge", "margin", "select")}
-    (package / "query/new.py").write_text("from mindgap.query.kernels import top_k\nnew = top_k\n")
-    table = package / "query/__init__.py"
-    table.write_text(f"from mindgap.query.new import new\n{table.read_text()}")
+    (package / "query/new.py").write_text("from mindgap.parts.query.kernels import top_k\nnew = top_k\n")
+    table = package / "parts/query/__init__.py"
+    table.write_text(f"from mindgap.parts.query.new import new\n{table.read_text()}")
     assert {name: code_digest([package / "query" / f"{name}.py"]) for name in before} == before
 
 
@@ -204,13 +214,13 @@ def test_a_plug_in_from_outside_is_followed_where_nothing_was_installed(tmp_path
     method = own / "method.py"
     method.write_text(
         "import torch, numpy.linalg, json, helper_of_tests\nfrom .near import x\n"
-        "from plug_in_of_tests.parts.far import x as y\nfrom mindgap.query.kernels import top_k\n"
+        "from plug_in_of_tests.parts.far import x as y\nfrom mindgap.parts.query.kernels import top_k\n"
         "def method(view, n):\n    return x\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = {path.name for path in code_files([method]) if not path.is_relative_to(SOURCE)}
     assert found == {"method.py", "near.py", "__init__.py", "far.py", "helper_of_tests.py"}
-    assert SOURCE / "query/kernels.py" in code_files([method])
+    assert SOURCE / "parts/query/kernels.py" in code_files([method])
     made = importlib.import_module("plug_in_of_tests.method").method
     assert files_of(functools.partial(made, None)) == files_of(made) == {method}
 

@@ -9,8 +9,10 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from mindgap import augment, resized_crop
-from mindgap.augment import (
+from mindgap.base.modality import Modality
+from mindgap.parts.augment import images as augment
+from mindgap.parts.augment import resized_crop
+from mindgap.parts.augment.images import (
     AUGMENTATIONS,
     OPERATIONS,
     AugmentationError,
@@ -28,7 +30,6 @@ from mindgap.augment import (
     pad_black,
     pad_reflected,
 )
-from mindgap.data.modality import Modality
 
 SIGNED_LEVELS = [sign * level for level in range(1, 10) for sign in (1, -1)]
 PADDING = {pad_black: {"mode": "constant"}, pad_reflected: {"mode": "reflect"}}

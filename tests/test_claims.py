@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mindgap.report.aulc import ACCURACY_COLUMNS
-from mindgap.report.claims import (
+from mindgap.results.aulc import ACCURACY_COLUMNS
+from mindgap.results.claims import (
     COLUMNS,
     FAILS,
     FEW,
@@ -25,9 +25,9 @@ from mindgap.report.claims import (
     claims,
     judge,
 )
-from mindgap.report.curves import ReportError
-from mindgap.report.names import CONTROLS
-from mindgap.report.paper import (
+from mindgap.results.curves import ReportError
+from mindgap.results.names import CONTROLS
+from mindgap.results.paper import (
     CLASSES,
     ITALIC,
     METHODS,
@@ -38,8 +38,8 @@ from mindgap.report.paper import (
     paper_accuracies,
     published_rank_sums,
 )
-from mindgap.report.power import f_tests, power
-from mindgap.report.statistics import Wins, wins
+from mindgap.results.power import f_tests, power
+from mindgap.results.statistics import Wins, wins
 
 PAPER = Path(__file__).parents[1] / "data" / "paper"
 KEYS = [claim.key for claim in claims()]

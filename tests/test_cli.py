@@ -6,12 +6,13 @@ import tomllib
 import pytest
 import yaml
 
-from mindgap import cli
+from mindgap.base.progress import Progress
 from mindgap.data import DATASETS
-from mindgap.mitigations import MITIGATIONS
-from mindgap.models import ENCODERS, FUSIONS
-from mindgap.progress import Progress
-from mindgap.query import METHODS
+from mindgap.parts.encoders import ENCODERS
+from mindgap.parts.fusions import FUSIONS
+from mindgap.parts.mitigations import MITIGATIONS
+from mindgap.parts.query import METHODS
+from mindgap.stages import cli
 from small_project import ROOT, params_in
 
 
@@ -104,9 +105,9 @@ def test_a_version_needs_no_installed_package(tmp_path):
         "    if name == 'mindgap': raise m.PackageNotFoundError(name)\n"
         "    return found(name)\n"
         "m.version = version\n"
-        "from mindgap.provenance import versions\n"
+        "from mindgap.core.digest import versions\n"
         "print(versions()['mindgap'])\n"
-        "from mindgap.cli import main\n"
+        "from mindgap.stages.cli import main\n"
         "sys.argv = ['mindgap', '--version']\n"
         "main()\n"
     )
@@ -165,7 +166,7 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_elsewhere(monkeypatch, capsys
             progress.advance()
     assert "3/3" in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
-    monkeypatch.setattr("mindgap.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("mindgap.base.progress.LINE_SECONDS", 0.0)
     with Progress("acquire", total=3, unit="rounds") as progress:
         progress.advance(2)
     assert "acquire: 2/3 rounds" in capsys.readouterr().out

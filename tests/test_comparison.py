@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mindgap.report.aulc import AULC_COLUMNS, rank_sums
-from mindgap.report.comparison import COMPARISON_COLUMNS, NOT_RUN, compare, summary
-from mindgap.report.comparison_figures import scatter
-from mindgap.report.flow import ReportError
-from mindgap.report.misprints import PAPER_CELL
-from mindgap.report.paper import (
+from mindgap.results.aulc import AULC_COLUMNS, rank_sums
+from mindgap.results.comparison import COMPARISON_COLUMNS, NOT_RUN, compare, summary
+from mindgap.results.comparison_figures import scatter
+from mindgap.results.flow import ReportError
+from mindgap.results.misprints import PAPER_CELL
+from mindgap.results.paper import (
     load_paper,
     misprints,
     ordered_weak_cells,
@@ -28,7 +28,7 @@ from mindgap.report.paper import (
     table3,
     weak_cells,
 )
-from mindgap.report.rank_comparison import RANK_COLUMNS, rank_spreads, rank_sum_comparison
+from mindgap.results.rank_comparison import RANK_COLUMNS, rank_spreads, rank_sum_comparison
 
 PAPER = Path(__file__).parents[1] / "data" / "paper"
 SYNERGY = ("synergy", "none", "mid", "badge", "partial_b")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mindgap.errors import MindGapError
-from mindgap.expectations import validate
-from mindgap.params import load_params
-from mindgap.report.flow import ReportError, read_flow
-from mindgap.report.paper import load_paper, published_rank_sums
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import load_params
+from mindgap.results.expectations import validate
+from mindgap.results.flow import ReportError, read_flow
+from mindgap.results.paper import load_paper, published_rank_sums
 from mindgap.stages.paths import PAPER, REPORTS, SENSITIVITY
 from mindgap.stages.report import read_inputs, selection_of
 from small_project import ROOT

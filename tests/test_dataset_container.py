@@ -9,8 +9,8 @@ from mindgap.data import RENDERED
 from mindgap.data.dataset import Dataset, data_digest, load_dataset, subsets
 from mindgap.data.errors import DataError
 from mindgap.data.prepared import new_array
-from mindgap.data.quintfeatures import Style
-from mindgap.data.render import render_dataset
+from mindgap.data.quintfeatures.images import Style
+from mindgap.data.quintfeatures.render import render_dataset
 from mindgap.data.storage import read_array, read_meta, verify_tables
 from spoilt import spoil_meta
 

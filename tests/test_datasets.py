@@ -6,8 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from mindgap.data import RENDERED, render
-from mindgap.data.checks import (
+from mindgap.data import RENDERED
+from mindgap.data.draws import balanced_labels
+from mindgap.data.errors import DataError
+from mindgap.data.presence import absence_rates, draw_presence, subset_name, subsets
+from mindgap.data.quintfeatures import render
+from mindgap.data.quintfeatures.checks import (
     attribute_counts,
     image_summary,
     independence_p,
@@ -15,12 +19,9 @@ from mindgap.data.checks import (
     read_attributes,
     rendered_sample,
 )
-from mindgap.data.draws import balanced_labels
-from mindgap.data.errors import DataError
-from mindgap.data.pairing import Factor, Pairing, factor_values
-from mindgap.data.presence import absence_rates, draw_presence, subset_name, subsets
-from mindgap.data.quintfeatures import COLORS, FEATURES, TEXTURES, Style, image_seed, render_image
-from mindgap.data.render import draw_split, find_dataset, render_dataset
+from mindgap.data.quintfeatures.images import COLORS, FEATURES, TEXTURES, Style, image_seed, render_image
+from mindgap.data.quintfeatures.pairing import Factor, Pairing, factor_values
+from mindgap.data.quintfeatures.render import draw_split, find_dataset, render_dataset
 from mindgap.data.workers import map_processes
 
 TINY = Style(image_size=16, texture_period=0.25)
@@ -321,8 +322,8 @@ def test_a_killed_render_leaves_no_dataset_and_the_next_one_cleans_up(tmp_path):
     script = tmp_path / "kill.py"
     script.write_text(
         "import os, sys\n"
-        "from mindgap.data import render\n"
-        "from mindgap.data.quintfeatures import Style\n"
+        "from mindgap.data.quintfeatures import render\n"
+        "from mindgap.data.quintfeatures.images import Style\n"
         "render._write_meta = lambda *_: os._exit(9)\n"
         "style = Style(image_size=16, texture_period=0.25)\n"
         "sizes = {'train_size': 5, 'test_size': 5, 'workers': 1}\n"
@@ -366,9 +367,9 @@ def test_workers_import_neither_torch_nor_the_program_they_serve(tmp_path):
         "import torch, sys\n"
         "from mindgap.data.workers import map_processes\n"
         "results = list(map_processes(eval, [\"'torch' in __import__('sys').modules\"] * 4, 2))\n"
-        "from mindgap.data.render import render_chunk\n"
+        "from mindgap.data.quintfeatures.render import render_chunk\n"
         "loaded = list(map_processes(eval, ["
-        "\"(__import__('mindgap.data.render'), 'torch' in __import__('sys').modules)[1]\"] * 4, 2))\n"
+        "\"(__import__('mindgap.data.quintfeatures.render'), 'torch' in __import__('sys').modules)[1]\"] * 4, 2))\n"
         "print(results + loaded, __file__ is not None, __name__)\n"
     )
     run = subprocess.run(

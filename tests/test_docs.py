@@ -9,16 +9,17 @@ from types import ModuleType
 import pytest
 import torch
 
-from mindgap import data, query
-from mindgap.data.pairing import Factor, Pairing
-from mindgap.data.quintfeatures import FEATURES
-from mindgap.mitigations import Mitigation
-from mindgap.models.network import ModelSpec, build_model
-from mindgap.query import Method
-from mindgap.query.select import select
+from mindgap import data
+from mindgap.core.network import ModelSpec, build_model
+from mindgap.core.training import fit
+from mindgap.data.quintfeatures.images import FEATURES
+from mindgap.data.quintfeatures.pairing import Factor, Pairing
+from mindgap.parts import query
+from mindgap.parts.mitigations import Mitigation
+from mindgap.parts.query import Method
+from mindgap.parts.query.select import select
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.prepare import prepare_stage
-from mindgap.training import fit
 from small_project import ROOT, params_in, small
 from test_query import make_view
 from test_training import RECIPE
@@ -65,9 +66,9 @@ def a_mitigation(kind: type[Mitigation], dataset) -> None:
 
 
 def a_line_of_methods(code: str, function, monkeypatch) -> None:
-    """Import and entry, as they are to stand in query/__init__.py."""
+    """Import and entry, as they are to stand in parts/query/__init__.py."""
     importing, entry = code.strip().splitlines()
-    module = ModuleType(f"mindgap.query.{function.__name__}")
+    module = ModuleType(f"mindgap.parts.query.{function.__name__}")
     setattr(module, function.__name__, function)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     names = {"Method": Method}

@@ -9,11 +9,11 @@ from torchvision.models import efficientnet_b0
 from torchvision.models.efficientnet import MBConv as TorchvisionMBConv
 from torchvision.models.efficientnet import _efficientnet_conf
 
-from mindgap.minilm import minilm_folder
-from mindgap.models.hosted import StochasticDepth, draw, dropping, hosted
-from mindgap.models.signal import EfficientNet1dB0, MBConv, TinySignal
-from mindgap.models.table import TableMLP
-from mindgap.models.text import BagOfTokens, MiniLM, trimmed
+from mindgap.base.hosted import StochasticDepth, draw, dropping, hosted
+from mindgap.base.minilm import minilm_folder
+from mindgap.parts.encoders.signal import EfficientNet1dB0, MBConv, TinySignal
+from mindgap.parts.encoders.table import TableMLP
+from mindgap.parts.encoders.text import BagOfTokens, MiniLM, trimmed
 
 # Encoder, shape of a stored sample, settings.
 CASES = {

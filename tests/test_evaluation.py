@@ -5,9 +5,16 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from mindgap.errors import DivergenceError
-from mindgap.evaluation import balanced_accuracy, encode, evaluate, expected_calibration_error, predict, score
-from mindgap.models.network import ModelSpec, build_model
+from mindgap.base.errors import DivergenceError
+from mindgap.core.evaluation import (
+    balanced_accuracy,
+    encode,
+    evaluate,
+    expected_calibration_error,
+    predict,
+    score,
+)
+from mindgap.core.network import ModelSpec, build_model
 
 
 def probabilities(n: int, classes: int, seed: int = 0) -> torch.Tensor:

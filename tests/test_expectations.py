@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mindgap.base.errors import MindGapError
 from mindgap.data.errors import DataError
-from mindgap.data.quintfeatures import Style
-from mindgap.data.render import render_dataset
-from mindgap.errors import MindGapError
-from mindgap.expectations import (
+from mindgap.data.quintfeatures.images import Style
+from mindgap.data.quintfeatures.render import render_dataset
+from mindgap.results.aulc import tidy
+from mindgap.results.expectations import (
     ExpectationFailed,
     load_suite,
     rendered_tables,
@@ -22,7 +23,6 @@ from mindgap.expectations import (
     validate_curves,
     validate_rendered,
 )
-from mindgap.report.aulc import tidy
 from spoilt import spoil_array
 from test_report import SELECTION, make_curves, order_of
 
@@ -58,7 +58,7 @@ def failure_of(check, *args, html: Path) -> str:
 
 
 def test_importing_it_is_cheap():
-    source = (Path(__file__).parents[1] / "src/mindgap/expectations.py").read_text()
+    source = (Path(__file__).parents[1] / "src/mindgap/results/expectations.py").read_text()
     assert not re.search(r"^(?:import|from) great_expectations", source, re.MULTILINE)
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from mindgap.data.flow import Flow
-from mindgap.expectations import ExpectationFailed, validate_source
-from mindgap.report.curves import read_curve_file
-from mindgap.report.flow import ReportError, flow_parts, read_flow, skipped_line
+from mindgap.results.curves import read_curve_file
+from mindgap.results.expectations import ExpectationFailed, validate_source
+from mindgap.results.flow import ReportError, flow_parts, read_flow, skipped_line
 from share_raw import share_raw
 from test_report import SELECTION, report_of
 from test_sources import PREPARED, prepare

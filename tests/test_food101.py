@@ -19,6 +19,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from food101_raw import QUIRKS, draw_dish, encoded, food101_raw, jpeg, spoilt
+from mindgap.base.minilm import minilm_folder
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.food101 import CLASSES, Settings, parameters, prepare, tables
 from mindgap.data.food101.images import UPRIGHT, Chunk, decode_chunk, decode_image, keep_rows
@@ -26,8 +27,7 @@ from mindgap.data.food101.index import Row, read_titles
 from mindgap.data.food101.prepare import draw
 from mindgap.data.food101.texts import clean, load_tokenizer, write_tokens
 from mindgap.data.storage import read_array, read_meta
-from mindgap.expectations import ExpectationFailed, validate, validate_source
-from mindgap.minilm import minilm_folder
+from mindgap.results.expectations import ExpectationFailed, validate, validate_source
 from odd_files import DENIED, PLACES, other_user, spoil_place
 from shared_data import shared
 

@@ -11,14 +11,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
 
-from mindgap import gpu, training
-from mindgap.batches import Batch, Batches, Recipe
-from mindgap.data.modality import Modality
-from mindgap.evaluation import encode, predict
-from mindgap.gpu import Engine
-from mindgap.mitigations import MITIGATIONS, Mitigation
-from mindgap.models import hosted
-from mindgap.models.network import REST, STORED, ModelSpec, build_model, place
+from mindgap.base import gpu, hosted
+from mindgap.base.gpu import Engine
+from mindgap.base.modality import Modality
+from mindgap.core import training
+from mindgap.core.batches import Batch, Batches, Recipe
+from mindgap.core.evaluation import encode, predict
+from mindgap.core.network import REST, STORED, ModelSpec, build_model, place
+from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 
 RECIPE = Recipe(
     epochs=4,

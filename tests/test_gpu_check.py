@@ -59,7 +59,7 @@ def test_no_part_begins_when_the_time_is_over(check, tmp_path):
 
 def test_every_study_changes_parameters_that_there_are(check, monkeypatch, tmp_path):
     """Each project is one that the parameter check lets pass."""
-    from mindgap.params import check_params, load_params
+    from mindgap.core.params import check_params, load_params
 
     monkeypatch.setattr(check, "WORK", tmp_path)
     for quick in (False, True):
@@ -106,7 +106,7 @@ def test_a_bare_host_checks_the_parameters_and_names_what_a_dataset_lacks(check,
     monkeypatch.setattr(check, "WORK", tmp_path)
     (tmp_path / "block.py").write_text(BLOCK)
     folder = check.project(check.studies(True)[0], [0])
-    code = "import block; from mindgap.cli import main; main()"
+    code = "import block; from mindgap.stages.cli import main; main()"
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT / 'src'}", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
 
     def mindgap(*arguments: str) -> subprocess.CompletedProcess:

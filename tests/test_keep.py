@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindgap.errors import MindGapError
-from mindgap.params import ParamsError, load_kept, load_params
-from mindgap.report.flow import ReportError
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import ParamsError, load_kept, load_params
+from mindgap.results.flow import ReportError
 from mindgap.stages.keep import keep_stage
 from mindgap.stages.report import kept_report_stage, record_files, report_stage, restore_kept, set_aside
 from mindgap.stages.runs import acquire_stage, train_stage

@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from brute_force import brute_k_center, brute_k_means_pp, clusters, confident, rng
-from mindgap.query import kernels
-from mindgap.query.badge import residuals
-from mindgap.query.contract import QueryError
-from mindgap.query.kernels import (
+from mindgap.parts.query import kernels
+from mindgap.parts.query.badge import residuals
+from mindgap.parts.query.contract import QueryError
+from mindgap.parts.query.kernels import (
     OuterProducts,
     k_center_greedy,
     k_means_pp,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from faulty import job_of, when
-from mindgap.leases import Leases
-from mindgap.machine import Machine
+from mindgap.engine.leases import Leases
+from mindgap.engine.machine import Machine
 from mindgap.stages.runs import train_stage
 from mindgap.stages.watch import watch_stage
 from small_project import params_in
@@ -21,8 +21,8 @@ CORES = sorted(os.sched_getaffinity(0))
 # A process that takes all places of two CPU workers, says so, and holds them until its input ends.
 HOLDER = """
 import sys
-from mindgap.leases import Leases
-from mindgap.machine import Machine
+from mindgap.engine.leases import Leases
+from mindgap.engine.machine import Machine
 leases, held = Leases(Machine(2, ("cpu",)), "acquire other"), []
 while lease := leases.take():
     held.append(lease)
@@ -128,8 +128,8 @@ def test_runs_of_two_commands_are_no_more_at_once_than_there_are_cores(project, 
     params = params_in(project)
     train_stage(params, "missing", "low")
     script = (
-        "import sys; from faulty import job_of; from mindgap.machine import Machine;"
-        "from mindgap.params import load_params; from mindgap.sweep import execute;"
+        "import sys; from faulty import job_of; from mindgap.engine.machine import Machine;"
+        "from mindgap.core.params import load_params; from mindgap.engine.sweep import execute;"
         "jobs = [job_of(load_params(), sys.argv[1], seed, seconds=1.0) for seed in (0, 1)];"
         "execute(jobs, Machine(2, ('cpu',)), sys.argv[1])"
     )

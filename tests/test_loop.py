@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mindgap.errors import MindGapError
-from mindgap.gpu import Engine
-from mindgap.loop import (
+from mindgap.base.errors import MindGapError
+from mindgap.base.gpu import Engine
+from mindgap.core.loop import (
     Cell,
     Run,
     draw_ids,
@@ -18,9 +18,9 @@ from mindgap.loop import (
     start_and_validation_ids,
     warnings_of,
 )
-from mindgap.params import Budget, DatasetRecipe, Model, Setting, Training
-from mindgap.query import METHODS
-from mindgap.query.contract import Method, QueryError
+from mindgap.core.params import Budget, DatasetRecipe, Model, Setting, Training
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.contract import Method, QueryError
 
 SETTING = Setting(
     scale="tiny",

@@ -16,7 +16,7 @@ from mindgap.data import SOURCES, mimic
 from mindgap.data.errors import DataError
 from mindgap.data.mimic import cohort, ecg
 from mindgap.data.mimic.labs import LABS
-from mindgap.expectations import ExpectationFailed, validate, validate_source
+from mindgap.results.expectations import ExpectationFailed, validate, validate_source
 
 SUITES = Path(__file__).parents[1] / "reports" / "expectations" / "prepared"
 DEMO = {"release": "demo", "test_subjects": 0, "test_fraction": 0.3, "ecg_samples": 500}

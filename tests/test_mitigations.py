@@ -8,14 +8,14 @@ import torch
 from scipy.stats import binomtest
 from torch.nn.functional import cross_entropy
 
-from mindgap.errors import ParamsError
-from mindgap.evaluation import evaluate
-from mindgap.gpu import Engine
-from mindgap.mitigations import MITIGATIONS, Mitigation, Step, make_mitigation
-from mindgap.mitigations.moddrop import ModDrop
-from mindgap.models import FUSIONS
-from mindgap.models.network import ModelSpec, build_model, place
-from mindgap.training import Steps, fit
+from mindgap.base.errors import ParamsError
+from mindgap.base.gpu import Engine
+from mindgap.core.evaluation import evaluate
+from mindgap.core.network import ModelSpec, build_model, place
+from mindgap.core.training import Steps, fit
+from mindgap.parts.fusions import FUSIONS
+from mindgap.parts.mitigations import MITIGATIONS, Mitigation, Step, make_mitigation
+from mindgap.parts.mitigations.moddrop import ModDrop
 from test_training import RECIPE
 
 

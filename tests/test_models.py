@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mindgap.data.modality import Modality
-from mindgap.loop import model_spec
-from mindgap.models import ENCODERS, FUSIONS
-from mindgap.models.network import REST, ModelSpec, build_model
-from mindgap.params import load_params
+from mindgap.base.modality import Modality
+from mindgap.core.loop import model_spec
+from mindgap.core.network import REST, ModelSpec, build_model
+from mindgap.core.params import load_params
+from mindgap.parts.encoders import ENCODERS
+from mindgap.parts.fusions import FUSIONS
 
 ROOT = Path(__file__).parents[1]
 MODALITIES = {

@@ -8,13 +8,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mindgap.core.loop import Cell
+from mindgap.core.params import Params, load_params
+from mindgap.core.records import seal
 from mindgap.data.dataset import load_dataset
-from mindgap.loop import Cell
-from mindgap.machine import Machine
-from mindgap.params import Params, load_params
-from mindgap.records import seal
+from mindgap.engine.machine import Machine
+from mindgap.engine.sweep import Job, execute
 from mindgap.stages.runs import run_of
-from mindgap.sweep import Job, execute
 from small_project import small
 from test_sources import RAW, prepare
 

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mindgap.report import figures, tables
-from mindgap.report.aulc import AULC_COLUMNS, half_width, tidy
-from mindgap.report.curves import COLUMNS, Selection
-from mindgap.report.names import subset_order
-from mindgap.report.paper import REGIMES, WEAK, paper_rounds, published_cells, published_rank_sums
-from mindgap.report.paper_tables import DETAIL, SEVEN, paper_tables
+from mindgap.results import figures, tables
+from mindgap.results.aulc import AULC_COLUMNS, half_width, tidy
+from mindgap.results.curves import COLUMNS, Selection
+from mindgap.results.names import subset_order
+from mindgap.results.paper import REGIMES, WEAK, paper_rounds, published_cells, published_rank_sums
+from mindgap.results.paper_tables import DETAIL, SEVEN, paper_tables
 
 PAPER = Path(__file__).parents[1] / "data" / "paper"
 NUMBERS = (1, 2, 3, 4, *range(7, 17))

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from mindgap.errors import MindGapError, ParamsError
-from mindgap.params import Params, as_block, check_params, load_params, read_mapping
-from mindgap.plan import summary_line
-from mindgap.query import METHODS
-from mindgap.query.contract import Method
-from mindgap.settings import Rate, checked, defaults
+from mindgap.base.errors import MindGapError, ParamsError
+from mindgap.base.settings import Rate, checked, defaults
+from mindgap.core.params import Params, as_block, check_params, load_params, read_mapping
+from mindgap.engine.plan import summary_line
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.contract import Method
 from mindgap.stages.plan import overridden
 
 ROOT = Path(__file__).parents[1]

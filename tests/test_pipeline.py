@@ -55,10 +55,10 @@ def test_the_readmes_method_is_one_file_and_one_line_and_runs_only_what_is_missi
     ).groups()
     (clone.folder / file).write_text(code)
     name = Path(file).stem
-    table = clone.folder / "src/mindgap/query/__init__.py"
+    table = clone.folder / "src/mindgap/parts/query/__init__.py"
     text = table.read_text()
     importing, entry = line.strip().splitlines()
-    text = text.replace("from mindgap.query.margin", f"{importing}\nfrom mindgap.query.margin")
+    text = text.replace("from mindgap.parts.query.margin", f"{importing}\nfrom mindgap.parts.query.margin")
     table.write_text(text.replace('    "margin":', f'{entry}\n    "margin":'))
     clone.set(query=["random", "badge", name])
     output = clone.run("dvc", "repro")

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mindgap.errors import MindGapError
-from mindgap.evaluation import encode, predict
-from mindgap.gpu import Engine
-from mindgap.mitigations import Mitigation
-from mindgap.models import make_encoder
-from mindgap.models.hosted import Dropping
-from mindgap.models.network import ModelSpec, build_model, place
-from mindgap.rng import stream_seed, torch_rng
-from mindgap.training import fit
+from mindgap.base.errors import MindGapError
+from mindgap.base.gpu import Engine
+from mindgap.base.hosted import Dropping
+from mindgap.core.evaluation import encode, predict
+from mindgap.core.network import ModelSpec, build_model, place
+from mindgap.core.rng import stream_seed, torch_rng
+from mindgap.core.training import fit
+from mindgap.parts.encoders import make_encoder
+from mindgap.parts.mitigations import Mitigation
 from test_shapes import PADDED, PAIRS, RECIPE, model_of, samples
 
 CLASSES, WIDTH, HEADS, LEAST = 4, 16, 2, 3

@@ -14,12 +14,11 @@ import pytest
 import torch
 import yaml
 
-from mindgap import batches, cli, evaluation, loop, training
-from mindgap.calibration import Calibration, as_a_worker, beside, line, present_shares
-from mindgap.layout import LayoutError, expected_layout
-from mindgap.mitigations import MITIGATIONS, Mitigation
-from mindgap.params import Params, ParamsError, load_params
-from mindgap.plan import (
+from mindgap.core import batches, evaluation, loop, training
+from mindgap.core.params import Params, ParamsError, load_params
+from mindgap.engine.calibration import Calibration, as_a_worker, beside, line, present_shares
+from mindgap.engine.layout import LayoutError, expected_layout
+from mindgap.engine.plan import (
     Finished,
     Line,
     Looks,
@@ -38,7 +37,9 @@ from mindgap.plan import (
     together,
     training_work,
 )
-from mindgap.query import METHODS
+from mindgap.parts.mitigations import MITIGATIONS, Mitigation
+from mindgap.parts.query import METHODS
+from mindgap.stages import cli
 from mindgap.stages.paths import places
 from mindgap.stages.plan import make_plan, overridden, plan_stage
 from mindgap.stages.plan_table import as_json, cost_rows, remarks
@@ -134,7 +135,7 @@ def test_steps_and_draws_are_those_of_epoch_batches(labelled, least, balanced):
 
 def test_the_summary_loads_no_torch():
     code = (
-        "import sys; from mindgap.params import load_params; from mindgap.plan import summary_line; "
+        "import sys; from mindgap.core.params import load_params; from mindgap.engine.plan import summary_line; "
         "print(summary_line(load_params())); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -157,7 +158,7 @@ def tuples(raw: dict) -> dict:
 
 
 def test_a_dataset_of_unknown_shape_has_to_be_prepared(monkeypatch):
-    monkeypatch.delitem(sys.modules["mindgap.layout"].EXPECTED, "share")
+    monkeypatch.delitem(sys.modules["mindgap.engine.layout"].EXPECTED, "share")
     with pytest.raises(
         LayoutError, match="share: its shapes are known once it is prepared: `mindgap prepare"
     ):

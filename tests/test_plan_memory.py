@@ -6,9 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mindgap import evaluation
-from mindgap.batches import Batches, Recipe
-from mindgap.calibration import (
+from mindgap.base.gpu import Engine
+from mindgap.core import evaluation
+from mindgap.core.batches import Batches, Recipe
+from mindgap.core.params import load_params
+from mindgap.core.training import Steps
+from mindgap.data.dataset import load_dataset
+from mindgap.engine.calibration import (
     Calibration,
     _Bench,
     _Live,
@@ -17,16 +21,12 @@ from mindgap.calibration import (
     present_shares,
     rows_a_pass,
 )
-from mindgap.data.dataset import load_dataset
-from mindgap.gpu import Engine
-from mindgap.layout import expected_layout
-from mindgap.mitigations import MITIGATIONS, Mitigation, Step
-from mindgap.params import load_params
-from mindgap.plan import CONTEXT, INTERPRETER, Memory
+from mindgap.engine.layout import expected_layout
+from mindgap.engine.plan import CONTEXT, INTERPRETER, Memory
+from mindgap.parts.mitigations import MITIGATIONS, Mitigation, Step
 from mindgap.stages.paths import places
 from mindgap.stages.plan import make_plan
 from mindgap.stages.plan_table import as_json, cost_rows, remarks
-from mindgap.training import Steps
 from small_project import ROOT, params_in
 
 PARAMS = load_params(ROOT / "params.yaml")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from mindgap.evaluation import encode
-from mindgap.models.network import ModelSpec, build_model
-from mindgap.pool import Pool, PoolView
+from mindgap.core.evaluation import encode
+from mindgap.core.network import ModelSpec, build_model
+from mindgap.core.pool import Pool, PoolView
 
 
 def view_of(dataset, head_dropout=0.5, pool=range(20, 60), labelled=range(20), calls=None):

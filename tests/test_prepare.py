@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from clone import Clone
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import Params, ParamsError
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.prepared import swapped_in
 from mindgap.data.storage import mend
-from mindgap.errors import MindGapError
-from mindgap.expectations import ExpectationFailed
-from mindgap.params import Params, ParamsError
+from mindgap.results.expectations import ExpectationFailed
 from mindgap.stages import blueprint, prepare
 from mindgap.stages.blueprint import code_of, load_prepared, write_blueprints
 from mindgap.stages.paths import FLOW, places
@@ -85,7 +85,7 @@ def spoil_settings(project, monkeypatch):
 
 
 def spoil_code(project, monkeypatch):
-    monkeypatch.setattr(prepare, "code_of", lambda name: {**code_of(name), "data/share.py": "0" * 64})
+    monkeypatch.setattr(prepare, "code_of", lambda name: {**code_of(name), "data/share/pairs.py": "0" * 64})
     return changed(project)
 
 
@@ -397,7 +397,7 @@ def test_repro_without_raw_files_leaves_a_prepared_dataset_in_place(clone):
     output = clone.run("dvc", "repro")
     assert "Running stage 'check_params'" in output
     assert "Running stage 'prepare" not in output
-    with (clone.folder / "src/mindgap/data/colors.py").open("a") as file:
+    with (clone.folder / "src/mindgap/data/quintfeatures/colors.py").open("a") as file:
         file.write("\n\nMORE = 1\n")
     output = clone.run("dvc", "exp", "run", "-S", "scales.tiny.render.train_size=210")
     assert "Running stage 'prepare@missing'" in output
@@ -430,7 +430,7 @@ def test_mends_that_are_printed_work(clone):
     clone.run("dvc", "checkout", "-f", "data/prepared/share")
     assert content(share) == before
     # Other code of its own, which leaves the data the same.
-    with (clone.folder / "src/mindgap/data/labelled.py").open("a") as file:
+    with (clone.folder / "src/mindgap/data/share/labelled.py").open("a") as file:
         file.write("\n\nUNUSED = 1\n")
     assert "`dvc commit -f prepare@share`" in clone.run("dvc", "repro", expect=1)
     clone.run("dvc", "commit", "-f", "prepare@share")

@@ -9,10 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mindgap import cli
-from mindgap.cluster import ClusterError, refuse_credentialed
 from mindgap.data.errors import DataError
-from mindgap.stages import prepare
+from mindgap.engine.ray import ClusterError, refuse_credentialed
+from mindgap.stages import cli, prepare
 from mindgap.stages.private import kept_private
 
 TOP = Path(__file__).parents[1]

@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 import pytest
 from rich.console import Console
 
-from mindgap import progress
-from mindgap.progress import Progress, Running, running_table
+from mindgap.base import progress
+from mindgap.base.progress import Progress, Running, running_table
+from mindgap.engine.status import SILENT_SECONDS, Board, Status, status_folder, statuses
 from mindgap.stages.watch import watch_stage
-from mindgap.status import SILENT_SECONDS, Board, Status, status_folder, statuses
 
 
 @pytest.fixture

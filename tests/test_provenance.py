@@ -5,10 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from mindgap.records import CURVE_COLUMNS, provenance_json
-from mindgap.report.curves import Selection
-from mindgap.report.flow import ReportError
-from mindgap.report.provenance import read_origins
+from mindgap.core.records import CURVE_COLUMNS, provenance_json
+from mindgap.results.curves import Selection
+from mindgap.results.flow import ReportError
+from mindgap.results.provenance import read_origins
 
 SELECTION = Selection("tiny", ["missing"], ["low"], ["random", "bald"], ["none"], [0, 1])
 

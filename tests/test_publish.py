@@ -2,11 +2,11 @@
 
 import pytest
 
+from mindgap.base.errors import MindGapError
+from mindgap.core.records import CURVE_COLUMNS, provenance_json
 from mindgap.data.flow import Flow
 from mindgap.data.storage import FORMAT
-from mindgap.errors import MindGapError
-from mindgap.records import CURVE_COLUMNS, provenance_json
-from mindgap.report.flow import read_flow
+from mindgap.results.flow import read_flow
 from mindgap.stages.paths import CURVES, FLOW, PROVENANCE, places
 from mindgap.stages.publish import publish_stage
 from small_project import params_in

@@ -6,21 +6,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mindgap import query
-from mindgap.data.modality import Modality
-from mindgap.models.network import ModelSpec, build_model
-from mindgap.pool import PoolView
-from mindgap.query import METHODS, Method
-from mindgap.query.badge import residuals
-from mindgap.query.bald import mutual_information
-from mindgap.query.bmmal import scaled_tokens, scales, shapley, shares
-from mindgap.query.contract import QueryError
-from mindgap.query.entropy import entropy_of
-from mindgap.query.grace_r import easiness, rank01
-from mindgap.query.kernels import k_means_pp
-from mindgap.query.resident import ResidentDraws, ResidentProducts
-from mindgap.query.select import check_settings, hyperparameters, lookup, select
-from mindgap.settings import SettingsError
+from mindgap.base.modality import Modality
+from mindgap.base.settings import SettingsError
+from mindgap.core.network import ModelSpec, build_model
+from mindgap.core.pool import PoolView
+from mindgap.parts import query
+from mindgap.parts.query import METHODS, Method
+from mindgap.parts.query.badge import residuals
+from mindgap.parts.query.bald import mutual_information
+from mindgap.parts.query.bmmal import scaled_tokens, scales, shapley, shares
+from mindgap.parts.query.contract import QueryError
+from mindgap.parts.query.entropy import entropy_of
+from mindgap.parts.query.grace_r import easiness, rank01
+from mindgap.parts.query.kernels import k_means_pp
+from mindgap.parts.query.resident import ResidentDraws, ResidentProducts
+from mindgap.parts.query.select import check_settings, hyperparameters, lookup, select
 
 CLASSES = 4
 

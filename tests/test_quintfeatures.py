@@ -3,9 +3,17 @@ import itertools
 import numpy as np
 import pytest
 
-from mindgap.data.checks import independence_p
-from mindgap.data.colors import ANCHORS_LAB, COLORS, MAX_JITTER, jitter, nearest_color, oklab, to_bytes
-from mindgap.data.quintfeatures import (
+from mindgap.data.quintfeatures.checks import independence_p
+from mindgap.data.quintfeatures.colors import (
+    ANCHORS_LAB,
+    COLORS,
+    MAX_JITTER,
+    jitter,
+    nearest_color,
+    oklab,
+    to_bytes,
+)
+from mindgap.data.quintfeatures.images import (
     BITS,
     FEATURES,
     SHAPES,

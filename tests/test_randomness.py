@@ -8,15 +8,16 @@ from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mindgap import loop
-from mindgap.batches import Batches
-from mindgap.errors import MindGapError
-from mindgap.loop import initial_record, rounds
-from mindgap.mitigations import MITIGATIONS, Mitigation
-from mindgap.models import ENCODERS, FUSIONS
-from mindgap.models.hosted import KEYS, Dropout, PartError, RowNorm, StochasticDepth, draw, dropping, hosted
-from mindgap.models.network import REST, ModelSpec, build_model
-from mindgap.training import Steps, fit
+from mindgap.base.errors import MindGapError
+from mindgap.base.hosted import KEYS, Dropout, PartError, RowNorm, StochasticDepth, draw, dropping, hosted
+from mindgap.core import loop
+from mindgap.core.batches import Batches
+from mindgap.core.loop import initial_record, rounds
+from mindgap.core.network import REST, ModelSpec, build_model
+from mindgap.core.training import Steps, fit
+from mindgap.parts.encoders import ENCODERS
+from mindgap.parts.fusions import FUSIONS
+from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 from test_loop import run_of
 from test_models import samples_of_every_kind
 from test_training import RECIPE

@@ -16,19 +16,19 @@ import psutil
 import pytest
 
 from faulty import job_of, when
-from mindgap import cluster
-from mindgap.cluster import ClusterError
-from mindgap.machine import Machine
+from mindgap.engine import ray as cluster
+from mindgap.engine.machine import Machine
+from mindgap.engine.ray import ClusterError
+from mindgap.engine.status import statuses
+from mindgap.engine.sweep import SweepError, execute
 from mindgap.stages.paths import CURVES
 from mindgap.stages.runs import acquire_stage, train_stage
-from mindgap.status import statuses
-from mindgap.sweep import SweepError, execute
 from small_project import params_in
 
 pytestmark = pytest.mark.slow
 HERE = Machine(1, ("cpu",))
 RAY = Machine(None, ("cpu",), "ray")
-CLI = [sys.executable, "-c", "from mindgap.cli import main; main()"]
+CLI = [sys.executable, "-c", "from mindgap.stages.cli import main; main()"]
 FREE_OF_RAY = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MINDGAP_"))}
 
 

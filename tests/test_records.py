@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from mindgap.errors import MindGapError
-from mindgap.records import (
+from mindgap.base.errors import MindGapError
+from mindgap.core.records import (
     FORGOTTEN_SECONDS,
     RecordError,
     RunStore,

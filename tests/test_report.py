@@ -13,15 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mindgap.report import figures, tables
-from mindgap.report.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
-from mindgap.report.build import build_report
-from mindgap.report.claims import claims
-from mindgap.report.content import Inputs
-from mindgap.report.curves import COLUMNS, ReportError, Selection, read_curves
-from mindgap.report.metrics import all_metrics, few_metrics, plot_points
-from mindgap.report.names import subset_name, subset_order
-from mindgap.report.paper import (
+from mindgap.results import figures, tables
+from mindgap.results.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
+from mindgap.results.claims import claims
+from mindgap.results.curves import COLUMNS, ReportError, Selection, read_curves
+from mindgap.results.metrics import all_metrics, few_metrics, plot_points
+from mindgap.results.names import subset_name, subset_order
+from mindgap.results.paper import (
     load_paper,
     paper_rank_sums,
     published_cells,
@@ -29,8 +27,10 @@ from mindgap.report.paper import (
     weak_cells,
     with_paper,
 )
-from mindgap.report.provenance import Origin
-from mindgap.report.scales import definitions
+from mindgap.results.provenance import Origin
+from mindgap.results.scales import definitions
+from mindgap.results.site.build import build_report
+from mindgap.results.site.content import Inputs
 
 PAPER = Path(__file__).parents[1] / "data" / "paper"
 MODALITIES = {

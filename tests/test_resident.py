@@ -6,10 +6,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from brute_force import brute_k_center, brute_k_means_pp, clusters, confident, rng
-from mindgap import gpu
-from mindgap.query import kernels, resident
-from mindgap.query.badge import residuals
-from mindgap.query.resident import ROW, ResidentDraws, ResidentProducts
+from mindgap.base import gpu
+from mindgap.parts.query import kernels, resident
+from mindgap.parts.query.badge import residuals
+from mindgap.parts.query.resident import ROW, ResidentDraws, ResidentProducts
 
 SHAPES = [(400, 5, 16), (150, 100, 8), (ROW + 1, 2, 64), (1, 4, 3)]
 

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
-from mindgap.resized_crop import central_crop, draw_resized_crop, resized_crop
+from mindgap.parts.augment.resized_crop import central_crop, draw_resized_crop, resized_crop
 
 
 def noise(*shape: int) -> torch.Tensor:

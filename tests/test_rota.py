@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from faulty import FAULTY, job_of, when
-from mindgap.gpu import Engine
-from mindgap.jobs import Job, Rota, Start, Task, loader
-from mindgap.machine import Machine
-from mindgap.mitigations import MITIGATIONS, Mitigation
-from mindgap.processes import Processes
-from mindgap.query import METHODS
+from mindgap.base.gpu import Engine
+from mindgap.engine.jobs import Job, Rota, Start, Task, loader
+from mindgap.engine.local import Processes
+from mindgap.engine.machine import Machine
+from mindgap.engine.sweep import execute
+from mindgap.parts.mitigations import MITIGATIONS, Mitigation
+from mindgap.parts.query import METHODS
 from mindgap.stages.runs import train_stage
-from mindgap.sweep import execute
 from small_project import params_in
 
 
@@ -91,10 +91,10 @@ def test_what_a_training_has_to_say_is_passed_on(params, monkeypatch):
             self.steps += 1
 
     monkeypatch.setitem(MITIGATIONS, "moddrop", lambda rate=0.5, form="independent": Counting())
-    monkeypatch.setattr("mindgap.training.recorded_step", lambda step, state: step() or step)
+    monkeypatch.setattr("mindgap.core.training.recorded_step", lambda step, state: step() or step)
     engine = Engine(torch.device("cpu"), pad=True, record=True)
     monkeypatch.setattr(Engine, "of", lambda device, divisor=1: engine)
-    monkeypatch.setattr("mindgap.gpu._recorded_pass", lambda function, inputs: function)
+    monkeypatch.setattr("mindgap.base.gpu._recorded_pass", lambda function, inputs: function)
     said = [value for _, (kind, value) in told_by(job_of(params, "random")) if kind == "said"]
     assert said
     assert said[0].startswith("missing-low-random-moddrop-0, round 1: Counting changes in a step what is no")

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from mindgap.data.render import render_dataset
+from mindgap.core.params import Params, load_params
+from mindgap.data.quintfeatures.render import render_dataset
 from mindgap.data.storage import settings_of
-from mindgap.params import Params, load_params
-from mindgap.report.build import build_report
-from mindgap.report.content import Inputs, content_of
-from mindgap.report.curves import Selection, read_curves
-from mindgap.report.names import scale_name
-from mindgap.report.scales import changes_of, definitions, summary_of, table_of
+from mindgap.results.curves import Selection, read_curves
+from mindgap.results.names import scale_name
+from mindgap.results.scales import changes_of, definitions, summary_of, table_of
+from mindgap.results.site.build import build_report
+from mindgap.results.site.content import Inputs, content_of
 from small_project import ROOT
 from test_report import PAPER, origins_of, write_curves
 
@@ -42,7 +42,7 @@ def test_the_definitions_are_params_yaml_as_shipped(shipped):
     for name in ("mitigation_settings", "query_settings"):
         table[name] = {key: table[name][key] for key in defined[name]}
     table["scales"] = {scale: table["scales"][scale] for scale in defined["scales"]}
-    assert defined == table, "if a default was changed on purpose: python -m mindgap.report.scales"
+    assert defined == table, "if a default was changed on purpose: python -m mindgap.results.scales"
 
 
 def changed(edit, selection: Selection = SELECTION) -> list[str]:

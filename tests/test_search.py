@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindgap import jobs
-from mindgap.errors import DivergenceError, MindGapError
-from mindgap.params import ParamsError, check_params, load_params
-from mindgap.search import DIVERGED, Search, candidates, choose, planned, rungs
+from mindgap.base.errors import DivergenceError, MindGapError
+from mindgap.core.params import ParamsError, check_params, load_params
+from mindgap.core.search import DIVERGED, Search, candidates, choose, planned, rungs
+from mindgap.engine import jobs
 from mindgap.stages.paths import CURVES, places
 from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import RAW, small

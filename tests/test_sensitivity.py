@@ -15,11 +15,11 @@ from scipy.stats import kendalltau
 from scipy.stats import t as student
 
 from clone import Clone
-from mindgap.errors import MindGapError
-from mindgap.params import ParamsError
-from mindgap.records import CURVE_COLUMNS
-from mindgap.report.flow import ReportError
-from mindgap.report.sensitivity import (
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import ParamsError
+from mindgap.core.records import CURVE_COLUMNS
+from mindgap.results.flow import ReportError
+from mindgap.results.sensitivity import (
     Variants,
     bald_against_random,
     collected_json,

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from mindgap.batches import Batches, Recipe
+from mindgap.base import hosted
+from mindgap.base.gpu import Engine
+from mindgap.base.modality import Modality
+from mindgap.core.batches import Batches, Recipe
+from mindgap.core.evaluation import encode, evaluate, passes, predict
+from mindgap.core.loop import initial_record, rounds
+from mindgap.core.network import ModelSpec, MultimodalNet, build_model, place
+from mindgap.core.training import Steps, fit
 from mindgap.data.dataset import Split
-from mindgap.data.modality import Modality
-from mindgap.evaluation import encode, evaluate, passes, predict
-from mindgap.gpu import Engine
-from mindgap.loop import initial_record, rounds
-from mindgap.mitigations import MITIGATIONS, Mitigation
-from mindgap.models import hosted
-from mindgap.models.network import ModelSpec, MultimodalNet, build_model, place
-from mindgap.training import Steps, fit
+from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 from test_loop import run_of
 
 IMAGE = Modality("image", (16, 16, 3))
@@ -174,7 +174,7 @@ def test_an_experiment_has_two_numbers_of_rows(make_dataset, monkeypatch):
         return before(self, name, x_K, *keep)
 
     monkeypatch.setattr(MultimodalNet, "tokens_of", tokens_of)
-    monkeypatch.setattr("mindgap.evaluation.CHUNK", 200)
+    monkeypatch.setattr("mindgap.core.evaluation.CHUNK", 200)
     for absent in ("skip", "zeros"):
         for query in ("bald", "bmmal"):
             run = run_of(query)

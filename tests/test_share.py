@@ -22,15 +22,15 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST
 
-from mindgap.augment import draw_augmentation
-from mindgap.data import cifar10, mnist
+from mindgap.base.modality import Modality
+from mindgap.core.params import load_params
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.fetch import md5_of
-from mindgap.data.modality import Modality
-from mindgap.data.share import Settings, pair_by_class, parameters, prepare, tables
+from mindgap.data.share import cifar10, mnist
+from mindgap.data.share.pairs import Settings, pair_by_class, parameters, prepare, tables
 from mindgap.data.storage import read_meta
-from mindgap.expectations import ExpectationFailed, validate, validate_source
-from mindgap.params import load_params
+from mindgap.parts.augment.images import draw_augmentation
+from mindgap.results.expectations import ExpectationFailed, validate, validate_source
 from odd_files import DENIED, PLACES, other_user, spoil_place
 from share_raw import batch_bytes, python2_pickle, real_cifar10, share_raw
 from spoilt import spoil_array

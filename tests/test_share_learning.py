@@ -2,10 +2,10 @@
 
 import pytest
 
-from mindgap.data import share
+from mindgap.core.loop import Cell, initial_record
+from mindgap.core.params import load_params
 from mindgap.data.dataset import load_dataset
-from mindgap.loop import Cell, initial_record
-from mindgap.params import load_params
+from mindgap.data.share import pairs as share
 from mindgap.stages.runs import run_of
 from share_raw import share_raw
 from small_project import ROOT

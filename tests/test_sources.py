@@ -11,7 +11,7 @@ from mindgap.data import SOURCES
 from mindgap.data.dataset import load_dataset
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.presence import subset_name, subsets
-from mindgap.expectations import validate_source
+from mindgap.results.expectations import validate_source
 from share_raw import share_raw
 from small_project import SMALL_SOURCES, small
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mindgap.records import CURVE_COLUMNS
-from mindgap.report.curves import ReportError
-from mindgap.report.statistics import (
+from mindgap.core.records import CURVE_COLUMNS
+from mindgap.results.curves import ReportError
+from mindgap.results.statistics import (
     BLOCK,
     LONG_COLUMNS,
     Friedman,
@@ -34,7 +34,7 @@ from mindgap.report.statistics import (
     unbeaten,
     wins,
 )
-from mindgap.report.statistics_figures import draw
+from mindgap.results.statistics_figures import draw
 
 # AUC of C4.5 and three variants of it on 14 data sets, after Demšar 2006, table 6. Of the last but one, equal
 # to three digits in the last two columns, the mean ranks he prints need the third value above the fourth.

@@ -18,23 +18,23 @@ import torch
 import yaml
 
 from faulty import FAULTY, job_of, when
-from mindgap import sweep
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import load_params
+from mindgap.core.records import CURVE_COLUMNS, RecordError, digest_of, numbers_digest, seal, unseal
 from mindgap.data.errors import DataError
-from mindgap.errors import MindGapError
-from mindgap.jobs import Start
-from mindgap.machine import Machine, fork_server
-from mindgap.params import load_params
-from mindgap.query import METHODS
-from mindgap.query.contract import Method
-from mindgap.records import CURVE_COLUMNS, RecordError, digest_of, numbers_digest, seal, unseal
-from mindgap.report.reading import ReportError
+from mindgap.engine import sweep
+from mindgap.engine.jobs import Start
+from mindgap.engine.machine import Machine, fork_server
+from mindgap.engine.status import statuses
+from mindgap.engine.sweep import execute
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.contract import Method
+from mindgap.results.reading import ReportError
 from mindgap.stages import runs
 from mindgap.stages.paths import CURVES, places
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import report_stage
 from mindgap.stages.runs import acquire_stage, train_stage
-from mindgap.status import statuses
-from mindgap.sweep import execute
 from small_project import params_in, small
 
 MISSING = places("missing")
@@ -411,7 +411,7 @@ def test_a_killed_command_takes_its_workers_with_it(project, tmp_path):
     raw = small(seeds=[0, 1, 2, 3])
     raw["scales"]["tiny"]["recipe"]["missing"]["all"]["epochs"] = 500
     (project / "params.yaml").write_text(yaml.safe_dump(raw))
-    command = [sys.executable, "-c", "from mindgap.cli import main; main()", "train", "missing", "low"]
+    command = [sys.executable, "-c", "from mindgap.stages.cli import main; main()", "train", "missing", "low"]
     process = psutil.Popen(command, env={**os.environ, "MINDGAP_WORKERS": "2"}, stdout=subprocess.DEVNULL)
     deadline, workers = time.monotonic() + 60, []
     while len(workers) < 2 and time.monotonic() < deadline:
@@ -497,7 +497,7 @@ def test_ctrl_c_is_one_line_that_says_what_is_kept(project, workers):
     raw = small(seeds=[0, 1])
     raw["scales"]["tiny"]["recipe"]["missing"]["all"]["epochs"] = 500
     (project / "params.yaml").write_text(yaml.safe_dump(raw))
-    command = [sys.executable, "-c", "from mindgap.cli import main; main()", "train", "missing", "low"]
+    command = [sys.executable, "-c", "from mindgap.stages.cli import main; main()", "train", "missing", "low"]
     process = psutil.Popen(
         command,
         env={**os.environ, "MINDGAP_WORKERS": workers},

@@ -4,12 +4,12 @@ import math
 import pytest
 import torch
 
-from mindgap.batches import Recipe, epoch_batches
-from mindgap.data.modality import Modality
-from mindgap.errors import DivergenceError
-from mindgap.mitigations import MITIGATIONS, Mitigation
-from mindgap.models.network import ModelSpec, build_model
-from mindgap.training import fit, parameter_groups, validation
+from mindgap.base.errors import DivergenceError
+from mindgap.base.modality import Modality
+from mindgap.core.batches import Recipe, epoch_batches
+from mindgap.core.network import ModelSpec, build_model
+from mindgap.core.training import fit, parameter_groups, validation
+from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 
 RECIPE = Recipe(
     epochs=8,

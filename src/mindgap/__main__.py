@@ -1,5 +1,5 @@
 """`python -m mindgap`, where the package is on the path and its command is not installed."""
 
-from mindgap.cli import main
+from mindgap.stages.cli import main
 
 main()

@@ -1,10 +1,10 @@
 """The datasets by name: those rendered from a declaration, and those made from files from outside."""
 
-from mindgap.data.missing import MISSING
+from mindgap.data.quintfeatures.missing import MISSING
+from mindgap.data.quintfeatures.synergy import SYNERGY
+from mindgap.data.quintfeatures.trio import TRIO
+from mindgap.data.quintfeatures.unique import UNIQUE
 from mindgap.data.source import Source
-from mindgap.data.synergy import SYNERGY
-from mindgap.data.trio import TRIO
-from mindgap.data.unique import UNIQUE
 
 RENDERED = {
     "missing": MISSING,

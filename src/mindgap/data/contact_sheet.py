@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mindgap.data.colors import COLORS
-from mindgap.data.quintfeatures import SHAPES, TEXTURES, Style, caption, image_seed, render_image
+from mindgap.data.quintfeatures.colors import COLORS
+from mindgap.data.quintfeatures.images import SHAPES, TEXTURES, Style, caption, image_seed, render_image
 
 TILE = 192  # pixels a tile is enlarged to: five features can be told apart and the caption fits below
 CAPTION = 34

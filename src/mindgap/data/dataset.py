@@ -14,8 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from mindgap.base.modality import Modality
 from mindgap.data.errors import DataError, SourceMissing
-from mindgap.data.modality import Modality
 from mindgap.data.presence import subset_name, subsets
 from mindgap.data.storage import (
     SPLITS,

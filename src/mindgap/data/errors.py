@@ -1,6 +1,6 @@
 """What goes wrong with data; the message names the file, what is wrong with it, and the mend."""
 
-from mindgap.errors import MindGapError
+from mindgap.base.errors import MindGapError
 
 
 class DataError(MindGapError):

@@ -18,9 +18,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import Request, build_opener, getproxies, proxy_bypass
 
+from mindgap.base.errors import MindGapError
+from mindgap.base.progress import Progress
 from mindgap.data.errors import DataError
-from mindgap.errors import MindGapError
-from mindgap.progress import Progress
 
 CONNECT_SECONDS = 5.0  # for all hosts together
 STALL_SECONDS = 20.0  # without a byte from a host that did answer

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mindgap.base.modality import Modality
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
-from mindgap.data.modality import Modality
 from mindgap.data.storage import ASIDE, FORMAT, SKIPPED, file_sha256, read_meta, seal_of
 
 

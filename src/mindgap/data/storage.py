@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mindgap.base.modality import Modality
 from mindgap.data import CREDENTIALED
 from mindgap.data.errors import DataError
-from mindgap.data.modality import Modality
 
 FORMAT = 3
 SPLITS = ("train", "test")

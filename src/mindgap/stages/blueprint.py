@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mindgap.core.digest import SOURCE, module_digests
+from mindgap.core.params import Params, absence_asked, pick, source_settings
+from mindgap.core.records import write_atomically
 from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.errors import DataError
-from mindgap.data.quintfeatures import Style
+from mindgap.data.quintfeatures.images import Style
 from mindgap.data.storage import read_meta
-from mindgap.params import Params, absence_asked, pick, source_settings
-from mindgap.provenance import SOURCE, module_digests
-from mindgap.records import write_atomically
 from mindgap.stages.paths import EXPECTATIONS, places
 
 # Modules that no array or table of a dataset passes through: a picture for people, a bar, classes of errors;

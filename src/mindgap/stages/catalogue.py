@@ -5,12 +5,13 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from mindgap.base.settings import parameters
 from mindgap.data import CREDENTIALED, RENDERED, SOURCES
-from mindgap.mitigations import MITIGATIONS
-from mindgap.models import ENCODERS, FUSIONS
-from mindgap.query import METHODS
-from mindgap.query.contract import GIVEN
-from mindgap.settings import parameters
+from mindgap.parts.encoders import ENCODERS
+from mindgap.parts.fusions import FUSIONS
+from mindgap.parts.mitigations import MITIGATIONS
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.contract import GIVEN
 
 Line = tuple[str, str, str]  # name, what it is, its settings
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import yaml
 
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import Kept, Params, Selected, load_kept
+from mindgap.core.records import text_digest
 from mindgap.data.prepared import swapped
-from mindgap.errors import MindGapError
-from mindgap.params import Kept, Params, Selected, load_kept
-from mindgap.records import text_digest
-from mindgap.report.build import FOLDERS
-from mindgap.report.flow import SELECTION
-from mindgap.report.reading import read_text
+from mindgap.results.flow import SELECTION
+from mindgap.results.reading import read_text
+from mindgap.results.site.build import FOLDERS
 from mindgap.stages.paths import REPORTS
 from mindgap.stages.report import (
     IGNORE_FILES,

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindgap.core.records import named_store, store_root
 from mindgap.data import CREDENTIALED
-from mindgap.records import named_store, store_root
 
 PAPER = Path("data/paper")
 REPORTS = Path("reports")

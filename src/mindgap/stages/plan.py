@@ -15,16 +15,8 @@ from typing import Any
 
 import torch
 
-from mindgap.calibration import Calibration, as_a_worker, looks_of
-from mindgap.data.dataset import Dataset, load_dataset
-from mindgap.data.errors import DataError
-from mindgap.data.storage import mend, modalities_of, read_meta, skipped_line
-from mindgap.data.workers import usable_cores
-from mindgap.jobs import Job
-from mindgap.layout import Layout, absence_of, expected_layout
-from mindgap.loop import Cell, device_name
-from mindgap.machine import Machine
-from mindgap.params import (
+from mindgap.core.loop import Cell, device_name
+from mindgap.core.params import (
     DatasetRecipe,
     Params,
     ParamsError,
@@ -33,7 +25,17 @@ from mindgap.params import (
     load_params,
     read_mapping,
 )
-from mindgap.plan import (
+from mindgap.core.records import numbers_digest, write_atomically
+from mindgap.core.search import choose
+from mindgap.data.dataset import Dataset, load_dataset
+from mindgap.data.errors import DataError
+from mindgap.data.storage import mend, modalities_of, read_meta, skipped_line
+from mindgap.data.workers import usable_cores
+from mindgap.engine.calibration import Calibration, as_a_worker, looks_of
+from mindgap.engine.jobs import Job
+from mindgap.engine.layout import Layout, absence_of, expected_layout
+from mindgap.engine.machine import Machine
+from mindgap.engine.plan import (
     Estimate,
     Finished,
     Memory,
@@ -45,8 +47,6 @@ from mindgap.plan import (
     part_seconds,
     plan_part,
 )
-from mindgap.records import numbers_digest, write_atomically
-from mindgap.search import choose
 from mindgap.stages.blueprint import differences
 from mindgap.stages.paths import places
 from mindgap.stages.plan_table import Plan, as_json, show

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mindgap.layout import Layout
-from mindgap.machine import executor
-from mindgap.params import Params
-from mindgap.plan import (
+from mindgap.core.params import Params
+from mindgap.engine.layout import Layout
+from mindgap.engine.machine import executor
+from mindgap.engine.plan import (
     CONTEXT,
     Actual,
     Disk,

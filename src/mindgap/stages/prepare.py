@@ -4,18 +4,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from mindgap.core.params import Params, pick, source_settings
+from mindgap.core.records import write_atomically
 from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.flow import Flow
 from mindgap.data.prepared import add_to_meta, swapped_in
-from mindgap.data.quintfeatures import Style
-from mindgap.data.render import render_dataset
+from mindgap.data.quintfeatures.images import Style
+from mindgap.data.quintfeatures.render import render_dataset
 from mindgap.data.storage import SKIPPED, read_meta, read_text, verify_tables
 from mindgap.data.workers import usable_cores
-from mindgap.expectations import ExpectationFailed, validate_rendered, validate_source
-from mindgap.machine import workers
-from mindgap.params import Params, pick, source_settings
-from mindgap.records import write_atomically
+from mindgap.engine.machine import workers
+from mindgap.results.expectations import ExpectationFailed, validate_rendered, validate_source
 from mindgap.stages.blueprint import code_of, differences
 from mindgap.stages.paths import EXPECTATIONS, Places, places
 

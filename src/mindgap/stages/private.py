@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mindgap.base.errors import MindGapError
 from mindgap.data import CREDENTIALED
-from mindgap.errors import MindGapError
 from mindgap.stages.paths import places
 
 LOG = ".mindgap/errors.log"  # in the dataset's own project, which neither git nor DVC takes

@@ -6,14 +6,14 @@ Only what no person can be found in leaves: accuracies over a whole test set, an
 import re
 from pathlib import Path
 
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import Params, pick
+from mindgap.core.records import CURVE_COLUMNS, csv_text, write_atomically
 from mindgap.data import SOURCES
 from mindgap.data.flow import COLUMNS
 from mindgap.data.storage import read_meta
-from mindgap.errors import MindGapError
-from mindgap.params import Params, pick
-from mindgap.records import CURVE_COLUMNS, csv_text, write_atomically
-from mindgap.report.curves import read_curve_file
-from mindgap.report.flow import COUNTS, Flow, read_flow
+from mindgap.results.curves import read_curve_file
+from mindgap.results.flow import COUNTS, Flow, read_flow
 from mindgap.stages.paths import CURVES, FLOW, PROVENANCE, places
 
 # An accuracy over fewer samples would say something about single ones.

@@ -7,31 +7,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import Kept, Params, ParamsError, Selected, load_kept, pick
+from mindgap.core.records import text_digest
 from mindgap.data import CREDENTIALED, DATASETS
 from mindgap.data.prepared import put_back
-from mindgap.errors import MindGapError
-from mindgap.expectations import validate_aulc, validate_curves
-from mindgap.params import Kept, Params, ParamsError, Selected, load_kept, pick
-from mindgap.records import text_digest
-from mindgap.report.build import FOLDERS, build_report, output_names
-from mindgap.report.content import Inputs
-from mindgap.report.curves import Selection, read_curves
-from mindgap.report.flow import SELECTION, Flow, mend_for, read_flow, skipped_line
-from mindgap.report.paper import verify_paper
-from mindgap.report.provenance import read_origins
-from mindgap.report.reading import ReportError, read_text
-from mindgap.report.searches import read_searches
-from mindgap.report.sensitivity import VARIANTS, Variants, read_sensitivity, read_variants
-from mindgap.stages.paths import (
-    CURVES,
-    EXPECTATIONS,
-    FLOW,
-    PAPER,
-    PROVENANCE,
-    REPORTS,
-    SENSITIVITY,
-    places,
-)
+from mindgap.results.curves import Selection, read_curves
+from mindgap.results.expectations import validate_aulc, validate_curves
+from mindgap.results.flow import SELECTION, Flow, mend_for, read_flow, skipped_line
+from mindgap.results.paper import verify_paper
+from mindgap.results.provenance import read_origins
+from mindgap.results.reading import ReportError, read_text
+from mindgap.results.searches import read_searches
+from mindgap.results.sensitivity import VARIANTS, Variants, read_sensitivity, read_variants
+from mindgap.results.site.build import FOLDERS, build_report, output_names
+from mindgap.results.site.content import Inputs
+from mindgap.stages.paths import CURVES, EXPECTATIONS, FLOW, PAPER, PROVENANCE, REPORTS, SENSITIVITY, places
 
 # The folders of the records that a report is made of, with the endings of their files.
 RECORDS = {"curves": "csv", "flow": "csv", "provenance": "json", "search": "csv"}

@@ -10,22 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mindgap.augment import augmentation
-from mindgap.data import CREDENTIALED, RENDERED
-from mindgap.data.dataset import Dataset
-from mindgap.data.errors import SourceMissing
-from mindgap.data.storage import remake
-from mindgap.errors import MindGapError
-from mindgap.jobs import Start
-from mindgap.loop import Cell, Run, warnings_of
-from mindgap.machine import Machine
-from mindgap.mitigations import MITIGATIONS
-from mindgap.models import ENCODERS, FUSIONS
-from mindgap.params import DatasetRecipe, Params, Setting
-from mindgap.provenance import SOURCE, code_digest, commit, files_of, versions
-from mindgap.query import METHODS
-from mindgap.query.select import hyperparameters
-from mindgap.records import (
+from mindgap.base.errors import MindGapError
+from mindgap.base.settings import defaults
+from mindgap.core.digest import SOURCE, code_digest, commit, files_of, versions
+from mindgap.core.loop import Cell, Run, warnings_of
+from mindgap.core.params import DatasetRecipe, Params, Setting
+from mindgap.core.records import (
     CURVE_COLUMNS,
     SEARCH_COLUMNS,
     RecordError,
@@ -38,12 +28,23 @@ from mindgap.records import (
     unseal,
     write_atomically,
 )
-from mindgap.search import choose, rows_of
-from mindgap.settings import defaults
+from mindgap.core.search import choose, rows_of
+from mindgap.data import CREDENTIALED, RENDERED
+from mindgap.data.dataset import Dataset
+from mindgap.data.errors import SourceMissing
+from mindgap.data.storage import remake
+from mindgap.engine.jobs import Start
+from mindgap.engine.machine import Machine
+from mindgap.engine.sweep import Job, execute
+from mindgap.parts.augment.images import augmentation
+from mindgap.parts.encoders import ENCODERS
+from mindgap.parts.fusions import FUSIONS
+from mindgap.parts.mitigations import MITIGATIONS
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.select import hyperparameters
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.paths import places
 from mindgap.stages.prepare import write_skipped
-from mindgap.sweep import Job, execute
 
 
 def train_stage(params: Params, dataset_name: str, regime: str) -> None:

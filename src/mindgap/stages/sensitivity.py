@@ -14,13 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mindgap.errors import MindGapError
-from mindgap.params import Params, check_params, load_params
-from mindgap.provenance import inside_git
-from mindgap.records import write_atomically
-from mindgap.report.curves import Selection, read_curves
-from mindgap.report.provenance import flat, read_origins
-from mindgap.report.sensitivity import VARIANTS, Variants, collected_json, read_sensitivity, read_variants
+from mindgap.base.errors import MindGapError
+from mindgap.core.digest import inside_git
+from mindgap.core.params import Params, check_params, load_params
+from mindgap.core.records import write_atomically
+from mindgap.results.curves import Selection, read_curves
+from mindgap.results.provenance import flat, read_origins
+from mindgap.results.sensitivity import VARIANTS, Variants, collected_json, read_sensitivity, read_variants
 from mindgap.stages.paths import SENSITIVITY
 from mindgap.stages.plan import overridden
 

@@ -8,11 +8,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from mindgap.base.progress import running_table
+from mindgap.core.records import store_root
 from mindgap.data import CREDENTIALED
-from mindgap.progress import running_table
-from mindgap.records import store_root
+from mindgap.engine.status import Status, statuses
 from mindgap.stages.paths import places
-from mindgap.status import Status, statuses
 
 NOTHING = "nothing is under way here"
 

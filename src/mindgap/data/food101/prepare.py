@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mindgap.base.minilm import SHA256
+from mindgap.base.modality import Modality
+from mindgap.base.progress import Progress
 from mindgap.data.draws import stable_hash
 from mindgap.data.errors import DataError
 from mindgap.data.files import OF_MACHINE
@@ -25,12 +28,9 @@ from mindgap.data.food101.texts import (
     text_reader,
     write_tokens,
 )
-from mindgap.data.modality import Modality
 from mindgap.data.prepared import new_array, write_meta, written_at_once
 from mindgap.data.presence import subset_name, subsets
 from mindgap.data.workers import map_processes
-from mindgap.minilm import SHA256
-from mindgap.progress import Progress
 
 MODALITIES = ("image", "text")
 CHUNK = 64  # images a task: a tenth of a second to one, by their size

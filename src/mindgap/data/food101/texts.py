@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from mindgap.base.minilm import minilm_folder
 from mindgap.data.files import read_whole, readable
 from mindgap.data.food101.index import Row
 from mindgap.data.food101.settings import Settings
 from mindgap.data.prepared import new_array
-from mindgap.minilm import minilm_folder
 
 TOKENIZER = "tokenizer.json"
 BATCH = 1024  # texts at a time

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mindgap.base.progress import Progress
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.mimic.files import OF_MACHINE, open_regular
 from mindgap.data.mimic.raw import Checks
 from mindgap.data.prepared import new_array
 from mindgap.data.workers import map_processes
-from mindgap.progress import Progress
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 RATE = 500  # per second

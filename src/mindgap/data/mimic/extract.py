@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from mindgap.base.modality import Modality
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.mimic import ecg
@@ -35,7 +36,6 @@ from mindgap.data.mimic.raw import (
 )
 from mindgap.data.mimic.scaling import Scaler, fit_scaler
 from mindgap.data.mimic.settings import Settings
-from mindgap.data.modality import Modality
 from mindgap.data.prepared import new_array, write_meta, written_at_once
 from mindgap.data.storage import SPLITS
 

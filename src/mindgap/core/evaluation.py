@@ -1,0 +1,174 @@
+"""`encode` produces, `evaluate` reduces: metrics on every subset of modalities from one encoder pass."""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mindgap.base.errors import DivergenceError
+from mindgap.base.gpu import PASS, Engine, send
+from mindgap.core.network import MultimodalNet
+from mindgap.data.dataset import Split, subset_name, subsets
+
+# Rows a pass, and numbers of the largest modality a pass (images of 64 px: 1,365 rows, of 224 px: 111; ten
+# seconds of ECG: 279) bound memory. The results of a row do not depend on them beyond float rounding.
+CHUNK = 1024
+NUMBERS_A_PASS = 2**24
+ON_A_GPU = 4  # times the numbers
+ECE_BINS = 15
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 on a GPU, where it halves the bytes of a memory-bound step; a CPU would emulate it.
+
+    Without the cache of cast weights, which a recording cannot share with what is around it.
+    """
+    gpu = device.type == "cuda"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=gpu, cache_enabled=False)
+
+
+def rows_a_pass(split: Split, engine: Engine) -> int:
+    """How many rows are encoded at once."""
+    largest = max(x[0].numel() for x in split.x.values()) if len(split) else 1
+    return most_rows(largest, engine.device.type, engine.divisor)
+
+
+def most_rows(largest: int, kind: str, divisor: int = 1) -> int:
+    """How many rows of so many numbers are encoded at once on a kind of device."""
+    chunk, numbers = (PASS, ON_A_GPU * NUMBERS_A_PASS) if kind == "cuda" else (CHUNK, NUMBERS_A_PASS)
+    return max(1, min(chunk, numbers // largest) // divisor)
+
+
+def passes(rows: int, most: int, few: int | None) -> Iterator[tuple[slice, int]]:
+    """Which of so many rows pass at once, at most `most`, and how many are computed then.
+
+    With `few`, the other number of rows that a pass may have, they are `most` or `few`: whole large passes,
+    then small ones where these compute half as much at most.
+    """
+    begin = 0
+    while begin < rows:
+        left = rows - begin
+        size = min(most, left)
+        if few is not None:
+            size = few if 2 * math.ceil(left / few) * few <= most else most
+        yield slice(begin, min(rows, begin + size)), size
+        begin += size
+
+
+def filled(x_K: Tensor, rows: int) -> Tensor:
+    """With rows of zeros below, so many in all."""
+    return x_K if len(x_K) == rows else torch.cat([x_K, x_K.new_zeros(rows - len(x_K), *x_K.shape[1:])])
+
+
+@torch.no_grad()
+def encode(model: MultimodalNet, split: Split, ids: Tensor | None = None, chunk: int | None = None) -> Tensor:
+    """Tokens N x M x D (float32) of a split's rows `ids` (all by default), in eval mode.
+
+    The host gathers by what it knows itself: if `ids` are there, it does not wait for the device.
+    """
+    model.eval()
+    device, width = split.y_N.device, model.spec.width
+    ids_N = torch.arange(len(split)) if ids is None else ids.cpu()
+    present_NM = split.host_present_NM[ids_N]
+    few = model.batch_size if model.engine.pad else None
+    most = chunk or max(rows_a_pass(split, model.engine), few or 1)
+    shape = (len(ids_N), len(split.x), width)
+    tokens_NMD = torch.zeros(shape, dtype=model.head.weight.dtype, device=device)
+    with autocast(device):
+        model.know_blank()
+        for m, (name, rows_K) in enumerate(model.rows_to_encode(present_NM).items()):
+            keep = (present_NM[:, m],) if model.spec.absent == "zeros" else ()
+            for part, size in passes(len(rows_K), most, few):
+                rows = rows_K[part]
+                inputs = [split.x[name].index_select(0, send(ids_N[rows], device))]
+                inputs += [send(keep_N[rows], device) for keep_N in keep]
+                if few is not None:
+                    inputs = [filled(x, size) for x in inputs]
+                tokens = model.passes(model.engine.record, name, partial(model.tokens_of, name), *inputs)
+                tokens_NMD[:, m].index_copy_(0, send(rows, device), tokens[: len(rows)])
+    return tokens_NMD
+
+
+@torch.no_grad()
+def predict(model: MultimodalNet, tokens_NMD: Tensor, present_NM: Tensor, chunk: int = 8 * CHUNK) -> Tensor:
+    """Class probabilities N x C (float32) had only `present_NM` been there."""
+    model.eval()
+    model.know_blank()
+    few = model.batch_size if model.engine.pad else None
+    most, parts = max(1, chunk // model.engine.divisor, few or 1), []
+    for part, size in passes(len(tokens_NMD), most, few):
+        inputs = tokens_NMD[part], present_NM[part]
+        if few is not None:
+            inputs = tuple(filled(x, size) for x in inputs)
+        logits = model.passes(model.engine.record, "logits", model.logits, *inputs)
+        parts.append(logits[: len(tokens_NMD[part])].float().softmax(dim=1))
+    return torch.cat(parts) if parts else tokens_NMD.new_zeros((0, model.head.out_features))
+
+
+def check_finite(probs_NC: Tensor, where: str) -> None:
+    """A NaN has an argmax too, and would be scored as an answer."""
+    if broken := int(not_finite(probs_NC)):
+        raise diverged(where, broken, len(probs_NC))
+
+
+def not_finite(probs_NC: Tensor) -> Tensor:
+    """How many predictions."""
+    return (~probs_NC.isfinite().all(dim=1)).sum()
+
+
+def diverged(where: str, broken: int, of: int) -> DivergenceError:
+    return DivergenceError(
+        f"{where}: {broken} of {of} predictions are not finite. Lower the learning rate, or raise "
+        f"model.min_present (batch statistics of too few rows) in params.yaml"
+    )
+
+
+def evaluate(model: MultimodalNet, split: Split, where: str) -> dict[str, dict[str, float]]:
+    """Metrics of each non-empty subset of modalities, keyed by its name ("rare", "rare+frequent", ...).
+
+    A sample of which nothing is left in a subset is not scored there; `n` says how many were. `where` names
+    the run in errors.
+    """
+    tokens_NMD = encode(model, split)
+    modalities = tuple(split.x)
+    metrics = {}
+    for subset in subsets(modalities):
+        keep_M = torch.tensor([name in subset for name in modalities], device=tokens_NMD.device)
+        present_NM = split.present_NM & keep_M
+        rows = present_NM.any(dim=1)
+        probs_NC = predict(model, tokens_NMD[rows], present_NM[rows])
+        check_finite(probs_NC, f"{where}, test with {subset_name(subset, modalities)}")
+        metrics[subset_name(subset, modalities)] = score(probs_NC, split.y_N[rows])
+    return metrics
+
+
+def score(probs_NC: Tensor, y_N: Tensor) -> Mapping[str, float]:
+    """Balanced accuracy, accuracy, expected calibration error and the number of samples."""
+    return {
+        "balanced_accuracy": balanced_accuracy(probs_NC, y_N).item(),
+        "accuracy": (probs_NC.argmax(dim=1) == y_N).double().mean().item() if len(y_N) else float("nan"),
+        "ece": expected_calibration_error(probs_NC, y_N),
+        "n": len(y_N),
+    }
+
+
+def balanced_accuracy(probs_NC: Tensor, y_N: Tensor) -> Tensor:
+    """Mean recall over the classes that occur in `y_N`, on its device."""
+    of_class_NC = y_N.unsqueeze(1) == torch.arange(probs_NC.shape[1], device=y_N.device)
+    right_N1 = (probs_NC.argmax(dim=1) == y_N).unsqueeze(1)
+    count_C, right_C = of_class_NC.sum(dim=0).double(), (of_class_NC & right_N1).sum(dim=0).double()
+    return (right_C / count_C.clamp(min=1)).sum() / (count_C > 0).sum()
+
+
+def expected_calibration_error(probs_NC: Tensor, y_N: Tensor, bins: int = ECE_BINS) -> float:
+    """Mean |accuracy - confidence| over equal-width bins, weighted by size (Guo et al. 2017)."""
+    if not len(y_N):
+        return float("nan")
+    confidence_N, predicted_N = probs_NC.double().max(dim=1)
+    bin_N1 = ((confidence_N * bins).ceil().long().clamp(1, bins) - 1).unsqueeze(1)
+    gap_N1 = ((predicted_N == y_N).double() - confidence_N).unsqueeze(1)
+    # Summed bin by bin: what adds at an index on a GPU does not do so in the same order twice.
+    gap_B = (gap_N1 * (bin_N1 == torch.arange(bins, device=y_N.device))).sum(dim=0)
+    return (gap_B.abs().sum() / len(y_N)).item()

@@ -1,0 +1,363 @@
+"""One run: for each round fit -> evaluate -> acquire -> record. Resuming is reading the records and going on.
+
+Every round trains from scratch, so the state of a run is the list of its acquired ids.
+"""
+
+import copy
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mindgap.base.errors import MindGapError
+from mindgap.base.gpu import Engine
+from mindgap.core.batches import Recipe
+from mindgap.core.evaluation import encode, evaluate
+from mindgap.core.network import ModelSpec, MultimodalNet, build_model, place
+from mindgap.core.params import Setting
+from mindgap.core.pool import Pool, PoolView
+from mindgap.core.rng import numpy_rng, stream_seed, torch_rng
+from mindgap.core.training import Fit, fit_in_turns, to_the_end
+from mindgap.data.dataset import Dataset
+from mindgap.parts.mitigations import make_mitigation
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.select import select
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The name of a run. An initial model, which all query methods share, has no query."""
+
+    dataset: str
+    regime: str
+    mitigation: str
+    seed: int
+    query: str | None = None
+
+    def __str__(self) -> str:
+        return "-".join(
+            str(v)
+            for v in (self.dataset, self.regime, self.query, self.mitigation, self.seed)
+            if v is not None
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell with all its numbers depend on besides the data."""
+
+    cell: Cell
+    setting: Setting
+    mitigation_settings: Mapping[str, Any]
+    query_settings: Mapping[str, Any]
+    digest: str
+    provenance: Mapping[str, Any]
+    subsets: tuple[str, ...] = ()  # of modalities, by which a record has metrics; () leaves them open
+
+    def key(self, round: int, purpose: str) -> tuple:
+        """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
+        return (self.cell.seed, self.cell.dataset, self.cell.regime, round, purpose)
+
+
+# What a run says on its way: None where it only hands back control, a line for people, or a record.
+Turn = None | str | dict[str, Any]
+
+
+@dataclass
+class Round:
+    """What a training gave."""
+
+    model: MultimodalNet
+    metrics: dict[str, dict[str, float]]
+    fit: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def start_and_validation_ids(run: Run, dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Disjoint ids of start and validation set, the same for every query method and mitigation; last the ids
+    that can never be labelled: the validation set, and samples of the groups that it has samples of.
+    """
+    y_N = dataset.train.y_N.cpu().numpy()
+    budget, stratified = run.setting.budget, run.setting.start == "stratified"
+    validation = draw_ids(
+        y_N, np.arange(len(y_N)), budget.validation, True, numpy_rng(*run.key(0, "validation"))
+    )
+    set_aside = validation
+    if dataset.train.group_N is not None:
+        group_N = dataset.train.group_N.cpu().numpy()
+        set_aside = np.flatnonzero(np.isin(group_N, group_N[validation]))
+    rest = np.setdiff1d(np.arange(len(y_N)), set_aside)
+    if len(rest) < budget.needed - budget.validation:
+        raise MindGapError(
+            f"{run.cell}: of {len(y_N)} training samples {len(rest)} are left beside the validation set and "
+            f"its groups, fewer than the {budget.needed - budget.validation} to be labelled: lower the "
+            f"budget of {run.cell.dataset} in params.yaml"
+        )
+    start = draw_ids(y_N, rest, budget.initial, stratified, numpy_rng(*run.key(0, "start")))
+    lost = [share for share in class_shares(dataset, start, set_aside) if share.start + share.left == 0]
+    if lost:
+        raise MindGapError(
+            f"{run.cell}: no model can learn {told(lost)}. Lower validation of "
+            f"scales.{run.setting.scale}.budget.{run.cell.dataset}.{run.cell.regime} in params.yaml, or "
+            f"prepare more samples of it"
+        )
+    if untested := [c for c, n in enumerate(class_counts(dataset, dataset.test.y_N)) if n == 0]:
+        raise MindGapError(
+            f"{run.cell}: the test set has no sample of class {', '.join(map(str, untested[:5]))}: balanced "
+            f"accuracy would be a mean over fewer classes than the chance and ceiling beside it. Raise the "
+            f"dataset's test_size in params.yaml, or give it samples of each class"
+        )
+    return start, validation, set_aside
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """Training samples of a class: all, those set aside with the validation set, in the start set, and those
+    that are left to label.
+    """
+
+    label: int
+    there: int
+    set_aside: int
+    start: int
+    left: int
+
+    def __str__(self) -> str:
+        return (
+            f"class {self.label} ({self.there} training samples: {self.set_aside} set aside for validation, "
+            f"{self.start} in the start set, {self.left} left to label)"
+        )
+
+
+def class_shares(dataset: Dataset, start_ids: np.ndarray, set_aside_ids: np.ndarray) -> list[ClassShare]:
+    """What becomes of the training samples of each class."""
+    y_N = dataset.train.y_N.cpu()
+    counts = [class_counts(dataset, y) for y in (y_N, y_N[set_aside_ids], y_N[start_ids])]
+    return [ClassShare(c, *n, n[0] - n[1] - n[2]) for c, n in enumerate(zip(*counts, strict=True))]
+
+
+def class_counts(dataset: Dataset, y_N: Tensor) -> list[int]:
+    return torch.bincount(y_N.cpu(), minlength=dataset.num_classes).tolist()
+
+
+def told(shares: Sequence[ClassShare]) -> str:
+    """The first of the shares in words, and how many more there are."""
+    more = f" and {len(shares) - 1} more classes" * (len(shares) > 1)
+    return f"{shares[0]}{more}"
+
+
+def warnings_of(run: Run, dataset: Dataset) -> list[str]:
+    """What a run can be computed with, though pool, start or validation set are short of classes."""
+    start, validation, set_aside = start_and_validation_ids(run, dataset)
+    shares = class_shares(dataset, start, set_aside)
+    lines = []
+    if gone := [share for share in shares if share.left == 0]:
+        lines.append(f"no query can pick {told(gone)}")
+    if scarce := [share for share in shares if 0 < share.left < share.there / 2]:
+        lines.append(f"most samples are not for queries to pick in {told(scarce)}")
+    for name, ids in (("initial", start), ("validation", validation)):
+        shown = sum(n > 0 for n in class_counts(dataset, dataset.train.y_N.cpu()[ids]))
+        if shown < dataset.num_classes:
+            lines.append(f"{name}: {len(ids)} samples show {shown} of {dataset.num_classes} classes")
+    return [f"{run.cell.dataset}-{run.cell.regime}, seed {run.cell.seed}: {line}" for line in lines]
+
+
+def draw_ids(
+    y_N: np.ndarray, ids: np.ndarray, n: int, stratified: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """n of `ids` at random; stratified: class counts differ by at most one while every class has samples."""
+    ids = rng.permutation(ids)
+    if not stratified:
+        return np.sort(ids[:n])
+    # Rank of each sample within its class: taking the lowest ranks first takes the classes in turn. Which
+    # classes get the odd ones is random too.
+    y = y_N[ids]
+    turn = np.zeros(len(ids), dtype=np.int64)
+    for c in np.unique(y):
+        turn[y == c] = np.arange((y == c).sum())
+    order = np.lexsort((rng.random(len(ids)), turn))
+    return np.sort(ids[order[:n]])
+
+
+def model_spec(setting: Setting) -> ModelSpec:
+    """The model of a setting; dropout in the projections is the dataset's (A.2: MIMIC only)."""
+    return ModelSpec(**setting.model.model_dump(), projection_dropout=setting.recipe.projection_dropout)
+
+
+def train_round(
+    run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarray, round: int, engine: Engine
+) -> Generator[Turn, None, Round]:
+    """A model from scratch on the labelled samples, and how well it does on every subset of modalities."""
+    setting, seconds, where = run.setting, {}, f"{run.cell}, round {round}"
+    recipe = Recipe(
+        **setting.recipe.model_dump(exclude={"projection_dropout"}), **setting.training.model_dump()
+    )
+    seed = stream_seed(*run.key(round, "weights"))
+    model = placed(run, dataset, seed, engine)
+    training = fit_in_turns(
+        model,
+        dataset.train,
+        torch.from_numpy(pool.labelled_ids),
+        torch.from_numpy(validation_ids),
+        recipe,
+        make_mitigation(run.cell.mitigation, run.mitigation_settings),
+        run.key(round, "training"),
+        where,
+    )
+    result: Fit = yield from clocked(training, seconds, "fit", dataset.device)
+    with timed(seconds, "evaluate", dataset.device):
+        metrics = evaluate(model, dataset.test, where)
+    return Round(model, metrics, asdict(result), seconds)
+
+
+def placed(run: Run, dataset: Dataset, seed: int, engine: Engine) -> MultimodalNet:
+    """A run's model with initial weights, on its device."""
+    model = build_model(dataset.modalities, dataset.num_classes, model_spec(run.setting), seed)
+    return place(model, engine, run.setting.recipe.batch_size)
+
+
+def initial_in_turns(
+    run: Run, dataset: Dataset, engine: Engine
+) -> Generator[Turn, None, tuple[dict[str, Any], dict[str, Tensor]]]:
+    """The training on the start set, which all query methods share, and its weights."""
+    start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
+    pool = Pool(len(dataset.train), start_ids, set_aside_ids)
+    result = yield from train_round(run, dataset, pool, validation_ids, 0, engine)
+    weights = {name: value.cpu().clone() for name, value in result.model.state_dict().items()}
+    return record_of(run, 0, pool, result, {"start_ids": start_ids.tolist()}), weights
+
+
+def initial_record(
+    run: Run, dataset: Dataset, engine: Engine | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """`initial_in_turns` without a pause."""
+    return to_the_end(initial_in_turns(run, dataset, engine or Engine.of(dataset.device)))
+
+
+def rounds(
+    run: Run,
+    dataset: Dataset,
+    initial: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    finished: Sequence[Mapping[str, Any]] = (),
+    engine: Engine | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The records of `rounds_in_turns`."""
+    turns = rounds_in_turns(run, dataset, initial, weights, finished, engine or Engine.of(dataset.device))
+    yield from (turn for turn in turns if isinstance(turn, dict))
+
+
+def rounds_in_turns(
+    run: Run,
+    dataset: Dataset,
+    initial: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    finished: Sequence[Mapping[str, Any]],
+    engine: Engine,
+) -> Iterator[Turn]:
+    """The records of a cell's rounds that are not `finished`; `initial` and `weights` are its round 0.
+
+    In between control is handed back after each step. Nothing is stored here: what becomes of a record is
+    its receiver's business.
+    """
+    budget = run.setting.budget
+    start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
+    pool = Pool(len(dataset.train), start_ids, set_aside_ids)
+    memory: dict[str, Any] = {}
+    for record in finished:
+        pool.label(record["acquired_ids"])
+        memory = copy.deepcopy(record["memory"])
+    for round in range(len(finished), budget.rounds):
+        if round == 0:
+            result = initial_round(run, dataset, initial, weights, engine)
+        else:
+            result = yield from train_round(run, dataset, pool, validation_ids, round, engine)
+        acquired_ids: np.ndarray = np.zeros(0, dtype=np.int64)
+        record = record_of(run, round, pool, result, {"start_ids": start_ids.tolist()} if round == 0 else {})
+        if round < budget.rounds - 1:
+            with timed(record["seconds"], "query", dataset.device):
+                acquired_ids = acquire(run, dataset, pool, result.model, round, memory)
+        # A copy: the method goes on changing its memory in the next round.
+        yield {**record, "acquired_ids": acquired_ids.tolist(), "memory": copy.deepcopy(memory)}
+        pool.label(acquired_ids)
+
+
+def initial_round(run: Run, dataset: Dataset, initial, weights, engine: Engine) -> Round:
+    """The shared round 0, its model loaded instead of trained."""
+    model = placed(run, dataset, 0, engine)
+    model.load_state_dict(weights)
+    return Round(model, initial["metrics"], initial["fit"], dict(initial["seconds"]))
+
+
+def acquire(
+    run: Run, dataset: Dataset, pool: Pool, model: MultimodalNet, round: int, memory: dict[str, Any]
+) -> np.ndarray:
+    """Ids that the query method picks from the pool; `memory` is the method's own, changed in place."""
+    train, device = dataset.train, dataset.device
+    pool_on_host, labelled_on_host = torch.from_numpy(pool.ids), torch.from_numpy(pool.labelled_ids)
+    pool_ids, labelled_ids = pool_on_host.to(device), labelled_on_host.to(device)
+    method = METHODS[run.cell.query]
+    view = PoolView(
+        model,
+        encode_pool=lambda: encode(model, train, pool_on_host),
+        encode_labelled=lambda: encode(model, train, labelled_on_host),
+        present_NM=train.present_NM[pool_ids],
+        labelled_present_LM=train.present_NM[labelled_ids],
+        labelled_y_L=train.y_N[labelled_ids],
+        rng=torch_rng(*run.key(round, "query")),
+        round=round,
+        rounds=run.setting.budget.rounds - 1,
+        memory=memory,
+        oracle_y_N=train.y_N[pool_ids] if method.oracle else None,
+    )
+    positions = select(run.cell.query, view, run.setting.budget.acquisition, run.query_settings)
+    return pool.ids[positions.cpu().numpy()]
+
+
+def record_of(run: Run, round: int, pool: Pool, result: Round, extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "scale": run.setting.scale,
+        "cell": asdict(run.cell),
+        "round": round,
+        "labelled": len(pool.labelled_ids),
+        "metrics": result.metrics,
+        "fit": result.fit,
+        "seconds": result.seconds,
+        "provenance": {**run.provenance, "device": device_name(next(result.model.parameters()).device)},
+        **extra,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def timed(seconds: dict[str, float], part: str, device: torch.device, wait: bool = True):
+    """Adds the wall seconds of a block to `seconds[part]`; with `wait` a GPU's work on it is in them."""
+    begin = time.perf_counter()
+    yield
+    if wait and device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    seconds[part] = round(seconds.get(part, 0.0) + time.perf_counter() - begin, 6)
+
+
+def clocked(
+    turns: Generator[Turn, None, Any], seconds: dict[str, float], part: str, device: torch.device
+) -> Generator[Turn, None, Any]:
+    """The same turns, timed as by `timed`, without what others do in between."""
+    while True:
+        with timed(seconds, part, device, wait=False):
+            try:
+                turn = next(turns)
+            except StopIteration as end:
+                result = end.value
+                break
+        yield turn
+    with timed(seconds, part, device):
+        return result

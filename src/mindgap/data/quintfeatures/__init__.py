@@ -1,0 +1,1 @@
+"""QuintFeatures: images of five features, rendered, and the datasets declared of them."""

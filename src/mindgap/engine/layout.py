@@ -1,0 +1,124 @@
+"""Shapes and sizes of a dataset before it is prepared, as far as the parameters say.
+
+Sizes of Share are those of its canonical files; those of Food101 and MIMIC are expectations.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mindgap.base.errors import MindGapError
+from mindgap.base.modality import Modality
+from mindgap.core.params import Params, absence_asked, source_settings
+from mindgap.data import RENDERED, SOURCES
+from mindgap.data.presence import absence_rates
+
+LABEL = 8  # bytes
+
+
+class LayoutError(MindGapError):
+    """Nothing is known of a dataset before it is prepared."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shapes and sizes of a dataset. `absent`: the probability that a training sample lacks each modality.
+
+    `exact` is false where the sizes are expectations, which only the preparation replaces by counts.
+    """
+
+    modalities: Mapping[str, Modality]
+    num_classes: int
+    train: int
+    test: int
+    absent: tuple[float, ...]
+    exact: bool = True
+
+    @property
+    def subsets(self) -> int:
+        return 2 ** len(self.modalities) - 1
+
+    @property
+    def bytes(self) -> int:
+        """Of the arrays of all samples, on disk as on a device."""
+        return (self.train + self.test) * self.sample
+
+    @property
+    def sample(self) -> int:
+        """Bytes of a sample's arrays, with presence and label."""
+        arrays = sum(math.prod(m.shape) * m.dtype.itemsize for m in self.modalities.values())
+        return arrays + len(self.modalities) + LABEL
+
+    @property
+    def has_images(self) -> bool:
+        return any(modality.kind == "image" for modality in self.modalities.values())
+
+
+def expected_layout(params: Params, dataset: str) -> Layout:
+    """What the parameters say of a dataset that is not there yet."""
+    if dataset in RENDERED:
+        return _rendered(params, dataset)
+    settings = source_settings(params, dataset)
+    if dataset not in EXPECTED:
+        raise LayoutError(f"{dataset}: its shapes are known once it is prepared: `mindgap prepare {dataset}`")
+    return EXPECTED[dataset](settings)
+
+
+def absence_of(params: Params, dataset: str) -> tuple[float, ...]:
+    """How often training samples lack each modality; what comes from outside is complete."""
+    if dataset not in RENDERED:
+        return (0.0,) * len(SOURCES[dataset].modalities)
+    return tuple(absence_rates(RENDERED[dataset].modalities, absence_asked(params, dataset)).tolist())
+
+
+def _rendered(params: Params, dataset: str) -> Layout:
+    pairing, render = RENDERED[dataset], params.at_scale.render
+    image = Modality("image", (render.image_size, render.image_size, 3))
+    return Layout(
+        dict.fromkeys(pairing.modalities, image),
+        pairing.num_classes,
+        render.train_size,
+        render.test_size,
+        absence_of(params, dataset),
+    )
+
+
+def _share(settings) -> Layout:
+    images = {
+        "cifar10": Modality("image", (32, 32, 3)),
+        "mnist": Modality("image", (settings.digit_size, settings.digit_size, 1)),
+    }
+    return Layout(images, 10, settings.train_size or 50_000, settings.test_size or 9_786, (0.0, 0.0))
+
+
+def _food101(settings) -> Layout:
+    side, exact = settings.image_size, bool(settings.train_size and settings.test_size)
+    modalities = {
+        "image": Modality("image", (side, side, 3)),
+        "text": Modality("tokens", (settings.max_length,)),
+    }
+    # All rows of the copy with titles; some images cannot be read.
+    train, test = settings.train_size or 67_972, settings.test_size or 22_716
+    return Layout(modalities, 101, train, test, (0.0, 0.0), exact)
+
+
+def _mimic(settings) -> Layout:
+    modalities = {
+        "ecg": Modality("signal", (12, settings.ecg_samples)),
+        "bloodlabs": Modality("table", (50 * (1 + settings.missing_flags),)),
+    }
+    # A guess: of 546,028 admissions two in five have labs and an ECG, those of 110,000 subjects.
+    admissions = 200_000 if settings.test_subjects else 250
+    test = round(admissions * (settings.test_subjects / 110_000 or settings.test_fraction))
+    return Layout(modalities, 2, admissions - test, test, (0.0, 0.0), exact=False)
+
+
+# Contract: a dataset's settings -> its layout. A dataset that is not here can be planned once it is prepared.
+EXPECTED: dict[str, Callable[..., Layout]] = {"share": _share, "food101": _food101, "mimic": _mimic}
+
+
+def layout_if_known(params: Params, dataset: str) -> Layout:
+    """`expected_layout`; for a dataset of which nothing is known one of no size, with images."""
+    if dataset in RENDERED or dataset in EXPECTED:
+        return expected_layout(params, dataset)
+    return Layout({"image": Modality("image", (1, 1, 3))}, 0, 0, 0, (0.0,), exact=False)

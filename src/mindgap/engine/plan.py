@@ -1,0 +1,531 @@
+"""What a selection costs, counted before anything starts: trainings, steps, samples, seconds and bytes.
+
+Counts are exact: they follow `loop.rounds`, `training.fit` and `training.epoch_batches` number by number.
+Seconds come from speeds that `mindgap.engine.calibration` measures; without them nothing here needs torch.
+"""
+
+import heapq
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from mindgap.base.errors import MindGapError
+from mindgap.core.params import Params, Setting
+from mindgap.engine.layout import Layout, layout_if_known
+
+
+class PlanError(MindGapError):
+    """What is asked for cannot be planned."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be computed. `drawn` samples are trained on, the last three are only passed forward.
+
+    `passes` counts how often an encoder starts on them: every validation, every test, every look of a query.
+    """
+
+    trainings: int = 0
+    steps: int = 0
+    drawn: int = 0
+    passes: int = 0
+    validated: int = 0
+    tested: int = 0
+    queried: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def passed(self) -> int:
+        """Samples that are only passed forward."""
+        return self.validated + self.tested + self.queried
+
+
+def total(works: Iterable[Work]) -> Work:
+    """All of them together."""
+    return sum(works, Work())
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Which encoder passes a query method needs before it picks, and whether its model needs dropout."""
+
+    pool: bool
+    labelled: bool
+    dropout: bool = False
+
+
+@dataclass(frozen=True)
+class Name:
+    """What tells the jobs of a part apart; `dropout` is that of the model before its linear layer."""
+
+    mitigation: str
+    seed: int
+    dropout: bool
+    query: str | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a finished round's record says: seconds by what they were spent on, and the device's name."""
+
+    seconds: Mapping[str, float]
+    device: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, initial model or trial of the search, round by round; `finished` rounds need no more.
+
+    `taken` is what the first of these took. A trial that diverged is finished and left no record.
+    """
+
+    name: Name
+    rounds: tuple[Work, ...]
+    finished: int = 0
+    taken: tuple[Taken, ...] = ()
+
+    @property
+    def work(self) -> Work:
+        return total(self.rounds)
+
+    @property
+    def left(self) -> Work:
+        return total(self.rounds[self.finished :])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the store has: the record of each trial of the search, none of one that diverged, and those of the
+    finished rounds of each initial model and run. What a run has from its initial model is not in its own.
+    """
+
+    trials: Sequence[tuple[Taken, ...]] = ()
+    rounds: Mapping[Name, tuple[Taken, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the stages train@ and acquire@ of one dataset and regime do."""
+
+    dataset: str
+    regime: str
+    setting: Setting
+    layout: Layout
+    search: tuple[Job, ...]
+    initial: tuple[Job, ...]
+    runs: tuple[Job, ...]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        return self.search + self.initial + self.runs
+
+    @property
+    def work(self) -> Work:
+        return total(job.work for job in self.jobs)
+
+    @property
+    def left(self) -> Work:
+        return total(job.left for job in self.jobs)
+
+    @property
+    def finished_runs(self) -> int:
+        return sum(job.finished == len(job.rounds) for job in self.runs)
+
+
+def training_work(setting: Setting, labelled: int, test: int = 0) -> Work:
+    """One training on so many labels, its validations, and its test if it has one."""
+    recipe, shared = setting.recipe, setting.training
+    draws = max(labelled, shared.min_samples_per_epoch)
+    per_epoch = math.ceil(draws / recipe.batch_size)
+    # The comparison of `fit`, with its rounding.
+    validations = recipe.epochs - bisect_left(
+        range(1, recipe.epochs + 1), shared.validate_from * recipe.epochs
+    )
+    return Work(
+        trainings=1,
+        steps=recipe.epochs * per_epoch,
+        drawn=recipe.epochs * draws,
+        passes=validations + (test > 0),
+        validated=validations * setting.budget.validation,
+        tested=test,
+    )
+
+
+def run_rounds(setting: Setting, layout: Layout, looks: Looks) -> tuple[Work, ...]:
+    """A run from a given initial model: it trains from the second round on, and asks in all but the last."""
+    budget, works = setting.budget, []
+    for round in range(budget.rounds):
+        labelled = budget.initial + round * budget.acquisition
+        work = training_work(setting, labelled, layout.test) if round else Work()
+        if round < budget.rounds - 1:
+            pool = max(0, layout.train - budget.validation - labelled)
+            queried = pool * looks.pool + labelled * looks.labelled
+            work += Work(passes=looks.pool + looks.labelled, queried=queried)
+        works.append(work)
+    return tuple(works)
+
+
+def search_trainings(params: Params, setting: Setting, has_images: bool) -> Sequence[Setting]:
+    """The setting of every trial of the hyper-parameter search, with the epochs that it gets."""
+    if params.search.method == "none":
+        return ()
+    from mindgap.core.search import planned  # here: it loads torch
+
+    return planned(params.search, setting, has_images)
+
+
+def plan_part(
+    params: Params,
+    dataset: str,
+    regime: str,
+    layout: Layout,
+    looks: Mapping[str, Looks],
+    finished: Finished | None = None,
+) -> Part:
+    """The jobs of a dataset and regime, without what the store has unless `finished` says."""
+    setting, finished = params.setting(dataset, regime), finished or Finished()
+    _check_size(params, setting, layout)
+    return Part(
+        dataset,
+        regime,
+        setting,
+        layout,
+        _trials(params, setting, layout, finished.trials),
+        _initial(params, setting, layout, finished.rounds),
+        _runs(params, setting, layout, looks, finished.rounds),
+    )
+
+
+def _trials(
+    params: Params, setting: Setting, layout: Layout, finished: Sequence[tuple[Taken, ...]]
+) -> tuple[Job, ...]:
+    name = Name(params.search.mitigation, params.search.seeds[0], _of_search(params))
+    tried = search_trainings(params, setting, layout.has_images)
+    works = [training_work(one, one.budget.initial, layout.test) for one in tried]
+    left = [Job(name, (work,)) for work in works[len(finished) :]]
+    return (*(Job(name, (work,), 1, taken) for work, taken in zip(works, finished, strict=False)), *left)
+
+
+def _of_search(params: Params) -> bool:
+    """Whether the models of the search have dropout, as in `Params.search_setting`."""
+    return params.at_scale.model.has_dropout(needs_it=False)
+
+
+def _initial(
+    params: Params, setting: Setting, layout: Layout, finished: Mapping[Name, tuple[Taken, ...]]
+) -> tuple[Job, ...]:
+    """Those that the search trains as its winner cost nothing, and took nothing more."""
+    work = training_work(setting, setting.budget.initial, layout.test)
+    names = [
+        Name(mitigation, seed, dropout)
+        for mitigation in params.mitigation
+        for seed in params.seeds
+        for dropout in params.at_scale.model.initial_models
+    ]
+    tried = [
+        Name(params.search.mitigation, seed, _of_search(params))
+        for seed in params.search.seeds
+        if params.search.method != "none"
+    ]
+    jobs = [_job(name, (work,), finished) for name in names]
+    return tuple(replace(j, rounds=(Work(),), taken=()) if j.name in tried else j for j in jobs)
+
+
+def _job(name: Name, rounds: tuple[Work, ...], finished: Mapping[Name, tuple[Taken, ...]]) -> Job:
+    taken = finished.get(name, ())
+    return Job(name, rounds, len(taken), taken)
+
+
+def _runs(
+    params: Params,
+    setting: Setting,
+    layout: Layout,
+    looks: Mapping[str, Looks],
+    finished: Mapping[Name, tuple[Taken, ...]],
+) -> tuple[Job, ...]:
+    rounds = {query: run_rounds(setting, layout, looks[query]) for query in params.query}
+    names = [
+        Name(mitigation, seed, params.at_scale.model.has_dropout(looks[query].dropout), query)
+        for mitigation in params.mitigation
+        for seed in params.seeds
+        for query in params.query
+    ]
+    return tuple(_job(name, rounds[name.query], finished) for name in names)
+
+
+def _check_size(params: Params, setting: Setting, layout: Layout) -> None:
+    needed, what = setting.budget.needed, f"{setting.dataset}-{setting.regime}"
+    if layout.exact and layout.train < needed:
+        raise PlanError(
+            f"{setting.dataset} has {layout.train:,} training samples, but {what} at scale {params.scale} "
+            f"needs {needed:,}: lower scales.{params.scale}.budget.{setting.dataset}.{setting.regime}, or "
+            f"raise the dataset's size under scales.{params.scale}.prepare"
+        )
+
+
+def summary_line(params: Params) -> str:
+    """Runs, trainings, steps and samples of the datasets in params.yaml; nothing is measured or looked up."""
+    # How queries look at the pool is not in the line.
+    looks = dict.fromkeys(params.query, Looks(pool=False, labelled=False))
+    parts = [
+        plan_part(params, dataset, regime, layout_if_known(params, dataset), looks)
+        for dataset in params.dataset
+        for regime in params.regime
+    ]
+    work = total(part.work for part in parts)
+    return (
+        f"{sum(len(part.runs) for part in parts):,} runs at scale {params.scale}: {work.trainings:,} "
+        f"trainings, {work.steps:,} steps, {count_text(work.drawn)} training samples; "
+        f"`mindgap plan` says how long"
+    )
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of a call: `base`, and `per_row` for each of its rows."""
+
+    base: float
+    per_row: float
+
+    def __add__(self, other: "Line") -> "Line":
+        return Line(self.base + other.base, self.per_row + other.per_row)
+
+    def seconds(self, calls: int, rows: int) -> float:
+        return calls * self.base + rows * self.per_row
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a device needs: for a training step, a forward pass over samples of the training split, and one
+    over complete samples with all subsets of modalities. `start`: the first step of a process takes longer.
+    """
+
+    start: float
+    step: Line
+    forward: Line
+    test: Line
+
+    def seconds(self, work: Work) -> float:
+        """Of one process after the other."""
+        return (
+            self.step.seconds(work.steps, work.drawn)
+            + self.forward.seconds(work.passes, work.validated + work.queried)
+            + self.test.seconds(0, work.tested)
+        )
+
+
+def part_seconds(part: Part, speeds: Mapping[str, Speed], workers: int) -> tuple[float, float]:
+    """Estimated seconds of a part with so many runs at once: in all, and of what is left.
+
+    `speeds` are by mitigation. Search, initial models and runs wait for one another.
+    """
+    groups = (part.search, part.initial, part.runs)
+    return (
+        sum(_group_seconds([(job, job.work) for job in jobs], speeds, workers) for jobs in groups),
+        sum(_group_seconds([(job, job.left) for job in jobs], speeds, workers) for jobs in groups),
+    )
+
+
+def _group_seconds(jobs: Sequence[tuple[Job, Work]], speeds: Mapping[str, Speed], workers: int) -> float:
+    durations = [speeds[job.name.mitigation].seconds(work) for job, work in jobs if work != Work()]
+    start = max((speed.start for speed in speeds.values()), default=0.0)
+    return start + makespan(durations, workers) if durations else 0.0
+
+
+def makespan(durations: Iterable[float], workers: int) -> float:
+    """When the last of the jobs ends, each given in its turn to the worker that is free first."""
+    free = [0.0] * workers
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+@dataclass(frozen=True)
+class Actual:
+    """Finished rounds: seconds that their records say and that the plan gives them, summed over all runs.
+
+    `rounds` by the device that made them; `spent`: each of the seconds, by what they were spent on. What runs
+    share counts once.
+    """
+
+    rounds: Counter[str]
+    spent: Mapping[str, tuple[float, ...]]
+    planned: float | None = None
+
+    @property
+    def parts(self) -> dict[str, float]:
+        return {what: math.fsum(seconds) for what, seconds in self.spent.items()}
+
+    @property
+    def seconds(self) -> float:
+        return math.fsum(second for seconds in self.spent.values() for second in seconds)
+
+    @property
+    def ratio(self) -> float | None:
+        """Planned over actual."""
+        return self.planned / self.seconds if self.planned is not None and self.seconds else None
+
+
+def actual(part: Part, speeds: Mapping[str, Speed] | None) -> Actual:
+    """What the finished rounds of a part took beside what `speeds`, by mitigation, give them."""
+    done = [job for job in part.jobs if job.taken]
+    taken = [one for job in done for one in job.taken]
+    kinds = {what: None for one in taken for what in one.seconds}
+    planned = None
+    if speeds is not None:
+        works = [(speeds[job.name.mitigation], total(job.rounds[: len(job.taken)])) for job in done]
+        planned = math.fsum(speed.seconds(work) for speed, work in works)
+    return Actual(
+        Counter(one.device for one in taken),
+        {what: tuple(one.seconds[what] for one in taken if what in one.seconds) for what in kinds},
+        planned,
+    )
+
+
+def together(actuals: Iterable[Actual]) -> Actual:
+    """All of them as one; its plan is of no use where one of them has none."""
+    actuals = list(actuals)
+    planned = [one.planned for one in actuals]
+    return Actual(
+        sum((one.rounds for one in actuals), Counter()),
+        {
+            what: tuple(second for one in actuals for second in one.spent.get(what, ()))
+            for what in {what: None for one in actuals for what in one.spent}
+        },
+        None if None in planned else math.fsum(planned),
+    )
+
+
+# Bytes of a process before anything of a run is in it: a CUDA context (assumed; it depends on the GPU), and
+# Python with torch in the machine's memory (measured, without what processes share).
+CONTEXT, INTERPRETER = 512 * 2**20, 420 * 2**20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a run's process where it computes: on a GPU, or in the machine's memory (`device` "cpu").
+
+    `dataset`: a GPU has it once; on a CPU it is mapped and gives way. `state`: weights,
+    gradients, momentum and the best weights so far; `step` and `forward`: what a training step and an
+    evaluation pass hold beside them; `recordings`: of CUDA graphs, at most.
+    """
+
+    device: str
+    dataset: int
+    state: int
+    step: int
+    forward: int
+    recordings: int = 0
+    measured: bool = False
+
+    @property
+    def process(self) -> int:
+        """All that a run needs that is alone."""
+        return self.own + self.shared
+
+    @property
+    def own(self) -> int:
+        """What one more run needs."""
+        run = self.state + self.recordings + max(self.step, self.forward)
+        return run + INTERPRETER if self.device == "cpu" else run
+
+    @property
+    def shared(self) -> int:
+        """What the runs on a GPU have in common, as they are in one process."""
+        return 0 if self.device == "cpu" else CONTEXT + self.dataset
+
+    def fits(self, capacity: int) -> int:
+        """How many runs have room beside each other."""
+        return max(0, capacity - self.shared) // self.own
+
+
+# Measured: a round's record without ids, losses and metrics; a subset's metrics; a loss; a table's row of an
+# image or text; the contact sheet of 32 px images.
+RECORD, METRICS, LOSS, TABLE_ROW, CONTACT_SHEET = 1_600, 110, 20, 50, 50_000
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes. `cache` is DVC's second copy of the first three, where the file system cannot share blocks."""
+
+    prepared: int = 0
+    models: int = 0
+    records: int = 0
+    store: int = 0
+    cache: int = 0
+
+    def __add__(self, other: "Disk") -> "Disk":
+        return Disk(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def total(self) -> int:
+        return self.prepared + self.models + self.records + self.store + self.cache
+
+
+def prepared_disk(layout: Layout) -> Disk:
+    """A prepared dataset and DVC's copy of it."""
+    tables = (layout.train + layout.test) * TABLE_ROW * len(layout.modalities)
+    size = layout.bytes + tables + CONTACT_SHEET
+    return Disk(prepared=size, cache=size)
+
+
+def part_disk(part: Part, weights: int) -> Disk:
+    """Models of `weights` bytes and records of a part, in their folders, in the store and in DVC's cache."""
+    records = sum(_record_bytes(part, round) for _ in part.runs for round in range(len(part.runs[0].rounds)))
+    first = _record_bytes(part, 0)
+    trained = sum(job.work != Work() for job in part.search + part.initial)
+    models, kept = len(part.initial) * (weights + first), trained * (weights + first)
+    return Disk(models=models, records=records, store=kept + records, cache=models + records)
+
+
+def _record_bytes(part: Part, round: int) -> int:
+    budget = part.setting.budget
+    ids = budget.initial * (round == 0) + budget.acquisition * (round < budget.rounds - 1)
+    digits = len(str(part.layout.train)) + 1
+    return RECORD + METRICS * part.layout.subsets + LOSS * part.setting.recipe.epochs + digits * ids
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A part with its bytes on disk and, by kind of device, in memory; the seconds that it takes in all and
+    from now on, if they were measured; and what is finished of it.
+    """
+
+    part: Part
+    disk: Disk
+    memory: Mapping[str, Memory]
+    actual: Actual
+    seconds: tuple[float, float] | None = None
+
+
+def count_text(number: int) -> str:
+    """A count, from ten thousand up in k, M or G."""
+    for least, size, unit in ((10**9, 1e9, "G"), (10**6, 1e6, "M"), (10**4, 1e3, "k")):
+        if number >= least:
+            value = number / size
+            return f"{value:,.{0 if value >= 100 else 1}f} {unit}"
+    return f"{number:,}"
+
+
+def time_text(seconds: float) -> str:
+    """In the two largest units that matter."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes / 60 / 24:.1f} days"
+
+
+def bytes_text(number: int) -> str:
+    """In KiB, MiB, GiB or TiB."""
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB")):
+        if number >= 1024**power:
+            return f"{number / 1024**power:.1f} {unit}"
+    return f"{number / 1024:.0f} KiB"

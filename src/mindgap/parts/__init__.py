@@ -1,0 +1,1 @@
+"""What is exchangeable in a run, a file a part; each folder has a table of its parts by name."""

@@ -1,0 +1,89 @@
+"""The contract of a mitigation: hooks into training; this one does nothing in each.
+
+On a GPU a step is recorded once and replayed, so `loss`, `gradients` and `after_step` work on tensors alone:
+no value of theirs is looked at, none of them is drawn, and what they keep is changed in place.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mindgap.base.errors import MindGapError
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step. Axes: B samples, M modalities, D width, C classes.
+
+    `ids` of the samples (B) in the training split; `x`, of each modality what its encoder got, as stored and
+    augmented; `present` (B x M) after modality dropout; `tokens` (B x M x D), 0 where a modality skipped its
+    encoder; `logits` (B x C) and `labels` (B). `weight` (B): 1, 0 in rows that only fill the batch: they
+    have nothing present and the label 0. `epoch` is a number in a tensor. `reliability` (B x M) is the
+    fusion's, if it has one. On a CPU `x` has only the rows that have the modality.
+    """
+
+    ids: Tensor
+    x: Mapping[str, Tensor]
+    present: Tensor
+    tokens: Tensor
+    logits: Tensor
+    labels: Tensor
+    epoch: Tensor
+    model: nn.Module
+    weight: Tensor
+    reliability: Tensor | None = None
+
+    def logits_of(self, keep_M: Tensor) -> Tensor:
+        """B x C: the logits had only the modalities `keep_M` been there. A fusion pass, with gradients.
+
+        Raises a MindGapError where absence is fed as zeros: what is left out would have to be encoded anew.
+        """
+        if self.model.spec.absent == "zeros":
+            raise MindGapError(
+                "the logits of a subset of modalities are known in training only where those that are absent "
+                "skip their encoders: set model.absent of the scale to skip in params.yaml, or leave this "
+                "mitigation out"
+            )
+        return self.model.logits(self.tokens, self.present & keep_M)
+
+    def mean(self, values_B: Tensor, weight_B: Tensor | float = 1.0) -> Tensor:
+        """The mean over the samples, those of a larger weight counting more."""
+        weight_B = self.weight * weight_B
+        return (values_B * weight_B).sum() / weight_B.sum()
+
+
+class Mitigation:
+    """Plain training. Subclasses replace the hooks they need; their arguments are their settings."""
+
+    def start(self, model: nn.Module, epochs: int) -> nn.Module | None:
+        """Before a training; torch's own draws may be used here. A module that is returned is trained along;
+        in it as in an encoder `mindgap.base.hosted` replaces dropout and batch norms.
+        """
+
+    def start_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Before an epoch, between steps: here values may be read."""
+
+    def drop(self, present_NM: Tensor, rng: torch.Generator) -> Tensor:
+        """What a training batch may use: of each sample at least one of its present modalities. On the host,
+        from a stream of its own.
+        """
+        return present_NM
+
+    def loss(self, step: Step) -> Tensor | dict[str, Tensor]:
+        """The scalar to minimise, or several with names, each of which gets gradients of its own."""
+        return step.mean(cross_entropy(step.logits, step.labels, reduction="none"))
+
+    def gradients(self, step: Step, gradients: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
+        """What the optimiser gets, from the gradients of each loss (of a single one under ""): one tensor for
+        each of the model's parameters, in their order, then those of what `start` returned.
+        """
+        first, *others = gradients.values()
+        for other in others:
+            first = torch._foreach_add(list(first), list(other))
+        return first
+
+    def after_step(self, step: Step) -> None:
+        """After the optimiser's step."""

@@ -1,0 +1,86 @@
+"""What a query method is, what it must return, and the errors that say which rule was broken."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mindgap.base.errors import MindGapError
+
+GIVEN = 2  # view and n; a method's other arguments are its hyper-parameters
+
+
+class QueryError(MindGapError, ValueError):
+    """A query method, its settings or its input broke the contract."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A query method `fn(view, n, **hyperparameters)` and how it is to be reported.
+
+    A control is a measuring rod, not a competitor; a reconstruction is ours, of a method without public code;
+    an oracle sees the labels of the pool; `dropout`: it asks for Monte-Carlo passes, so its model has to have
+    dropout before the linear layer.
+    """
+
+    fn: Callable[..., Tensor]
+    kind: Literal["query", "control", "reconstruction"] = "query"
+    oracle: bool = False
+    dropout: bool = False
+
+
+def clamp(n: int, size: int) -> int:
+    """n, or the size of the pool where n asks for more than there is."""
+    if n < 0:
+        raise QueryError(f"cannot pick {n} samples; ask for 0 or more")
+    if n > size:
+        warnings.warn(f"asked for {n} of {size} samples; taking all {size}", stacklevel=3)
+    return min(n, size)
+
+
+def check_finite(**tensors: Tensor) -> None:
+    """Raise for the first tensor that holds NaN or infinity, naming it and its first such row."""
+    for name, tensor in tensors.items():
+        # the sum first: it needs no temporary of the tensor's size
+        if tensor.sum().isfinite() or not (bad := ~tensor.isfinite()).any():
+            continue
+        rows = bad.reshape(len(bad), -1).any(1).nonzero()[:, 0]
+        raise QueryError(
+            f"{name} is not finite in {len(rows)} of {len(bad)} rows, the first is row {rows[0]}; "
+            f"a model that diverged cannot rank the pool: lower its learning rate or look at its inputs"
+        )
+
+
+def check_picks(name: str, picks: Tensor, n: int, size: int) -> Tensor:
+    """The picks as int64, once they are n distinct positions below size."""
+    if (
+        not isinstance(picks, Tensor)
+        or picks.dim() != 1
+        or picks.dtype == torch.bool
+        or picks.is_floating_point()
+    ):
+        got = (
+            f"{picks.dtype} of shape {tuple(picks.shape)}"
+            if isinstance(picks, Tensor)
+            else type(picks).__name__
+        )
+        raise QueryError(
+            f"query method {name!r} returned {got}; return a 1-d integer tensor of positions in the view"
+        )
+    if len(picks) != n:
+        raise QueryError(f"query method {name!r} returned {len(picks)} positions, {n} were asked for")
+    if len(outside := picks[(picks < 0) | (picks >= size)]):
+        raise QueryError(
+            f"query method {name!r} returned positions outside 0..{size - 1}: {outside[:5].tolist()}; "
+            f"return positions in the view, not ids of the dataset"
+        )
+    values, counts = picks.unique(return_counts=True)
+    if len(twice := values[counts > 1]):
+        raise QueryError(
+            f"query method {name!r} returned {len(twice)} positions more than once: {twice[:5].tolist()}; "
+            f"set the score of a chosen sample to the lowest before the next pick"
+        )
+    return picks.long()

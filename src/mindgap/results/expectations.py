@@ -1,0 +1,513 @@
+"""Tables checked against the suites of reports/expectations by Great Expectations: a failure stops the stage.
+
+The page of a validation is our own: the library's loads its styles from the network and names the time. The
+library costs seconds to import, so that happens inside functions only.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ValidationError
+
+from mindgap.base.errors import MindGapError
+from mindgap.data import CREDENTIALED, SOURCES
+from mindgap.data.quintfeatures.checks import image_summary, independence_p, rendered_sample
+from mindgap.data.quintfeatures.images import FEATURES, LEVELS, Style
+from mindgap.data.quintfeatures.pairing import COLORS_OF_AN_IMAGE, factor_values
+from mindgap.data.storage import SPLITS, expected_arrays, read_array, read_meta
+from mindgap.results.curves import read_curve_file
+from mindgap.results.flow import mend_of
+from mindgap.results.reading import read_json
+
+ROWS_NAMED = 5
+# What names a row in a message, besides its texts, of which digests are too long.
+KEYS = ("index", "seed", "round")
+LONGEST_TEXT = 60
+# Chi-square of one pair rejects at 1e-4; a dataset has up to two hundred pairs, so a bare 1e-4 for each would
+# stop one in fifty good renders. The bound is divided by the number of pairs; a real tie has p below 1e-50.
+SMALLEST_P = 1e-4
+# How far a measured accuracy may pass its ceiling: three standard errors of 10 % on 1,000 test samples.
+ACCURACY_TOLERANCE = 0.03
+# A mean over rounds and seeds wanders less.
+MEAN_TOLERANCE = 0.01
+
+
+class ExpectationFailed(MindGapError):  # noqa: N818 - it is one, of the stage's own checks
+    """A table is not what its suite asks for; the message names table, column, expectation and rows."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One expectation, and what it found."""
+
+    success: bool
+    type: str
+    column: str
+    arguments: str
+    notes: str
+    finding: str
+    rows: str  # the finding without any value of the table
+
+    @property
+    def words(self) -> str:
+        return self.type.removeprefix("expect_").replace("_", " ")
+
+
+def validate(
+    table_name: str,
+    frame: pd.DataFrame,
+    suite_path: Path,
+    html_path: Path,
+    parameters: Mapping[str, Any] | None = None,
+    mend: str = "",
+    private: bool = False,
+) -> None:
+    """Check a table; its page is written either way, then a failing one raises ExpectationFailed.
+
+    `parameters` replace "$name" in the suite's arguments. An expectation whose `when` is false is left out.
+    `mend`: what can be done about a failure. Values of a `private` table stay on its page.
+    """
+    suite_path, html_path = Path(suite_path), Path(html_path)
+    suite = load_suite(suite_path, parameters or {})
+    try:
+        outcomes = _run_suite(frame, suite)
+    except Exception as error:  # the library has no class of its own for what a suite cannot ask
+        what = (str(error).strip() or repr(error)).splitlines()[0]
+        raise MindGapError(
+            f"{suite_path} asks for what cannot be checked ({what}); "
+            f"it is in git: git checkout -- {suite_path}"
+        ) from error
+    html_path.parent.mkdir(parents=True, exist_ok=True)
+    html_path.write_text(_render(table_name, frame, suite_path, outcomes), encoding="utf-8", newline="\n")
+    failed = [outcome for outcome in outcomes if not outcome.success]
+    if failed:
+        head = f"table {table_name}: {len(failed)} of {len(outcomes)} expectations fail ({suite_path})"
+        lines = [f"  {_line(outcome, private)}" for outcome in failed]
+        raise ExpectationFailed("\n".join([head, *lines, f"  see {html_path}{'; ' * bool(mend)}{mend}"]))
+
+
+def _line(outcome: Outcome, private: bool) -> str:
+    """A failure in a line: what was expected of which column, what was found, and what it means."""
+    found = outcome.rows if private else outcome.finding
+    means = f". {outcome.notes}" if outcome.notes else ""
+    return f"{outcome.column}: {outcome.type} ({outcome.arguments}): {found}{means}"
+
+
+def load_suite(path: Path, parameters: Mapping[str, Any]) -> dict:
+    """A suite with its parameters filled in: {"name", "expectations": [{"type", "kwargs", "meta"}]}."""
+    mend = f"it is in git: git checkout -- {path}"
+    suite = read_json(Path(path), mend)
+    try:
+        _Suite.model_validate(suite)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MindGapError(f"{path} is no suite: {where}: {first['msg']}; {mend}") from error
+    expectations = [_fill(expectation, parameters, path) for expectation in suite["expectations"]]
+    return {**suite, "expectations": [e for e in expectations if e.get("when", True)]}
+
+
+class _Expectation(BaseModel):
+    type: str
+    kwargs: dict[str, Any]
+    meta: dict[str, Any] = {}
+
+
+class _Suite(BaseModel):
+    name: str
+    expectations: list[_Expectation]
+
+
+def _fill(value: Any, parameters: Mapping[str, Any], path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(one, parameters, path) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_fill(one, parameters, path) for one in value]
+    # "$" alone ends many a regular expression; a parameter is the whole text.
+    if isinstance(value, str) and value.startswith("$") and value[1:].isidentifier():
+        if value[1:] not in parameters:
+            known = ", ".join(parameters) or "none"
+            raise MindGapError(f"suite {path} asks for the parameter {value}; given: {known}")
+        return parameters[value[1:]]
+    return value
+
+
+def _run_suite(frame: pd.DataFrame, suite: dict) -> list[Outcome]:
+    """The outcomes in the order of the suite."""
+    gx, ExpectationConfiguration = _library()
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    # Results come back in another order: each expectation carries its place.
+    configurations = [
+        ExpectationConfiguration(
+            type=e["type"], kwargs=e["kwargs"], meta={**e.get("meta", {}), "place": place}
+        )
+        for place, e in enumerate(suite["expectations"])
+    ]
+    # Made one by one: the library leaves out of a suite, with a line in its log, what it does not know.
+    expectations = [configuration.to_domain_obj() for configuration in configurations]
+    made = context.suites.add(gx.ExpectationSuite(name=suite["name"], expectations=expectations))
+    asset = context.data_sources.add_pandas("tables").add_dataframe_asset(suite["name"])
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+    results = batch.validate(made, result_format={"result_format": "COMPLETE"}).results
+    results = sorted(results, key=lambda r: r.expectation_config.meta["place"])
+    return [_outcome(result, suite, frame) for result in results]
+
+
+def _library() -> tuple[Any, type]:
+    """Great Expectations, which sends nothing home; it uses modules that Python has deprecated."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import great_expectations as gx
+        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    return gx, ExpectationConfiguration
+
+
+def _outcome(result: Any, suite: dict, frame: pd.DataFrame) -> Outcome:
+    asked = suite["expectations"][result.expectation_config.meta["place"]]
+    kwargs = asked["kwargs"]
+    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get(
+        "column_list", []
+    )
+    skip = ("column", "column_A", "column_B", "column_list")
+    arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in kwargs.items() if key not in skip)
+    finding, rows = ("", "") if result.success else _finding(result, columns, frame)
+    notes = asked.get("meta", {}).get("notes", "")
+    column = ", ".join(columns) or "(table)"
+    return Outcome(bool(result.success), asked["type"], column, arguments, notes, finding, rows)
+
+
+def _finding(result: Any, columns: list[str], frame: pd.DataFrame) -> tuple[str, str]:
+    """What was found instead: an error, failing rows, or the table's value; the same without values."""
+    info = result.exception_info or {}
+    errors = [info] if "exception_message" in info else list(info.values())
+    messages = [e["exception_message"] for e in errors if e.get("raised_exception")]
+    if messages:
+        return messages[0].strip().splitlines()[-1], "it could not be computed"
+    found = result.result
+    if found.get("unexpected_index_list"):
+        indices = found["unexpected_index_list"]
+        named = list(zip(indices, found["unexpected_list"], strict=False))[:ROWS_NAMED]
+        rows = [
+            f"row {index}: {_named(value, columns)}{_rest(frame, index, columns)}" for index, value in named
+        ]
+        count = len(indices)
+        head = f"{count} row{'s' * (count > 1)} fail{'s' * (count == 1)}: "
+        more = "; ..." * (count > ROWS_NAMED)
+        return head + "; ".join(rows) + more, head + "; ".join(f"row {index}" for index, _ in named) + more
+    details = found.get("details", {}).get("mismatched", found.get("observed_value"))
+    return f"found {_plain(details)}", "the table as a whole"
+
+
+def _named(value: Any, columns: list[str]) -> str:
+    """A failing value; those of several columns with their names."""
+    if isinstance(value, tuple | list) and len(value) == len(columns):
+        value = dict(zip(columns, value, strict=True))
+    return _plain(value)
+
+
+def _rest(frame: pd.DataFrame, index: Any, columns: list[str]) -> str:
+    """What else tells a row from others, in brackets: its short texts, and its numbers of sample or run."""
+    if frame.index.has_duplicates or index not in frame.index:
+        return ""
+    known = {}
+    for name, value in frame.loc[index].items():
+        text = isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT
+        if name not in columns and (text or name in KEYS):
+            known[name] = value
+    return f" ({_plain(known)})" if known else ""
+
+
+def _plain(value: Any) -> str:
+    """Without the names of numpy's types."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    if isinstance(value, tuple | list | set):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+def _render(table_name: str, frame: pd.DataFrame, suite_path: Path, outcomes: list[Outcome]) -> str:
+    loader = jinja2.PackageLoader("mindgap", "report")
+    page = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    passed = sum(outcome.success for outcome in outcomes)
+    return page.get_template("validation.html.j2").render(
+        table_name=table_name,
+        rows=len(frame),
+        suite=suite_path.name,
+        outcomes=outcomes,
+        passed=passed,
+        success=passed == len(outcomes),
+    )
+
+
+def validate_rendered(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check a rendered dataset: its attributes, its images, a re-rendered sample, statistics of all of it.
+
+    All pages are written before a failing one raises; a broken file raises DataError.
+    """
+    meta = read_meta(dataset_dir)
+    low, high = meta["style"]["erase"]
+    parameters = {
+        "modalities": list(meta["modalities"]),
+        "last_index": max(meta["sizes"].values()) - 1,
+        "last_class": meta["num_classes"] - 1,
+        "colors_differ": not meta["style"]["allow_same_color"],
+        "erase_low": low,
+        "erase_high": high,
+    }
+    tables = {f"rendered_{part}": frame for part, frame in rendered_tables(dataset_dir).items()}
+    _validate_dataset(meta, dataset_dir, tables, parameters, suites_dir, html_dir)
+
+
+def validate_source(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check a dataset that was made from files from outside: each of its tables against its suite.
+
+    All pages are written before a failing one raises; a broken file raises DataError.
+    """
+    meta = read_meta(dataset_dir)
+    for name in expected_arrays(meta):
+        read_array(dataset_dir, name, meta, mmap=True)
+    name, module = meta["dataset"], SOURCES[meta["dataset"]].module
+    columns = module.tables(Path(dataset_dir))
+    tables = {f"{name}_{part}": pd.DataFrame(table) for part, table in columns.items()}
+    _validate_dataset(meta, dataset_dir, tables, module.parameters(meta), suites_dir, html_dir)
+
+
+def _validate_dataset(
+    meta: Mapping[str, Any],
+    dataset_dir: Path,
+    tables: Mapping[str, pd.DataFrame],
+    parameters: Mapping[str, Any],
+    suites_dir: Path,
+    html_dir: Path,
+) -> None:
+    """Check a dataset's flow and its tables, named like their suites; their pages are <suite>-<dataset>."""
+    name, failures = meta["dataset"], []
+    for suite, frame in {"flow": _flow_table(dataset_dir), **tables}.items():
+        title = f"{name}: {suite.split('_', 1)[-1]}"
+        page = Path(html_dir) / f"{suite}-{name}.html"
+        try:
+            suite_path = Path(suites_dir) / f"{suite}.json"
+            validate(title, frame, suite_path, page, parameters, private=_is_private(name, suite))
+        except ExpectationFailed as failure:
+            failures.append(str(failure))
+    if failures:
+        raise ExpectationFailed("\n".join(failures))
+
+
+def _is_private(name: str, suite: str) -> bool:
+    """Whether rows of a table are of single patients."""
+    return name in CREDENTIALED and suite.removeprefix(f"{name}_") not in SOURCES[name].totals
+
+
+def _flow_table(dataset_dir: Path) -> pd.DataFrame:
+    """flow.csv with what its suite asks for: whether each line begins where the one before it ended."""
+    flow = pd.read_csv(Path(dataset_dir) / "flow.csv", keep_default_na=False)
+    before = flow.groupby("part")["rows_out"].shift()
+    return flow.assign(minus_rows_in=-flow["rows_in"], chained=before.isna() | (before == flow["rows_in"]))
+
+
+def rendered_tables(dataset_dir: Path) -> dict[str, pd.DataFrame]:
+    """The tables that the rendered suites check: attributes, images, sample, checks.
+
+    Every array is compared with its shape, dtype and SHA-256 in meta.json first (DataError). The last two are
+    computed from the first: they are left out where it is so wrong that only its own suite can say how.
+    """
+    meta = read_meta(dataset_dir)
+    for name in expected_arrays(meta):
+        read_array(dataset_dir, name, meta, mmap=True)
+    attributes = pd.read_csv(Path(dataset_dir) / "attributes.csv")
+    tables = {"attributes": attributes, "images": pd.DataFrame(image_summary(dataset_dir))}
+    if _is_usable(attributes, meta):
+        sample = pd.DataFrame(rendered_sample(dataset_dir))
+        sample["decoded_color"] = sample["decoded_color"].astype(float).where(sample["decoded_color"] >= 0)
+        tables |= {"sample": sample, "checks": rendered_checks(dataset_dir, attributes, meta)}
+    return tables
+
+
+def _is_usable(attributes: pd.DataFrame, meta: dict) -> bool:
+    """Whether every row names an image of the arrays and features that can be drawn."""
+    if not {"split", "index", "modality", *FEATURES, "erased_fraction", "label"} <= set(attributes.columns):
+        return False
+    sizes = attributes["split"].map(meta["sizes"])
+    features = attributes[list(FEATURES)]
+    return bool(
+        sizes.notna().all()
+        and (attributes["index"].ge(0) & attributes["index"].lt(sizes)).all()
+        and attributes["modality"].isin(list(meta["modalities"])).all()
+        and (features.ge(0) & features.lt(LEVELS)).all(axis=None)
+    )
+
+
+def rendered_checks(dataset_dir: Path, attributes: pd.DataFrame, meta: dict) -> pd.DataFrame:
+    """One row per statistic, named by its index: value, lower, upper."""
+    rows: dict[str, tuple[float, float, float]] = {}
+    pairs: dict[str, float] = {}
+    for split in SPLITS:
+        label_N = read_array(dataset_dir, f"{split}.label.npy", meta, verify=False)
+        present_NM = read_array(dataset_dir, f"{split}.present.npy", meta, verify=False)
+        features = _wide(attributes, split, len(label_N), meta)
+        counts = np.bincount(label_N, minlength=meta["num_classes"])
+        rows[f"{split}: class counts, range"] = (float(counts.max() - counts.min()), 0, 1)
+        rows |= {f"{split}: {k}": v for k, v in _presence_rows(present_NM, meta, split).items()}
+        rows |= {
+            f"{split}: {k}": v for k, v in _label_rows(features, attributes, label_N, split, meta).items()
+        }
+        pairs |= {f"{split}: {k}": p for k, p in _pair_ps(features, meta).items()}
+    rows |= {name: (p, SMALLEST_P / len(pairs), 1.0) for name, p in pairs.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "lower", "upper"], dtype=float)
+
+
+def _wide(attributes: pd.DataFrame, split: str, size: int, meta: dict) -> dict[tuple[str, str], np.ndarray]:
+    """(modality, feature) -> values (N), -1 where the image is absent."""
+    wide = {}
+    for modality in meta["modalities"]:
+        rows = attributes[(attributes["split"] == split) & (attributes["modality"] == modality)]
+        for feature in FEATURES:
+            wide[modality, feature] = np.full(size, -1)
+            wide[modality, feature][rows["index"]] = rows[feature]
+    return wide
+
+
+def _presence_rows(present_NM: np.ndarray, meta: dict, split: str) -> dict[str, tuple[float, float, float]]:
+    """Presence rates within three sigma of what absence and the keep-one repair give; no sample empty."""
+    absence = [meta["absence"].get(name, 0.0) if split == "train" else 0.0 for name in meta["modalities"]]
+    rows = {
+        "least modalities of a sample": (float(present_NM.sum(axis=1).min()), 1.0, float(present_NM.shape[1]))
+    }
+    for modality, absent, present_N in zip(meta["modalities"], absence, present_NM.T, strict=True):
+        rate = 1 - absent + np.prod(absence) / len(absence)
+        slack = 3 * np.sqrt(rate * (1 - rate) / len(present_N))
+        # Half a sample for the rounding of a share of few samples, and of 1 - q.
+        slack += 0.5 / len(present_N)
+        rows[f"{modality} is present"] = (float(present_N.mean()), rate - slack, rate + slack)
+    return rows
+
+
+def _label_rows(
+    features: dict[tuple[str, str], np.ndarray],
+    attributes: pd.DataFrame,
+    label_N: np.ndarray,
+    split: str,
+    meta: dict,
+) -> dict[str, tuple[float, float, float]]:
+    """How many samples have another label than in the table, or than their images show: none."""
+    mine = attributes[attributes["split"] == split]
+    wrong = float((label_N[mine["index"]] != mine["label"]).sum())
+    rows = {"labels of the table that differ from the array": (wrong, 0.0, 0.0)}
+    factors = factor_values(label_N, len(meta["label_features"])).T
+    for factor, value_N in zip(meta["label_features"], factors, strict=True):
+        for modality in factor["modalities"]:
+            shown_N = features[modality, factor["feature"]]
+            wrong = float(((shown_N >= 0) & (shown_N != value_N)).sum())
+            rows[f"{modality} {factor['feature']} differs from the label"] = (wrong, 0.0, 0.0)
+    return rows
+
+
+def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict) -> dict[str, float]:
+    """p of independence for every pair of features, within and across images, but those the label ties."""
+    tied = {(factor["feature"], name) for factor in meta["label_features"] for name in factor["modalities"]}
+    style = Style(**meta["style"])
+    overlap = {name: _overlap(name, tied, style) for name in meta["modalities"]}
+    ps = {}
+    for (first, a), (second, b) in combinations(features, 2):
+        if a == b and {(a, first), (b, second)} <= tied:
+            continue
+        a_N, b_N = features[first, a], features[second, b]
+        both = (a_N >= 0) & (b_N >= 0)
+        a_N, b_N = a_N[both], b_N[both]
+        name = f"p of {first} {a} and {second} {b}"
+        if first == second and (a, b) == COLORS_OF_AN_IMAGE and overlap[first]:
+            # The two differ, and so depend on each other; how far they are apart must not. Where they draw
+            # from lists of their own that overlap, neither is true.
+            if overlap[first] < LEVELS:
+                continue
+            name, b_N = f"p of {first} fg_color and the distance to bg_color", (b_N - a_N) % LEVELS
+        if len(a_N):
+            ps[name] = independence_p(
+                np.bincount(LEVELS * a_N + b_N, minlength=LEVELS**2).reshape(LEVELS, LEVELS)
+            )
+    return ps
+
+
+def _overlap(modality: str, tied: set[tuple[str, str]], style: Style) -> int:
+    """How many colours may be an image's foreground as well as its background, though never both at once."""
+    if style.allow_same_color:
+        return 0
+    drawn = [
+        set(range(LEVELS)) if (feature, modality) in tied else set(style.allowed(feature).tolist())
+        for feature in COLORS_OF_AN_IMAGE
+    ]
+    return len(drawn[0] & drawn[1])
+
+
+def validate_curves(curves_path: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check a file of run records, <dataset>-<regime>.csv."""
+    curves_path = Path(curves_path)
+    dataset, regime = curves_path.stem.rsplit("-", 1)
+    frame = read_curve_file(curves_path)
+    cell = ["dataset", "regime", "mitigation", "query", "seed"]
+    if {*cell, "run", "round", "labelled", "subset", "balanced_accuracy", "ceiling"} <= set(frame.columns):
+        frame = frame.sort_values("round", kind="stable")
+        of_subset = frame.groupby([*cell, "subset"])
+        frame = frame.assign(
+            labelled_step=of_subset["labelled"].diff(),
+            rounds_found=of_subset["round"].transform("nunique"),
+            digests_found=frame.groupby(cell)["run"].transform("nunique"),
+            balanced_accuracy_limit=frame["ceiling"] + ACCURACY_TOLERANCE,
+        ).sort_index()
+    page = Path(html_dir) / f"curves-{curves_path.stem}.html"
+    parameters = {"dataset": dataset, "regime": regime}
+    name, suite = f"curves of {curves_path.stem}", Path(suites_dir) / "curves.json"
+    mend = _mend_of_results(curves_path, mend_of(dataset, f"-f -s acquire@{curves_path.stem}"))
+    validate(name, frame, suite, page, parameters, mend)
+
+
+def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check the tidy table of a report, tables/aulc.csv."""
+    frame = pd.read_csv(aulc_path, keep_default_na=False, na_values=[""])
+    used = (
+        "scale",
+        "n_seeds",
+        "rounds",
+        "aulc_mean",
+        "aulc_std",
+        "mean_accuracy",
+        "ceiling_aulc",
+        "paper_mean",
+        "changed",
+    )
+    if set(used) <= set(frame.columns):
+        intervals = frame["rounds"] - 1
+        frame = frame.assign(
+            aulc_limit=frame["ceiling_aulc"] + MEAN_TOLERANCE * intervals,
+            mean_accuracy_error=frame["mean_accuracy"] - frame["aulc_mean"] / intervals,
+            has_std=frame["aulc_std"].notna(),
+            has_seeds=frame["n_seeds"] > 1,
+            paper_at_other_scale=((frame["scale"] != "paper") | frame["changed"].notna())
+            & frame["paper_mean"].notna(),
+        )
+    page = Path(html_dir) / "aulc.html"
+    mend = _mend_of_results(aulc_path, "write it anew: dvc repro -f -s report")
+    validate("AULC", frame, Path(suites_dir) / "aulc.json", page, mend=mend)
+
+
+def _mend_of_results(path: Path, again: str) -> str:
+    """What to do about a table of results that fails."""
+    return (
+        f"the table is {path}: {again} (one that was kept: git checkout -- {path}); where it fails again, "
+        "undo what led to it, or, where what was found is right, change that expectation"
+    )

@@ -1,0 +1,88 @@
+"""What the data stages dropped, as the page shows it: reports/flow/<dataset>.csv."""
+
+from pathlib import Path
+
+from mindgap.data import CREDENTIALED
+from mindgap.data.flow import COLUMNS
+from mindgap.results.reading import ReportError, read_table, whole_number
+
+Flow = list[dict[str, str]]
+COUNTS = ("rows_in", "excluded", "repaired", "rows_out")
+SKIPPED = "skipped"
+SELECTION = "selection.yaml"  # of a kept report, in its folder
+# Published counts are rounded to tens, each by itself: a difference of two may be ten off the third.
+ROUNDED = 10
+
+
+def mend_of(dataset: str, stage: str) -> str:
+    """What to do about a missing file of results; those of a credentialed dataset are published by hand."""
+    if dataset in CREDENTIALED:
+        return f"run `dvc repro` in data/{dataset}, then `mindgap publish {dataset}`"
+    return f"write it anew: dvc repro {stage}"
+
+
+def mend_for(path: Path, stage: str) -> str:
+    """What to do about a missing or damaged file of results, <folder>/<kind>/<name>, which a stage made.
+
+    The records of a kept report lie in git.
+    """
+    if (path.parent.parent / SELECTION).exists():
+        return f"it is in git: git checkout -- {path}, or keep the records again (mindgap keep)"
+    dataset = path.stem if stage == "prepare" else path.stem.rsplit("-", 1)[0]
+    return mend_of(dataset, f"-f -s {stage}@{path.stem}")
+
+
+def read_flow(path: Path, mend: str = "") -> Flow:
+    """The lines of a flow, whose counts add up; anything else is a ReportError with the mend."""
+    mend = mend or mend_for(path, "prepare")
+    table = read_table(path, COLUMNS, mend)
+    if tuple(table.columns) != COLUMNS or table.empty:
+        raise ReportError(f"{path} is no flow: it needs the columns {', '.join(COLUMNS)}, and rows; {mend}")
+    left: dict[str, int] = {}
+    for line, row in zip(table.index, table.to_dict("records"), strict=True):
+        fault = _fault(row, left, ROUNDED if path.stem in CREDENTIALED else 0)
+        if fault:
+            raise ReportError(f"{path}, line {line}: {fault}; {mend}")
+        left[row["part"]] = int(row["rows_out"])
+    if SKIPPED in left and len(table) > 1:
+        raise ReportError(f"{path} says that the dataset was skipped, and more; {mend}")
+    return table.to_dict("records")
+
+
+def _fault(row: dict[str, str], left: dict[str, int], slack: int) -> str:
+    """What is wrong with a line; `left`: the rows out of the last line of each part."""
+    counts = {name: whole_number(row[name]) for name in COUNTS}
+    for name, count in counts.items():
+        if count is None:
+            return f"{name} is {row[name]!r}, not a whole number from 0 on"
+    rows_in, excluded, repaired, rows_out = counts.values()
+    part = row["part"]
+    if not part or not row["step"]:
+        return f"{'step' if part else 'part'} is empty"
+    if abs(rows_in - excluded - rows_out) > slack:
+        return (
+            f"rows_out is {rows_out}, but {rows_in} rows_in less {excluded} excluded is {rows_in - excluded}"
+        )
+    if repaired > rows_in:
+        return f"repaired is {repaired} of {rows_in} rows_in"
+    if part in left and rows_in != left[part]:
+        return f"rows_in is {rows_in}, but the line before left {left[part]} of {part!r}"
+    if part not in left and (row["reason"] or excluded or repaired):
+        return f"reason is {row['reason']!r} in the first line of {part!r}, which is a bare count"
+    return ""
+
+
+def skipped_line(flow: Flow) -> str:
+    """Why a dataset was skipped; empty for one that was not."""
+    return flow[0]["step"] if flow[0]["part"] == SKIPPED else ""
+
+
+def flow_parts(flow: Flow) -> list[dict]:
+    """The chains of a flow in order: name, rows at first and at last, and the lines between."""
+    parts: dict[str, list[dict[str, str]]] = {}
+    for row in flow:
+        parts.setdefault(row["part"], []).append(row)
+    return [
+        {"name": name, "rows": rows, "first": rows[0]["rows_in"], "last": rows[-1]["rows_out"]}
+        for name, rows in parts.items()
+    ]

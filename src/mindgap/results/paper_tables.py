@@ -1,0 +1,325 @@
+"""Tables 1 to 4 and 7 to 16 of the paper, from our runs; what has not been run is a hole with its reason.
+
+Rows and columns come in the order of data/paper/paper_aulc.csv: Tables 2 and 4 have the methods across, one
+row per dataset, regime and subset. One departure: in Tables 7 to 16 the regimes stand side by side.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, groupby
+
+import pandas as pd
+
+from mindgap.results.curves import Selection
+from mindgap.results.names import (
+    CONTROLS,
+    dataset_name,
+    method_name,
+    mitigation_name,
+    modalities_of,
+    scale_name,
+    subset_name,
+    subset_order,
+)
+from mindgap.results.paper import ITALIC, REGIMES, SHOWN_WITH, SUBSETS, TIMES_TEN, WEAK
+from mindgap.results.tables import (
+    CHANCE,
+    HOLE,
+    Cell,
+    Column,
+    Key,
+    Line,
+    Numbers,
+    Row,
+    Table,
+    best_ranks,
+    complete_rank_sums,
+    method_lines,
+    notes_of,
+    published_name,
+    rank_rows,
+    setting_columns,
+)
+
+SEVEN = ("badge", "bald", "bmmal", "entropy", "grace_r", "kcenter_greedy", "random")
+SYNTHETIC = ("missing", "share", "unique", "synergy")
+TABLE_2 = {dataset: SHOWN_WITH[dataset] for dataset in SYNTHETIC}
+TABLE_4 = {dataset: SHOWN_WITH[dataset] for dataset in ("food101", "mimic")}
+DETAIL = {
+    ("missing", "moddrop"): 7,
+    ("missing", "none"): 8,
+    ("share", "moddrop"): 9,
+    ("share", "none"): 10,
+    ("unique", "moddrop"): 11,
+    ("unique", "none"): 12,
+    ("synergy", "moddrop"): 13,
+    ("synergy", "none"): 14,
+    ("food101", "moddrop"): 15,
+    ("mimic", "moddrop"): 16,
+}
+
+CHANCE_NOTE = "Chance: the AULC of guessing, chance level × (N − 1)."
+TIMES_TEN_NOTE = "What is marked ×10 cannot reach more than a tenth of the labels and is scaled by it."
+RANKS_NOTE = (
+    "Ranks of the paper's methods by the unrounded mean AULC on the weak modality (rank 1 = highest), added "
+    "over Missing/rare, Share/cifar10, Unique/partial and Synergy/partial_b, Synergy without ModDrop and the "
+    "others with it: the lower the better. Exactly equal means share their mean rank."
+)
+WHOLE_SUMS_NOTE = (
+    f"“{HOLE}”: not ranked, as a method is ranked in a regime only with runs of all four datasets"
+)
+
+
+@dataclass(frozen=True)
+class PaperTable(Table):
+    """The counterpart of one of the paper's tables; `lacking` says which runs it would need."""
+
+    number: int = 0
+    lacking: tuple[str, ...] = ()
+
+
+def paper_tables(
+    tidy: pd.DataFrame,
+    selection: Selection,
+    rank_sums: pd.DataFrame | None = None,
+    seeds: pd.DataFrame | None = None,
+) -> list[PaperTable]:
+    """Tables 1, 2, 3, 4 and 7 to 16, the ones without any run too (`empty`).
+
+    `rank_sums`: Table 3 as printed (`published_rank_sums`), shown where `tidy` has the numbers it ranks.
+    `seeds`: as of `per_seed`; without it nothing is marked as the best.
+    """
+    numbers = Numbers(tidy, dict.fromkeys(TIMES_TEN, 10.0), seeds)
+    return [
+        _random_table(numbers, selection),
+        _wide_table(2, "the four synthetic datasets", TABLE_2, numbers, selection),
+        _rank_table(tidy, numbers, selection, rank_sums, seeds),
+        _wide_table(4, "the two real datasets", TABLE_4, numbers, selection),
+        *(_detail_table(number, *cell, numbers, selection) for cell, number in DETAIL.items()),
+    ]
+
+
+def _random_table(numbers: Numbers, selection: Selection) -> PaperTable:
+    """Table 1: what ModDrop does to Random in the high regime, a row per dataset with and without it."""
+    lines = []
+    for dataset in SYNTHETIC:
+        subsets = _subsets(dataset)
+        names = [
+            _times_ten(subset_name(subset, modalities_of(subsets)), dataset, subset) for subset in subsets
+        ]
+        for mitigation in ("moddrop", "none"):
+            title = f"{dataset_name(dataset)} ({', '.join(names)}), {mitigation_name(mitigation)}"
+            keys = [Key(dataset, mitigation, "high", "random", subset) for subset in subsets]
+            rule = bool(lines) and mitigation == "moddrop"
+            lines.append(Line(title, "method", keys, f"{title}, paper", rule=rule))
+        lines.append(_chance(lines[-1], f"{dataset_name(dataset)}, chance"))
+    columns = [Column("", name) for name in ("Modality A", "Both", "Modality B")]
+    title = "Random in the high regime with and without ModDrop: AULC"
+    return _table(1, title, columns, lines, numbers, selection, "column and dataset", "Dataset, ModDrop")
+
+
+def _wide_table(
+    number: int, which: str, mix: Mapping[str, str], numbers: Numbers, selection: Selection
+) -> PaperTable:
+    """Tables 2 and 4: a row per dataset, regime and subset, the methods and the chance level across."""
+    queries, lines = _queries(selection), []
+    for dataset, mitigation in mix.items():
+        for regime in REGIMES:
+            for subset in _subsets(dataset):
+                setting = Key(dataset, mitigation, regime, "", subset)
+                first = bool(lines) and dataset != lines[-1].keys[0].dataset
+                lines.append(_setting_line(setting, queries, _weak(selection), first))
+    columns = [Column("controls" if query in CONTROLS else "", method_name(query)) for query in queries]
+    columns.append(Column("", "Chance"))
+    without = [dataset_name(dataset) for dataset, mitigation in mix.items() if mitigation == "none"]
+    shown = f"{', '.join(without)} without ModDrop, the others with it" if without else "all with ModDrop"
+    title = f"Every method on every subset of {which}: AULC ({shown})"
+    return _table(number, title, columns, lines, numbers, selection, "row", "Setting")
+
+
+def _setting_line(setting: Key, queries: Sequence[str], weak: Mapping[str, str], rule: bool) -> Line:
+    subset = subset_name(setting.subset, modalities_of(_subsets(setting.dataset)))
+    title = _times_ten(f"{dataset_name(setting.dataset)}, {setting.regime}: {subset}", *setting[::4])
+    keys = [setting._replace(query=query) for query in [*queries, CHANCE]]
+    return Line(title, "method", keys, f"{title}, paper", setting.subset == weak.get(setting.dataset), rule)
+
+
+def _times_ten(title: str, dataset: str, subset: str) -> str:
+    return title + " ×10" * ((dataset, subset) in TIMES_TEN)
+
+
+def _detail_table(
+    number: int, dataset: str, mitigation: str, numbers: Numbers, selection: Selection
+) -> PaperTable:
+    """Tables 7 to 16: one dataset with or without ModDrop, a row per regime and method."""
+    lines = []
+    for regime in REGIMES:
+        settings = [Key(dataset, mitigation, regime, "", subset) for subset in _subsets(dataset)]
+        of_regime = method_lines(_queries(selection), settings)
+        of_regime[0] = of_regime[0]._replace(rule=bool(lines))
+        lines += [
+            line._replace(title=f"{regime}, {line.title}", published=f"{regime}, {line.published}")
+            for line in [*of_regime, _chance(of_regime[0], "chance")]
+        ]
+    columns = [replace(column, group="") for column in setting_columns(settings, _weak(selection), numbers)]
+    title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: AULC on every subset of modalities"
+    corner = "Regime, method"
+    return _table(number, title, columns, lines, numbers, selection, "column and regime", corner)
+
+
+def _table(
+    number: int,
+    title: str,
+    columns: Sequence[Column],
+    lines: Sequence[Line],
+    numbers: Numbers,
+    selection: Selection,
+    place: str = "column",
+    corner: str = "Method",
+) -> PaperTable:
+    """`place`: what rivals stand in."""
+    best = numbers.best(key for line in lines for key in line.keys)
+    rows, shown = numbers.fill(lines, best), numbers.shown(lines)
+    reasons = lacking((key for line in lines for key in line.keys if key.query != CHANCE), numbers, selection)
+    notes = notes_of(shown, columns, rows, best.note(place)) if shown else []
+    if shown:
+        notes += [TIMES_TEN_NOTE] * any("×10" in row.title for row in rows)
+        notes += [CHANCE_NOTE]
+    notes += [*_hole_note(reasons), *_scale_note(shown)]
+    return _named(number, title, columns, rows, notes, reasons, corner)
+
+
+def _named(
+    number: int,
+    title: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    notes: Sequence[str],
+    reasons: Sequence[str],
+    corner: str = "Method",
+) -> PaperTable:
+    return PaperTable(
+        f"paper-table-{number:02}",
+        f"Counterpart of Table {number}. {title}",
+        tuple(columns),
+        tuple(rows),
+        tuple(notes),
+        corner,
+        number,
+        tuple(reasons),
+    )
+
+
+def _scale_note(shown: Iterable[tuple]) -> list[str]:
+    """Which runs behind a table are not at scale paper with its settings."""
+    scales = sorted({scale_name(row.scale, row.changed) for row in shown} - {"paper"})
+    return [f"Runs at scale {scale}: not comparable with the paper's numbers." for scale in scales]
+
+
+def _hole_note(reasons: Sequence[str]) -> list[str]:
+    return [f"“{HOLE}”: not run: {'; '.join(reasons)}."] if reasons else []
+
+
+def _rank_table(
+    tidy: pd.DataFrame,
+    numbers: Numbers,
+    selection: Selection,
+    printed: pd.DataFrame | None,
+    seeds: pd.DataFrame | None,
+) -> PaperTable:
+    """Table 3: rank sums over the four synthetic datasets, of the paper's methods alone, as theirs are."""
+    shown = (tidy["mitigation"] == tidy["dataset"].map(TABLE_2)) & tidy["query"].isin(SEVEN)
+    weak = tidy[shown & (tidy["subset"] == tidy["dataset"].map(WEAK))]
+    sums = complete_rank_sums(weak, SYNTHETIC)
+    published = {} if printed is None else _comparable(printed, weak)
+    rows, best = [], best_ranks(seeds, weak, sums)
+    for query, row in zip(SEVEN, rank_rows(sums, SEVEN, REGIMES, best), strict=True):
+        rows.append(row)
+        if published:
+            theirs = (Cell(published.get((regime, query), math.nan), None, digits=1) for regime in REGIMES)
+            rows.append(Row(published_name(query), "paper", tuple(theirs)))
+    wanted = [Key(d, TABLE_2[d], r, q, WEAK[d]) for d in SYNTHETIC for r in REGIMES for q in SEVEN]
+    reasons = lacking(wanted, numbers, selection)
+    notes = [f"{RANKS_NOTE} {best.note('column')}".strip(), *_rank_notes(sums, selection)] if sums else []
+    if reasons:
+        notes.append(f"{WHOLE_SUMS_NOTE}: {'; '.join(reasons)}.")
+    columns = [Column("rank sum", regime) for regime in REGIMES]
+    title = "Rank sums on the weak modality of the four synthetic datasets"
+    notes += _scale_note(weak.itertuples(index=False))
+    return _named(3, title, columns, rows, notes, reasons)
+
+
+def _comparable(printed: pd.DataFrame, weak: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """The printed rank sums of the regimes in which every number that they rank stands beside one of ours."""
+    counts = weak[weak["paper_mean"].notna()].groupby("regime").size()
+    whole = counts.index[counts == len(SYNTHETIC) * len(SEVEN)]
+    rows = printed[printed["regime"].isin(whole)].itertuples(index=False)
+    return {(row.regime, row.query): row.rank_sum for row in rows}
+
+
+def _rank_notes(sums: Mapping[tuple[str, str], float], selection: Selection) -> list[str]:
+    """Who is not ranked, and where fewer than the paper's seven are: sums of fewer ranks are lower."""
+    notes = []
+    others = [method_name(query) for query in selection.queries if query not in SEVEN]
+    if others:
+        notes.append(f"Not ranked, as the paper's seven alone are: {', '.join(others)}.")
+    counts = {regime: sum(r == regime for r, _ in sums) for regime in REGIMES}
+    few = [f"{count} in {regime}" for regime, count in counts.items() if 0 < count < len(SEVEN)]
+    if few:
+        notes.append(f"Fewer methods than the paper's seven are ranked ({', '.join(few)}): sums are lower.")
+    return notes
+
+
+def lacking(wanted: Iterable[Key], numbers: Numbers, selection: Selection) -> list[str]:
+    """Why wanted cells have no run, in few and general statements: "no runs of Share", "no runs in high".
+
+    A statement is about all runs of the report; narrower ones ("no runs of Share in high") come after.
+    """
+    left, reasons = [key for key in wanted if key not in numbers.rows], []
+    axes = range(4)  # dataset, mitigation, regime, query: a run has all its subsets
+    for chosen in (chosen for size in range(1, 5) for chosen in combinations(axes, size)):
+        there = {tuple(key[axis] for axis in chosen) for key in numbers.rows}
+        places = dict.fromkeys(tuple(key[axis] for axis in chosen) for key in left)
+        gone = [place for place in places if place not in there]
+        left = [key for key in left if tuple(key[axis] for axis in chosen) in there]
+        for prefix, group in groupby(gone, key=lambda place: place[:-1]):
+            values = [*((value,) for value in prefix), tuple(place[-1] for place in group)]
+            reasons.append(_reason(dict(zip(chosen, values, strict=True)), selection))
+    return reasons
+
+
+def _reason(values: Mapping[int, Sequence[str]], selection: Selection) -> str:
+    """The statement; `values` are the names that a run lacks on each axis."""
+    datasets, mitigations, regimes, queries = (values.get(axis, ()) for axis in range(4))
+    text = "no runs"
+    if queries:
+        text += f" of {', '.join(map(method_name, queries))}"
+    if datasets:
+        names = (
+            dataset_name(d) + " (skipped for want of its files)" * (d in selection.skipped) for d in datasets
+        )
+        text += f" {'on' if queries else 'of'} {', '.join(names)}"
+    for mitigation in mitigations:
+        text += " without mitigation" if mitigation == "none" else f" with {mitigation_name(mitigation)}"
+    return text + (f" in {', '.join(regimes)}" if regimes else "")
+
+
+def _chance(line: Line, title: str) -> Line:
+    """The chance level of each cell of this line."""
+    return Line(title, "level", [key._replace(query=CHANCE) for key in line.keys], "")
+
+
+def _queries(selection: Selection) -> list[str]:
+    """The paper's seven, run or not, then other query methods of the selection, then its controls."""
+    others = [query for query in selection.queries if query not in SEVEN]
+    return [*SEVEN, *(q for q in others if q not in CONTROLS), *(q for q in others if q in CONTROLS)]
+
+
+def _subsets(dataset: str) -> list[str]:
+    """A modality, both, the other: the paper's columns."""
+    return subset_order(list(SUBSETS[dataset].values()))
+
+
+def _weak(selection: Selection) -> dict[str, str]:
+    return {**ITALIC, **selection.weak}

@@ -1,0 +1,206 @@
+"""Where the runs of a report come from (reports/provenance), and that they belong into one table.
+
+A table compares runs on one dataset by one code: two versions of the data, of the numerics or of a setting
+in it are an error that names a run of each. Commits, devices and versions may differ; the page tells them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mindgap.core.records import DETAILS, digest_of, text_digest
+from mindgap.results.curves import Selection
+from mindgap.results.flow import mend_for
+from mindgap.results.reading import ReportError, read_json, read_text
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Setting(_Form):
+    model: dict[str, Any]
+    recipe: dict[str, Any]
+
+
+class _Settings(_Form):
+    setting: _Setting
+
+
+class _Run(_Form):
+    settings: str
+    code: str
+    data: str
+    numerics: str
+    commit: list[str] = Field(min_length=1)
+    device: list[str] = Field(min_length=1)
+    versions: list[dict[str, str]] = Field(min_length=1)
+
+
+class _Provenance(_Form):
+    """What a report needs of the file; it may hold more."""
+
+    runs: dict[str, _Run]
+    settings: dict[str, _Settings]
+    curves: str = ""  # checksum of their table; records from before it was written lack it
+    sha256: str = ""  # of all the rest
+
+
+CELL = ["dataset", "regime", "mitigation", "query", "seed"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One dataset and regime: what all its runs share, and what is told of them.
+
+    `settings`: those of each mitigation and query method, as recorded; under `data` those of the dataset.
+    `verified`: their curves are what was written with them, by a checksum that older records lack.
+    """
+
+    dataset: str
+    regime: str
+    runs: int
+    data: str
+    numerics: str
+    commits: Sequence[str]
+    devices: Sequence[str]
+    versions: Sequence[str]
+    settings: Mapping[tuple[str, str], Mapping[str, Any]]
+    verified: bool = False
+
+
+def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> list[Origin]:
+    """The origins of all datasets and regimes, checked to be of one kind. Raises ReportError."""
+    named = curves.drop_duplicates("run").set_index("run")[CELL]
+    files = {key: _read(folder, *key, named) for key in product(selection.datasets, selection.regimes)}
+    runs = [run for _, of_file, _ in files.values() for run in of_file.values()]
+    _check_one(folder, runs, ["numerics"], [], "the code of the numerics")
+    _check_one(folder, runs, ["data"], ["dataset"], "the data")
+    _check_one(folder, runs, ["code"], ["dataset", "mitigation", "query"], "the code")
+    _check_one(folder, runs, ["own"], ["dataset", "regime", "mitigation", "query"], "the settings")
+    _check_one(folder, runs, ["shared"], ["dataset", "regime"], "the setting")
+    return [_origin(*key, *of_key) for key, of_key in files.items()]
+
+
+def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple[dict, dict[str, dict], bool]:
+    """Settings and runs of a file, those of the report only, each with its cell; whether it vouches for the
+    curves.
+    """
+    path = Path(folder) / f"{dataset}-{regime}.json"
+    mend = mend_for(path, "acquire")
+    made = read_json(path, mend)
+    fault = _fault(made)
+    if fault:
+        raise ReportError(f"{path} is no record of provenance: {fault}; {mend}")
+    curves = path.parent.parent / "curves" / f"{path.stem}.csv"
+    verified = bool(made.get("curves"))
+    if verified and text_digest(read_text(curves, mend)) != made["curves"]:
+        both = mend.replace(str(path), f"{curves} {path}")
+        raise ReportError(f"{curves} is not what was written with {path}: one was changed; {both}")
+    settings, runs = made["settings"], made["runs"]
+    wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
+    kept = {}
+    for digest, cell in zip(wanted.index, wanted.to_dict("records"), strict=True):
+        if digest not in runs:
+            raise ReportError(f"{path} does not tell where run {digest} ({_name(cell)}) comes from; {mend}")
+        if runs[digest]["settings"] not in settings:
+            lack = f"the settings {runs[digest]['settings']}"
+            raise ReportError(f"{path}: run {digest} ({_name(cell)}) lacks {lack}; {mend}")
+        made = settings[runs[digest]["settings"]]
+        # Those of the dataset follow from its digest; records of rounds from before they were kept lack them.
+        own = json.dumps({key: value for key, value in made.items() if key != "data"}, sort_keys=True)
+        told = {"own": own, "shared": _shared(made["setting"]), "cell": cell, "run": digest}
+        kept[digest] = {**runs[digest], **cell, **told}
+    return settings, kept, verified
+
+
+def _fault(made: Mapping[str, Any]) -> str:
+    """What is wrong with the form of a file, or with settings that are not those of their digest."""
+    try:
+        _Provenance.model_validate(made)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    for digest, settings in made["settings"].items():
+        if digest_of(settings)[: len(digest)] != digest:
+            return f"settings.{digest} were changed after they were written"
+    body = {key: value for key, value in made.items() if key != "sha256"}
+    if made.get("sha256", digest_of(body)) != digest_of(body):
+        return "it was changed after it was written"
+    return ""
+
+
+def _shared(setting: Mapping[str, Any]) -> str:
+    """What all runs of a dataset and regime share: dropout may be of some methods only."""
+    model = {key: value for key, value in setting["model"].items() if key != "head_dropout"}
+    return json.dumps({**setting, "model": model}, sort_keys=True)
+
+
+def _check_one(
+    folder: Path, runs: Iterable[Mapping], names: Sequence[str], within: Sequence[str], what: str
+) -> None:
+    """One value of `names` within each group."""
+    first: dict[tuple, Mapping] = {}
+    for run in runs:
+        other = first.setdefault(tuple(run[key] for key in within), run)
+        for name in names:
+            if run[name] != other[name]:
+                raise ReportError(
+                    f"{folder}: {what} of run {run['run']} ({_name(run['cell'])}) is not that of run "
+                    f"{other['run']} ({_name(other['cell'])}): {_differ(run[name], other[name])}. Numbers of "
+                    f"both do not belong into one table: make them anew with one checkout (dvc repro)"
+                )
+
+
+def _differ(one: str, other: str) -> str:
+    """The first difference of two digests or settings, in few words."""
+    if not one.startswith("{"):
+        return f"{one[:12]} and {other[:12]}"
+    ours, theirs = (flat(json.loads(text)) for text in (one, other))
+    key = min(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+    return f"{key} is {ours.get(key)} and {theirs.get(key)}"
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """The values of nested dictionaries by their keys, joined by dots."""
+    if not isinstance(value, dict):
+        return {path: value}
+    parts = [flat(part, f"{path}.{key}" if path else str(key)) for key, part in value.items()]
+    return {key: one for part in parts for key, one in part.items()}
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    return ", ".join([cell["dataset"], cell["regime"], cell["query"], cell["mitigation"]]) + (
+        f", seed {cell['seed']}"
+    )
+
+
+def _origin(
+    dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Mapping], verified: bool
+) -> Origin:
+    one = next(iter(runs.values()))
+    made = {(run["mitigation"], run["query"]): settings[run["settings"]] for run in runs.values()}
+    data = next((one_made["data"] for one_made in made.values() if "data" in one_made), {})
+    told = {name: {_text(value) for run in runs.values() for value in run[name]} for name in DETAILS}
+    return Origin(
+        dataset,
+        regime,
+        len(runs),
+        one["data"],
+        one["numerics"],
+        sorted(told["commit"]),
+        sorted(told["device"]),
+        sorted(told["versions"]),
+        {cell: {"data": data, **own} for cell, own in made.items()},
+        verified,
+    )
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in sorted(value.items())) if isinstance(value, dict) else str(value)

@@ -1,0 +1,77 @@
+"""Reading the files that a report is made of: what is wrong with one is an error of one line, with a mend."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mindgap.base.errors import MindGapError
+
+
+class ReportError(MindGapError):
+    """What a report is made of is not complete or not consistent; the message names file, run and mend."""
+
+
+def read_text(path: Path, mend: str) -> str:
+    """A file's text, UTF-8 with or without a byte order mark."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise ReportError(f"{path} is not there; {mend}") from error
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read ({error.strerror}); {mend}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ReportError(f"{path} cannot be read (line {line} is no UTF-8 text); {mend}") from error
+
+
+def read_table(path: Path, columns: Sequence[str], mend: str) -> pd.DataFrame:
+    """A CSV file as text, indexed by its lines: it has these columns, and as many fields in each line."""
+    text = read_text(path, mend)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows, lines = [], []
+    try:
+        header = next(reader, [])
+        for row in reader:
+            rows.append(row)
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise ReportError(f"{path} cannot be read (line {reader.line_num}: {error}); {mend}") from error
+    if not header:
+        raise ReportError(f"{path} is empty; {mend}")
+    lacking = [name for name in columns if name not in header]
+    if lacking:
+        raise ReportError(f"{path} lacks the columns {', '.join(lacking)}; {mend}")
+    if len(set(header)) < len(header):
+        raise ReportError(f"{path} has a column twice ({', '.join(header)}); {mend}")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise ReportError(f"{path}, line {line}: {len(row)} fields, the header has {len(header)}; {mend}")
+    if not text.endswith(("\n", "\r")):
+        raise ReportError(f"{path}: its last line has no end, as if the file was cut; {mend}")
+    return pd.DataFrame(rows, columns=header, index=lines, dtype=object)
+
+
+def read_json(path: Path, mend: str) -> Mapping[str, Any]:
+    """A JSON file that holds an object; a number that is none (NaN, Infinity) is no JSON."""
+
+    def refuse(text: str) -> None:
+        raise ValueError(f"{text} is no number")
+
+    text = read_text(path, mend)
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{path} is half written or not JSON ({error}); {mend}") from error
+    if not isinstance(value, dict):
+        raise ReportError(f"{path} holds no object but {str(value)[:20]!r}; {mend}")
+    return value
+
+
+def whole_number(text: str) -> int | None:
+    """The number of a text of digits, as counts are written; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None

@@ -1,0 +1,344 @@
+"""How far results depend on what the paper leaves open: one choice changed at a time, against the default.
+
+A seed keys the same random streams in every variant, so differences are taken seed by seed. Compared is the
+mean accuracy along the curve, AULC / (N - 1), of the query methods without the controls.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from scipy.stats import kendalltau
+
+from mindgap.core.params import Block, load_block
+from mindgap.results.aulc import half_width, on_targets, per_seed, spread
+from mindgap.results.curves import read_curve_file
+from mindgap.results.names import (
+    CONTROLS,
+    dataset_name,
+    method_name,
+    mitigation_name,
+    modalities_of,
+    subset_name,
+)
+from mindgap.results.reading import ReportError, read_json, read_text
+
+DEFAULT = "default"
+VARIANTS = "variants.yaml"
+# Parameters by the names that older records have for them.
+RENAMED = {"loop.dropout_for": "scales.tiny.model.head_dropout_for"}
+
+ASKED = ["question", "value", "is_default"]
+WHERE = ["dataset", "mitigation", "regime", "subset", "part"]
+NUMBERS = ["n_seeds", "mean", "std", "difference", "difference_std", "difference_ci95"]
+TABLE_COLUMNS = [*ASKED, *WHERE, "query", *NUMBERS]
+METHODS_COLUMNS = [*ASKED, *WHERE, "n_queries", *NUMBERS, "order", "tau", "same_order"]
+LEAD_COLUMNS = [*ASKED, *WHERE, "n_seeds", "lead", "lead_std", "change", "change_std", "change_ci95"]
+
+
+class Variant(Block):
+    """One answer to a question: the value as people read it, and the overrides that make it."""
+
+    question: str
+    value: str
+    set: list[str] = Field(min_length=1)
+
+
+class Variants(Block):
+    """`questions`: each with the default's value; the variant `default` is `base` alone."""
+
+    base: list[str] = Field(min_length=1)
+    questions: dict[str, str] = Field(min_length=1)
+    variants: dict[str, Variant] = Field(min_length=1)
+
+    @property
+    def keys(self) -> list[str]:
+        return [DEFAULT, *self.variants]
+
+    def overrides(self, key: str) -> list[str]:
+        """What `dvc exp run -S` is given for a variant."""
+        return self.base + (self.variants[key].set if key != DEFAULT else [])
+
+    def answers(self, question: str) -> dict[str, str]:
+        """The variants that answer a question, the default first, each with its value."""
+        asked = {key: one.value for key, one in self.variants.items() if one.question == question}
+        return {DEFAULT: self.questions[question], **asked}
+
+
+def mend_of(key: str) -> str:
+    """What to do about a variant whose results are not what they should be."""
+    return (
+        f"run `mindgap sensitivity collect`; without its experiment `mindgap sensitivity queue {key}` first"
+    )
+
+
+def read_variants(path: Path) -> Variants:
+    """What variants.yaml asks; what cannot be meant is a ReportError or a ParamsError that names the key."""
+    variants = load_block(path, Variants)
+    for key, one in variants.variants.items():
+        _check_variant(f"{path}: variants.{key}", key, one, variants)
+    for question in variants.questions:
+        values = list(variants.answers(question).values())
+        if len(values) == 1 or len(set(values)) < len(values):
+            raise ReportError(
+                f"{path}: {question!r} has the values {', '.join(values)}: give it two or more, each once"
+            )
+    return variants
+
+
+def _check_variant(where: str, key: str, one: Variant, variants: Variants) -> None:
+    if key == DEFAULT:
+        raise ReportError(f"{where}: the default is `base` alone; take it out")
+    if not re.fullmatch(r"[a-z0-9]+([-._][a-z0-9]+)*", key):
+        raise ReportError(
+            f"{where}: this names an experiment: lower-case letters and digits, with single - . _ between"
+        )
+    if one.question not in variants.questions:
+        known = ", ".join(variants.questions)
+        raise ReportError(f"{where}: unknown question {one.question!r}; known in questions: {known}")
+
+
+def read_sensitivity(folder: Path) -> pd.DataFrame | None:
+    """The curves of all variants that were collected, with the column `variant`; None if there are none.
+
+    Raises ReportError where a file is not as it was collected, or not what variants.yaml asks for.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        return None
+    variants = read_variants(folder / VARIANTS)
+    for path in files:
+        if path.stem not in variants.keys:
+            raise ReportError(f"{path} is of no variant in {folder / VARIANTS}; remove it and its .json")
+    if not (folder / f"{DEFAULT}.csv").exists():
+        raise ReportError(
+            f"{folder / DEFAULT}.csv is not there, the reference of all others; {mend_of(DEFAULT)}"
+        )
+    found = [key for key in variants.keys if (folder / f"{key}.csv").exists()]
+    _check_code(
+        folder, {key: _read_numerics(folder / f"{key}.json", variants.overrides(key)) for key in found}
+    )
+    return pd.concat(
+        [read_curve_file(folder / f"{key}.csv").assign(variant=key) for key in found], ignore_index=True
+    )
+
+
+def collected_json(overrides: Sequence[str], curves: bytes, provenance: Iterable[Mapping]) -> str:
+    """What lies beside a variant's curves: how they were asked for, their checksum, where they come from."""
+    made: dict[str, dict] = {"runs": {}, "settings": {}}
+    for one in provenance:
+        for name, values in made.items():
+            values.update(one[name])
+    told = {"curves": hashlib.sha256(curves).hexdigest(), "set": list(overrides)}
+    return json.dumps({**made, **told}, indent=1, sort_keys=True) + "\n"
+
+
+def _read_numerics(path: Path, overrides: Sequence[str]) -> dict[str, str]:
+    """Of each run of a variant the digest of the code of its numerics; the files beside it are checked."""
+    curves, mend = path.with_suffix(".csv"), mend_of(path.stem)
+    made = read_json(path, mend)
+    try:
+        checksum, asked = made["curves"], [_renamed(one) for one in made["set"]]
+        numerics = {run: str(told["numerics"]) for run, told in made["runs"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ReportError(f"{path} is no record of provenance ({error!r}); {mend}") from error
+    if hashlib.sha256(read_text(curves, mend).encode()).hexdigest() != checksum:
+        raise ReportError(f"{curves} was changed after it was collected; {mend}")
+    if asked != list(overrides):
+        raise ReportError(
+            f"{curves} was made with `{' '.join(asked)}`, but {VARIANTS} asks for "
+            f"`{' '.join(overrides)}`; {mend}"
+        )
+    return numerics
+
+
+def _renamed(override: str) -> str:
+    """An override with the parameter's name of today."""
+    key, equals, value = str(override).partition("=")
+    return f"{RENAMED.get(key, key)}{equals}{value}"
+
+
+def _check_code(folder: Path, numerics: Mapping[str, Mapping[str, str]]) -> None:
+    """A difference between variants is the parameter's only if the code of the numerics is one."""
+    runs = [(key, run, digest) for key, of_key in numerics.items() for run, digest in of_key.items()]
+    for key, run, digest in runs:
+        if digest != runs[0][2]:
+            raise ReportError(
+                f"{folder / key}.csv: run {run} was made by other code ({digest[:12]}) than {runs[0][0]} "
+                f"({runs[0][2][:12]}), so differences need not be the parameter's: queue all variants anew "
+                f"(mindgap sensitivity queue --force), then run `mindgap sensitivity collect`"
+            )
+
+
+def sensitivity_table(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str]) -> pd.DataFrame:
+    """Each method under each value: TABLE_COLUMNS, in the order of variants.yaml and of the runs.
+
+    `part` is "weak" or "all", `subset` its name. `difference` is to the default, paired by seed, with the
+    half width of Student's 95 % interval; NaN for the default itself.
+    """
+    return _over_seeds(_answers(frame, variants, weak), [*ASKED, *WHERE, "query"])[TABLE_COLUMNS]
+
+
+def over_methods(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str]) -> pd.DataFrame:
+    """The mean over methods under each value, and whether their order is the default's: METHODS_COLUMNS.
+
+    `order` names the methods from the best mean on; `tau` is Kendall's tau-b to the default's order. With
+    three seeds orders are often luck: a tau below 1 says that an order is not safe, not what turned it.
+    """
+    answers = _answers(frame, variants, weak)
+    keys = [*ASKED, *WHERE]
+    means = answers.groupby([*keys, "seed"], sort=False, as_index=False)[["accuracy", "reference"]]
+    table = _over_seeds(means.agg(_mean), keys)
+    orders = _orders(_over_seeds(answers, [*keys, "query"]))
+    return table.merge(orders, on=keys, validate="one_to_one")[METHODS_COLUMNS]
+
+
+def wide_table(methods: pd.DataFrame) -> pd.DataFrame:
+    """`over_methods` for a page: a row per value, a column per dataset and part, "0.123 ± 0.004 (+0.010)"."""
+    label = methods["dataset"].map(dataset_name)
+    for name, names in (("mitigation", mitigation_name), ("regime", str)):
+        if methods[name].nunique() > 1:
+            label = label + ", " + methods[name].map(names)
+    sizes = methods.groupby("dataset")["subset"].agg(lambda names: tuple(modalities_of(list(names))))
+    subsets = [subset_name(s, sizes[d]) for s, d in zip(methods["subset"], methods["dataset"], strict=True)]
+    cells = methods.assign(label=label + ": " + subsets, cell=_cells(methods))
+    wide = cells.pivot(index=["question", "value"], columns="label", values="cell").fillna("–")
+    rows = pd.MultiIndex.from_frame(methods[["question", "value"]].drop_duplicates())
+    return wide.reindex(index=rows, columns=cells["label"].unique()).rename_axis(columns=None).reset_index()
+
+
+def bald_against_random(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str]) -> pd.DataFrame:
+    """By how much BALD leads Random under each value, and the change of the lead: LEAD_COLUMNS.
+
+    All are paired by seed. Asked for the two questions on dropout, told for all. Empty without both methods.
+    """
+    answers = _answers(frame, variants, weak)
+    keys, numbers = [*ASKED, *WHERE], ["accuracy", "reference"]
+    bald, random = (
+        answers[answers["query"] == query].set_index([*keys, "seed"])[numbers] for query in ("bald", "random")
+    )
+    lead = (bald - random).reindex(bald.index).dropna(subset="accuracy").reset_index()
+    names = {"mean": "lead", "std": "lead_std"}
+    names |= {name: name.replace("difference", "change") for name in NUMBERS if "difference" in name}
+    return _over_seeds(lead, keys).rename(columns=names)[LEAD_COLUMNS]
+
+
+def sentences(methods: pd.DataFrame) -> list[str]:
+    """What each question came to, in a sentence each: the largest change, and how often the order changed."""
+    changed = methods[~methods["is_default"]]
+    return [_sentence(question, part) for question, part in changed.groupby("question", sort=False)]
+
+
+def _sentence(question: str, part: pd.DataFrame) -> str:
+    top = part.loc[part["difference"].abs().idxmax()]
+    beyond = int((part["difference"].abs() > part["difference_ci95"]).sum())
+    sizes = part.loc[part["dataset"] == top["dataset"], "subset"]
+    subset = subset_name(top["subset"], modalities_of(list(sizes)))
+    text = (
+        f"{question[0].upper()}{question[1:]}: the mean over methods changes most by "
+        f"{_signed(top['difference'])} ({top['value']}; {dataset_name(top['dataset'])}, {subset}), beyond "
+        f"the 95 % interval over seeds in {beyond} of {len(part)} cells"
+    )
+    ordered = part[part["n_queries"] > 1]
+    if ordered.empty:
+        return f"{text}."
+    return f"{text}; the order of methods differs in {int((~ordered['same_order']).sum())} of {len(ordered)}."
+
+
+# Rows of one seed: the answers to every question, each beside the default's run of that seed.
+
+
+def _answers(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str]) -> pd.DataFrame:
+    """ASKED, WHERE, query, seed, accuracy and reference; the default answers every question."""
+    accuracies = _accuracies(frame, weak)
+    keys = [*WHERE, "query", "seed"]
+    reference = accuracies.loc[accuracies["variant"] == DEFAULT, [*keys, "accuracy"]]
+    paired = accuracies.merge(
+        reference.rename(columns={"accuracy": "reference"}), "left", on=keys, validate="many_to_one"
+    )
+    alone = paired[paired["reference"].isna()]
+    if len(alone):
+        one = alone.iloc[0]
+        names = ", ".join([*one[[*WHERE[:4], "query"]], f"seed {one['seed']}"])
+        raise ReportError(
+            f"sensitivity: {one['variant']} has a run that {DEFAULT} lacks ({names}); {mend_of(DEFAULT)}"
+        )
+    parts = []
+    for question in variants.questions:
+        for key, value in variants.answers(question).items():
+            part = paired[paired["variant"] == key]
+            parts.append(part.assign(question=question, value=value, is_default=key == DEFAULT))
+    # A question of which no variant was collected has nothing to say.
+    answers = pd.concat(parts, ignore_index=True)
+    return answers[~answers.groupby("question")["is_default"].transform("all")].reset_index(drop=True)
+
+
+def _accuracies(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
+    """Mean accuracy along the curve of every variant, cell and seed, on the weak modality and with all."""
+    curves = on_targets(frame[~frame["query"].isin(CONTROLS)], weak)
+    parts = [
+        per_seed(part).assign(variant=variant, part=name)
+        for (variant, name), part in curves.groupby(["variant", "target"], sort=False)
+    ]
+    areas = pd.concat(parts, ignore_index=True)
+    areas["accuracy"] = areas["aulc"] / (areas["rounds"] - 1)
+    # Of each variant dataset by dataset, the weak modality before all of them.
+    order = ("variant", "dataset", "mitigation", "regime", "part")
+    keys = [areas[name].map(list(areas[name].unique()).index) for name in reversed(order)]
+    return areas.iloc[np.lexsort(keys)][["variant", *WHERE, "query", "seed", "accuracy"]]
+
+
+def _over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean and spread over seeds of the accuracy and of its difference to the reference: NUMBERS."""
+    table = []
+    for key, part in rows.groupby(list(keys), sort=False):
+        one = dict(zip(keys, key, strict=True))
+        numbers = {"n_seeds": len(part), "mean": _mean(part["accuracy"])}
+        numbers["std"] = spread(part["accuracy"].tolist())
+        numbers |= dict.fromkeys(NUMBERS[3:], math.nan)
+        if not one["is_default"]:
+            differences = (part["accuracy"] - part["reference"]).tolist()
+            std = spread(differences)
+            values = (_mean(differences), std, half_width(std, len(differences)))
+            numbers |= dict(zip(NUMBERS[3:], values, strict=True))
+        table.append(one | numbers)
+    return pd.DataFrame(table, columns=[*keys, *NUMBERS])
+
+
+def _orders(table: pd.DataFrame) -> pd.DataFrame:
+    """The order of methods by mean under each value, and Kendall's tau to the default's."""
+    rows, reference = [], {}
+    for key, part in table.groupby([*ASKED, *WHERE], sort=False):
+        one = dict(zip([*ASKED, *WHERE], key, strict=True))
+        place, means = key[:1] + key[len(ASKED) :], part.set_index("query")["mean"]
+        ours = reference.setdefault(place, means)  # the default comes first
+        tau = float(kendalltau(means, ours.reindex(means.index)).statistic) if len(means) > 1 else math.nan
+        best_first = means.sort_values(ascending=False, kind="stable").index
+        order = " > ".join(method_name(query) for query in best_first)
+        same = bool((means.rank() == ours.reindex(means.index).rank()).all())
+        rows.append(one | {"n_queries": len(means), "order": order, "tau": tau, "same_order": same})
+    return pd.DataFrame(rows)
+
+
+def _cells(methods: pd.DataFrame) -> list[str]:
+    texts = []
+    for one in methods.to_dict("records"):
+        text = f"{one['mean']:.3f}" + ("" if math.isnan(one["std"]) else f" ± {one['std']:.3f}")
+        texts.append(text if one["is_default"] else f"{text} ({_signed(one['difference'])})")
+    return texts
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values)

@@ -1,0 +1,1 @@
+"""The pages of a report, and all that is written beside them."""

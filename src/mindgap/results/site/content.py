@@ -1,0 +1,186 @@
+"""All that a report says, computed before the first file is written: what pages draw and files hold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from mindgap.results import tables
+from mindgap.results.aulc import mean_accuracies, per_seed, tidy
+from mindgap.results.claims import FAILS, HOLDS, judge
+from mindgap.results.comparison import compare, summary
+from mindgap.results.curves import Selection
+from mindgap.results.names import CONTROLS, scale_name, subset_order
+from mindgap.results.paper import WEAK as PAPER_WEAK
+from mindgap.results.paper import misprints, paper_accuracies, published_rank_sums, with_paper
+from mindgap.results.paper_tables import PaperTable, paper_tables
+from mindgap.results.power import Power, power
+from mindgap.results.provenance import Origin
+from mindgap.results.rank_comparison import rank_sum_comparison
+from mindgap.results.scales import changes_of, summary_of
+from mindgap.results.sensitivity import (
+    Variants,
+    bald_against_random,
+    over_methods,
+    sensitivity_table,
+    sentences,
+    wide_table,
+)
+from mindgap.results.statistics import TARGETS, Statistics, statistics
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a report is made of, read and checked: `about` is a kept report's paragraph about itself."""
+
+    curves: pd.DataFrame
+    origins: Sequence[Origin] = ()
+    searches: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sensitivity: pd.DataFrame | None = None
+    variants: Variants | None = None
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What other choices in what the paper leaves open come to, in files and in a table for the page.
+
+    `asked`: the overrides that make the default.
+    """
+
+    methods: pd.DataFrame
+    queries: pd.DataFrame
+    lead: pd.DataFrame
+    shown: pd.DataFrame
+    sentences: Sequence[str]
+    asked: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """`table` is the tidy AULC table, `order` the subsets of each dataset as they are shown, `claims` has our
+    verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers; `power` is
+    what its three seeds can tell. `changes`
+    lists how settings differ from the scale's; `scale` is the scale's name with a word on it.
+    """
+
+    selection: Selection
+    inputs: Inputs
+    table: pd.DataFrame
+    order: Mapping[str, Sequence[str]]
+    tables: Sequence[tables.Table]
+    paper_tables: Sequence[PaperTable]
+    comparison: pd.DataFrame
+    ranks: pd.DataFrame
+    summary: pd.DataFrame
+    misprints: pd.DataFrame
+    claims: pd.DataFrame
+    power: Power
+    statistics: Sequence[Statistics]
+    sensitivity: Sensitivity | None
+    changes: Sequence[str]
+
+    @property
+    def scale(self) -> str:
+        return _scale(self.table, self.selection)
+
+    def scale_of(self, dataset: str, mitigation: str) -> str:
+        """As `scale`, of the runs of a dataset and mitigation."""
+        rows = (self.table["dataset"] == dataset) & (self.table["mitigation"] == mitigation)
+        return _scale(self.table[rows], self.selection)
+
+
+def _scale(table: pd.DataFrame, selection: Selection) -> str:
+    return scale_name(selection.scale, *table["changed"].unique())
+
+
+def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content:
+    """Everything that follows from the inputs and the paper's numbers. Raises ReportError."""
+    curves = inputs.curves
+    order = {
+        d: subset_order(list(part["subset"].unique())) for d, part in curves.groupby("dataset", sort=False)
+    }
+    changes = changes_of(inputs.origins, selection)
+    table = tidy(curves, order)
+    cells = table[["dataset", "regime", "mitigation", "query"]].itertuples(index=False, name=None)
+    table = with_paper(table.assign(changed=["; ".join(changes[cell]) for cell in cells]), paper_dir)
+    seeds = per_seed(curves)
+    comparison = compare(table, paper_dir)
+    ranks = rank_sum_comparison(comparison, paper_dir)
+    return Content(
+        selection,
+        inputs,
+        table,
+        order,
+        all_tables(table, selection, seeds),
+        paper_tables(table, selection, published_rank_sums(paper_dir), seeds),
+        comparison,
+        ranks,
+        summary(comparison, ranks),
+        misprints(paper_dir),
+        all_claims(table, paper_dir, selection),
+        power(paper_accuracies(paper_dir)),
+        all_statistics(curves, selection),
+        sensitivity_of(inputs, selection),
+        summary_of(changes),
+    )
+
+
+def all_tables(table: pd.DataFrame, selection: Selection, seeds: pd.DataFrame) -> list[tables.Table]:
+    """Weak modality and ranks first, then each dataset with each mitigation; `seeds` is as of `per_seed`."""
+    made = []
+    for mitigation in selection.mitigations:
+        made += [
+            tables.weak_table(table, mitigation, selection, seeds),
+            tables.rank_table(table, mitigation, selection, seeds),
+        ]
+    for dataset in selection.datasets:
+        for mitigation in selection.mitigations:
+            made.append(tables.dataset_table(table, dataset, mitigation, selection, seeds))
+    return [one for one in made if one is not None]
+
+
+def all_claims(table: pd.DataFrame, paper_dir: Path, selection: Selection) -> pd.DataFrame:
+    """Each claim judged by our numbers and by the paper's own.
+
+    A verdict that rests on runs of other settings than the scale's names them: "holds (paper, changed)".
+    """
+    ours = judge(mean_accuracies(table))
+    own = judge(mean_accuracies(table[table["changed"] == ""]))
+    judged = ours["verdict"].isin([HOLDS, FAILS])
+    others = judged & (ours[["verdict", "detail"]] != own[["verdict", "detail"]]).any(axis=1)
+    told = ours["verdict"] + f" ({_scale(table, selection)})"
+    ours = ours.assign(verdict=ours["verdict"].mask(others, told))
+    theirs = judge(paper_accuracies(paper_dir))
+    told = theirs[["verdict", "effect", "effect_name", "detail"]].add_prefix("paper_")
+    return pd.concat([ours, told], axis=1)
+
+
+def all_statistics(curves: pd.DataFrame, selection: Selection) -> list[Statistics]:
+    """Of each mitigation on the weak modalities, where there are any, and on all modalities together."""
+    targets = [target for target in TARGETS if target != "weak" or selection.weak]
+    compared = [query for query in selection.queries if query not in CONTROLS]
+    if len(compared) < 2:
+        return []
+    return [
+        statistics(curves, selection.weak, mitigation, target)
+        for mitigation in selection.mitigations
+        for target in targets
+    ]
+
+
+def sensitivity_of(inputs: Inputs, selection: Selection) -> Sensitivity | None:
+    """What was collected of the sensitivity experiments; they have datasets of their own."""
+    if inputs.sensitivity is None:
+        return None
+    asked = (inputs.sensitivity, inputs.variants, PAPER_WEAK)
+    methods = over_methods(*asked)
+    return Sensitivity(
+        methods,
+        sensitivity_table(*asked),
+        bald_against_random(*asked),
+        wide_table(methods),
+        sentences(methods),
+        " ".join(inputs.variants.base),
+    )

@@ -1,0 +1,331 @@
+"""The pages to look at: HTML files that open from the file system, need no network and name no time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from mindgap.data import CREDENTIALED, SOURCES
+from mindgap.results.claims import NOTE as CLAIMS_NOTE
+from mindgap.results.claims import WIDE
+from mindgap.results.comparison import NOTES as COMPARISON_NOTES
+from mindgap.results.comparison import STATUSES
+from mindgap.results.curves import Selection
+from mindgap.results.figures import FIGURES, FIGURES_NOTE
+from mindgap.results.flow import flow_parts
+from mindgap.results.names import (
+    CONTROLS,
+    NOT_RECORDED,
+    dataset_name,
+    method_name,
+    mitigation_name,
+    modalities_of,
+    subset_name,
+)
+from mindgap.results.paper import SUBSETS, printed_factor
+from mindgap.results.rank_comparison import RANK_NOTES
+from mindgap.results.site.content import Content
+from mindgap.results.statistics import EXPLANATIONS, TARGETS, Friedman, Statistics, Wins, taken_together
+from mindgap.results.tables import BEST_RULE
+
+# What a dataset isolates, for readers; one without a text here gets none.
+ISOLATES = {
+    "missing": "A modality is missing (P1). Two images show the same shape, and the shape is the label. In "
+    "training one image is nearly always absent (rare), the other nearly never (frequent); the test set is "
+    "complete.",
+    "share": "A modality is easier (P2). A CIFAR-10 image and an MNIST digit always tell the same class, and "
+    "the digit is far easier to read.",
+    "unique": "Information is unique to one modality (P3.2). Two images show the same shape; the label also "
+    "asks for the texture, which only the full one shows, so the partial one alone reaches 10 % at most.",
+    "synergy": "Information is complementary (P3.3). The label is the texture of one image and the shape of "
+    "the other; each alone reaches 10 % at most.",
+    "trio": "Redundancy inside a synergy, with three modalities (not in the paper). Two twins show the same "
+    "shape, a third image the texture, the label is both: one twin is worthless once the other is there.",
+    "food101": "Real data with mostly shared information: an image of a dish and the text of its recipe.",
+    "mimic": "Real, imbalanced data: twelve-lead ECG and laboratory values; death within one year.",
+}
+ABOUT_CONTROLS = {
+    "class_balanced_oracle": "The class-balanced oracle reads the pool's labels, which no query method may, "
+    "and takes samples of the class with the fewest labels.",
+    "presence_balanced": "Presence-balanced looks at no prediction and takes samples of the pattern of "
+    "present modalities with the fewest labels; where nothing is missing it is Random.",
+}
+# What the suites of a rendered dataset check (`mindgap.results.expectations`).
+RENDERED_CHECKS = ("attributes", "images", "sample", "checks")
+
+
+def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]]) -> str:
+    """index.html; `drawn` names the figures of each mitigation and target of the statistics."""
+    selection, curves = replace(content.selection, scale=content.scale), content.inputs.curves
+    named = {one.name: one for one in content.tables}
+    runs = run_list(curves)
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            selection=selection,
+            base=content.selection.scale,
+            changes=content.changes,
+            heading=_heading(content),
+            best_rule=BEST_RULE,
+            about=content.inputs.about,
+            facts=_facts(selection, len(runs)),
+            controls=[ABOUT_CONTROLS.get(name, "") for name in CONTROLS if name in selection.queries],
+            overview=[one for one in content.tables if one.name.startswith(("weak-", "rank_sums-"))],
+            datasets=[
+                _dataset(name, curves, content.table, named, content.order[name], selection)
+                for name in selection.datasets
+            ],
+            claims=content.claims.to_dict("records"),
+            tally=_tally(content.claims),
+            wide=WIDE,
+            claims_note=CLAIMS_NOTE,
+            power=content.power,
+            figures_note=FIGURES_NOTE,
+            statistics=[_statistics(r, drawn.get((r.mitigation, r.target), ())) for r in content.statistics],
+            explanations=EXPLANATIONS,
+            compared=_compared(content.comparison),
+            sensitivity=content.sensitivity,
+            searches=content.inputs.searches,
+            flows=[(dataset_name(name), flow_parts(flow)) for name, flow in selection.flows.items()],
+            rounded=[dataset_name(name) for name in CREDENTIALED],
+            skipped=[(dataset_name(name), line) for name, line in selection.skipped.items()],
+            origins=content.inputs.origins,
+            runs=runs,
+            checks=_checks(selection, bool(content.inputs.about)),
+        )
+    )
+
+
+def render_comparison(content: Content) -> str:
+    """comparison.html: each published table and value beside ours."""
+    return (
+        _environment()
+        .get_template("comparison.html.j2")
+        .render(
+            selection=replace(content.selection, scale=content.scale),
+            base=content.selection.scale,
+            changes=content.changes,
+            heading=_heading(content),
+            compared=_compared(content.comparison),
+            summary=content.summary,
+            notes=COMPARISON_NOTES,
+            ranks=content.ranks,
+            rank_notes=RANK_NOTES,
+            misprints=_misprints(content.misprints),
+            paper_tables=content.paper_tables,
+            values=_values(content.comparison),
+        )
+    )
+
+
+def _heading(content: Content) -> str:
+    """The scale, and the first of the settings that differ from its own."""
+    changed = [text for text in content.changes if not text.startswith(NOT_RECORDED)]
+    named = "; ".join(changed[:3]) + "; …" * (len(changed) > 3)
+    return f"{content.scale}: {named}" if changed else content.scale
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mindgap", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "method": method_name, "p": p_value}
+    environment.filters |= {"dataset": dataset_name, "mitigation": mitigation_name}
+    return environment
+
+
+def number(value: float, digits: int = 2) -> str:
+    """The number with so many digits; empty where there is none."""
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, a real minus."""
+    return "" if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def _compared(comparison: pd.DataFrame) -> list[tuple[str, int]]:
+    """How many published values have which status; those not yet run by their reason."""
+    counts = [(status, int((comparison["status"] == status).sum())) for status in STATUSES[:2]]
+    why = comparison.loc[comparison["status"] == STATUSES[2], "why"].value_counts(sort=False)
+    return [*counts, *((f"{STATUSES[2]}: {reason}", int(n)) for reason, n in why.items())]
+
+
+def _tally(claims: pd.DataFrame) -> list[str]:
+    """How many of the numbered claims have which verdict, by the paper's numbers and by ours."""
+    told = []
+    for asked, part in claims[claims["number"] != ""].groupby("asked", sort=False):
+        for whose, column in (("the paper's own numbers", "paper_verdict"), ("these runs", "verdict")):
+            counts = part[column].value_counts()
+            verdicts = ", ".join(f"{name} {n}" for name, n in counts.items())
+            told.append(f"{len(part)} claims {asked}, on {whose}: {verdicts}")
+    return told
+
+
+def _statistics(result: Statistics, drawn: Sequence[str]) -> dict[str, Any]:
+    """One mitigation and target as the template draws it: `rows` has all that is said of each method."""
+    methods = pd.DataFrame({"rank": result.mean_ranks, "level": result.mean_levels})
+    if isinstance(result.bootstrap, pd.DataFrame):
+        methods = methods.join(result.bootstrap.set_index("query")[["difference", "low", "high"]])
+    wins = result.wins if isinstance(result.wins, Wins) else None
+    if wins is not None:
+        methods["beaten"] = wins.beaten
+    differing = result.pairwise if isinstance(result.pairwise, pd.DataFrame) else None
+    title = f"{TARGETS[result.target]}, {mitigation_name(result.mitigation)}"
+    return {
+        "title": title[0].upper() + title[1:],
+        "note": result.note,
+        "columns": list(methods),
+        "rows": methods.sort_values("rank", kind="stable").reset_index(names="query").to_dict("records"),
+        "friedman": result.friedman if isinstance(result.friedman, Friedman) else None,
+        "pairs": None if differing is None else len(differing),
+        "differing": [] if differing is None else differing[differing["different"]].to_dict("records"),
+        "wins": wins,
+        "together": taken_together(result),
+        "refusals": result.refusals,
+        "figures": drawn,
+        "alpha": result.alpha,
+    }
+
+
+def _misprints(found: pd.DataFrame) -> list[str]:
+    return [
+        f"Table {row.table}, {_cell_name(row)}: {row.printed:.2f}, where Table {row.detail_table} has "
+        f"{row.detail_printed:.2f}. {row.verdict}."
+        for row in found.itertuples()
+    ]
+
+
+def _cell_name(row) -> str:
+    subset = subset_name(row.subset, modalities_of(list(SUBSETS[row.dataset].values())))
+    parts = (dataset_name(row.dataset), mitigation_name(row.mitigation), row.regime, _paper_method(row.query))
+    return f"{', '.join(parts)}, {subset}"
+
+
+def _paper_method(query: str) -> str:
+    return "GRACE" if query == "grace_r" else method_name(query)
+
+
+def _values(comparison: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
+    """The published values by table, as rows of text: ours scaled like the printed ones."""
+    shown = comparison.assign(factor=printed_factor(comparison))
+    return [
+        (int(table), [_value(row) for row in part.itertuples()]) for table, part in shown.groupby("table")
+    ]
+
+
+def _value(row) -> dict[str, Any]:
+    ours = "" if math.isnan(row.difference) else f"{row.ours_mean * row.factor:.2f}"
+    spread = "" if math.isnan(row.ours_std) else f" ± {row.ours_std * row.factor:.2f}"
+    std = "" if math.isnan(row.printed_std) else f" ± {row.printed_std:.2f}"
+    return {
+        "anchor": row.anchor,
+        "cell": _cell_name(row),
+        "paper": f"{row.printed:.2f}{std}",
+        "ours": f"{ours}{spread}" if ours else "",
+        "seeds": row.n_seeds or "",
+        "difference": signed(row.difference * row.factor),
+        "deviations": signed(row.deviations, 1),
+        "paper_share": number(row.paper_mean_accuracy, 3),
+        "ours_share": number(row.ours_mean_accuracy, 3),
+        "status": row.status,
+        "why": "; ".join(text for text in (row.why, row.remark) if text),
+    }
+
+
+def run_list(curves: pd.DataFrame) -> list[dict]:
+    """One entry per run with its first and last number of labels."""
+    keys = ["dataset", "regime", "mitigation", "query", "seed", "run", "rounds"]
+    labels = curves.groupby(keys, sort=False, as_index=False)["labelled"].agg(first="min", last="max")
+    return labels.to_dict("records")
+
+
+def _facts(selection: Selection, runs: int) -> list[tuple[str, str]]:
+    return [
+        ("Datasets", ", ".join(map(dataset_name, selection.datasets))),
+        ("Regimes", ", ".join(selection.regimes)),
+        ("Methods", ", ".join(method_name(q) for q in selection.queries if q not in CONTROLS)),
+        *[("Controls", ", ".join(map(method_name, c))) for c in [_controls(selection)] if c],
+        ("Mitigations", ", ".join(map(mitigation_name, selection.mitigations))),
+        ("Seeds", ", ".join(map(str, selection.seeds))),
+        ("Runs", str(runs)),
+    ]
+
+
+def _controls(selection: Selection) -> list[str]:
+    return [name for name in selection.queries if name in CONTROLS]
+
+
+def _dataset(name, curves, table, named, subsets, selection) -> dict:
+    frame = curves[curves["dataset"] == name]
+    modalities = modalities_of(list(subsets))
+    weak = selection.weak.get(name)
+    chance = float(frame["chance"].iloc[0])
+    areas = table.loc[table["dataset"] == name, "chance_aulc"].unique()
+    parts = []
+    for mitigation in selection.mitigations:
+        title = mitigation_name(mitigation)
+        parts.append(
+            {
+                "title": title[0].upper() + title[1:],
+                "table": named[f"{name}-{mitigation}"],
+                "figures": _figures(name, mitigation, selection),
+            }
+        )
+    return {
+        "key": name,
+        "name": dataset_name(name),
+        "isolates": ISOLATES.get(name, ""),
+        "modalities": [subset_name(modality, modalities) for modality in modalities],
+        "weak": subset_name(weak, modalities) if weak else "",
+        "chance": chance,
+        "levels": ", ".join(f"{area:.3g}" for area in areas),
+        "parts": parts,
+        "files": [f"{name}-{regime}" for regime in selection.regimes],
+    }
+
+
+def _figures(dataset: str, mitigation: str, selection: Selection) -> list[dict]:
+    regimes = ", ".join(selection.regimes)
+    what = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}, {regimes}, scale {selection.scale}"
+    stem = f"{dataset}-{mitigation}"
+    theirs = FIGURES.get((dataset, mitigation))
+    results = f"Results for {dataset_name(dataset)} {'without' if mitigation == 'none' else 'with'} ModDrop"
+    upper, lower = (
+        f" Counterpart of the {half} half of the paper's Figure {theirs}, “{results}”." if theirs else ""
+        for half in ("upper", "lower")
+    )
+    return [
+        {
+            "stem": f"curves-{stem}",
+            "alt": f"Learning curves of every method on every subset of modalities: {what}",
+            "caption": f"Learning curves: {what}.{upper}",
+        },
+        {
+            "stem": f"bars-{stem}",
+            "alt": f"Bars of AULC of every method on every subset of modalities: {what}",
+            "caption": f"AULC: {what}.{lower}",
+        },
+    ]
+
+
+def _checks(selection: Selection, kept: bool) -> list[tuple[str, list[str]]]:
+    """What was checked of each dataset; the data of kept records was, elsewhere."""
+    lines = []
+    for dataset in selection.datasets:
+        titles = []
+        if dataset not in CREDENTIALED and not kept:  # whose pages stay in its own project
+            titles = ["flow", *(SOURCES[dataset].checks if dataset in SOURCES else RENDERED_CHECKS)]
+        lines.append((dataset_name(dataset), titles + [f"curves {regime}" for regime in selection.regimes]))
+    return [*lines, ("AULC", ["table"])]
