@@ -1,6 +1,6 @@
 """Metrics of all subsets of modalities beside those of one, and beside a whole forward pass for each subset.
 
-"all" is `mindgap.core.evaluation.evaluate`; "one" is the same work for all modalities together and nothing else;
+"all" is `evaluate` of `mindgap.core.evaluation`; "one" is the same work for all modalities together only;
 "naive" passes the test set through the whole model once per subset, where absent modalities skip their
 encoders: with M modalities that is 2^(M-1) passes of each encoder, not 2^M - 1. One thread; medians of turns.
 

@@ -232,7 +232,7 @@ def render(results: Mapping[str, Mapping]) -> str:
         section(name, result, [one for one in targets if one.benchmark == name])
         for name, result in results.items()
     ]
-    loaders = [jinja2.FileSystemLoader(HERE), jinja2.PackageLoader("mindgap", "report")]
+    loaders = [jinja2.FileSystemLoader(HERE), jinja2.PackageLoader("mindgap", "results/site")]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindgap.core import digest as provenance
+from mindgap.core import digest
 from mindgap.core.digest import SOURCE, _meaning, code_digest, code_files, files_of
 from mindgap.parts.encoders import ENCODERS
 from mindgap.parts.fusions import FUSIONS
@@ -18,60 +18,44 @@ from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import select
 from mindgap.results.names import CONTROLS
 
-# A module may import what stands before its own layer, and its own.
-LAYERS = [
-    ["errors", "rng", "progress", "minilm", "settings"],
-    ["data", "machine", "gpu"],
-    ["params"],
-    ["augment", "models", "resized_crop"],
-    ["mitigations"],
-    ["evaluation", "batches"],
-    ["training"],
-    ["pool"],
-    ["query"],
-    ["provenance", "records", "status", "leases"],
-    ["loop"],
-    ["jobs"],
-    ["processes", "cluster"],
-    ["sweep"],
-    ["search"],
-    ["layout", "plan", "calibration"],
-    ["report", "expectations"],
-    ["stages"],
-    ["cli", "__main__"],
-]
+# A folder may import itself and what stands in a line before its own.
+LAYERS = [["base"], ["data"], ["parts"], ["core"], ["engine", "results"], ["stages"]]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-# Checks that params.yaml can be run ask the tables of plug-ins, when called.
-ALLOWED = {("params", "augment"), ("params", "models"), ("params", "mitigations"), ("params", "query")}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
-def part(module: str) -> str:
-    return module.split(".")[1]
-
-
-def imports(path: Path) -> set[str]:
+def imports(path: Path) -> set[tuple[str, ...]]:
+    """The modules of MindGap that a file imports, anywhere in it, without "mindgap" in front."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        found |= {part(name) for name in names if name.startswith("mindgap.")}
+        found |= {tuple(name.split(".")[1:]) for name in names if name.startswith("mindgap.")}
     return found
 
 
+def test_every_module_lies_in_a_folder_of_a_layer():
+    places = {path.relative_to(SOURCE).parts[0] for path in MODULES}
+    assert places == {"__init__.py", "__main__.py", *LEVEL}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_point_one_way(path):
-    name = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if name == "__init__":
-        assert not imports(path)
+def test_imports_point_down(path):
+    folder = path.relative_to(SOURCE).parts[0]
+    if folder == "__main__.py":
         return
-    wrong = {i for i in imports(path) if LEVEL[i] > LEVEL[name] and (name, i) not in ALLOWED}
-    assert not wrong, f"{name} imports {wrong}, which build on it"
+    below = {name for name, level in LEVEL.items() if level < LEVEL.get(folder, 0)}
+    wrong = {".".join(module) for module in imports(path) if module[0] not in {folder, *below}}
+    assert not wrong, f"{folder} imports {wrong}, which does not lie below it"
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "query").glob("*.py")), ids=lambda p: p.name)
-def test_a_query_method_knows_nothing_of_data_training_or_the_loop(path):
-    assert not imports(path) & {"data", "training", "loop", "params", "sweep"}
+PARTS = sorted((SOURCE / "parts").glob("*/*.py"))
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_part_knows_its_own_kind_and_nothing_of_data_training_or_the_loop(path):
+    others = {module for module in imports(path) if module[:2] != ("parts", path.parent.name)}
+    assert {module[0] for module in others} <= {"base"}
 
 
 def test_comments_do_not_count_and_code_does(tmp_path):
@@ -96,45 +80,47 @@ def names(*roots: Path) -> set[str]:
 
 def test_the_code_of_a_run_is_what_it_passes_through():
     loop = names()
-    assert {"loop.py", "training.py", "batches.py", "augment.py", "gpu.py", "rng.py", "pool.py"} < loop
-    assert {"evaluation.py", "core/network.py", "parts/mitigations/base.py", "resized_crop.py"} < loop
-    assert not loop & {"records.py", "sweep.py", "params.py", "provenance.py", "data/dataset.py"}
-    assert not any(name.startswith(("query/", "report/", "stages/")) for name in loop)
-    loop |= names(SOURCE / "settings.py")
+    core = ("batches", "evaluation", "loop", "network", "pool", "rng", "training")
+    assert {f"core/{name}.py" for name in core} < loop
+    assert {"base/gpu.py", "base/hosted.py", "base/modality.py", "parts/mitigations/base.py"} < loop
+    assert {"parts/augment/images.py", "parts/augment/resized_crop.py"} < loop
+    assert not loop & {"core/records.py", "core/params.py", "core/digest.py", "core/search.py"}
+    assert not any(
+        name.startswith(("data/", "parts/query/", "engine/", "results/", "stages/")) for name in loop
+    )
+    loop |= names(SOURCE / "base/settings.py")
     own = names(*files_of(METHODS["bmmal"].fn)) - loop
-    assert own == {f"query/{name}.py" for name in ("bmmal", "badge", "kernels", "resident", "contract")}
-    assert names(SOURCE / "parts/query/select.py") - loop == {
-        "parts/query/select.py",
-        "parts/query/contract.py",
-    }
+    assert own == {f"parts/query/{name}.py" for name in ("bmmal", "badge", "kernels", "resident", "contract")}
+    select = SOURCE / "parts/query/select.py"
+    assert names(select) - loop == {"parts/query/select.py", "parts/query/contract.py"}
     assert names(*files_of(FUSIONS["transformer"])) - loop == {"parts/fusions/transformer.py"}
-    assert "minilm.py" in names(*files_of(ENCODERS["tokens"]["minilm"]))
+    assert "base/minilm.py" in names(*files_of(ENCODERS["tokens"]["minilm"]))
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
-    """A copy of the package, of which `provenance` reads the sources."""
+    """A copy of the package, of which `digest` reads the sources."""
     copy = tmp_path / "copy" / "mindgap"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(provenance, "SOURCE", copy)
+    monkeypatch.setattr(digest, "SOURCE", copy)
     for name in ("REGISTRIES", "LOOK_UP", "NOT_OF_THE_LOOP"):
-        moved = frozenset(copy / path.relative_to(SOURCE) for path in getattr(provenance, name))
-        monkeypatch.setattr(provenance, name, moved)
+        moved = frozenset(copy / path.relative_to(SOURCE) for path in getattr(digest, name))
+        monkeypatch.setattr(digest, name, moved)
     return copy
 
 
 # A line that a plug-in imports something with, and the file behind it.
 IMPORTS = {
     "another folder": ("from mindgap.results.aulc import aulc", "results/aulc.py"),
-    "what that imports": ("from mindgap.results.curves import read_curves", "errors.py"),
+    "what that imports": ("from mindgap.results.curves import read_curves", "base/errors.py"),
     "as another name": ("import mindgap.data.quintfeatures.colors as c", "data/quintfeatures/colors.py"),
     "a submodule": ("from mindgap.data.quintfeatures import colors", "data/quintfeatures/colors.py"),
     "a star": ("from mindgap.data.flow import *", "data/flow.py"),
-    "in a function": ("def f():\n    from mindgap.engine.machine import workers", "machine.py"),
-    "by name": ("import importlib; importlib.import_module('mindgap.engine.layout')", "layout.py"),
+    "in a function": ("def f():\n    from mindgap.engine.machine import workers", "engine/machine.py"),
+    "by name": ("import importlib; importlib.import_module('mindgap.engine.layout')", "engine/layout.py"),
     "by name, relative": (
         "from importlib import import_module as i; i('.helper', __package__)",
-        "query/helper.py",
+        "parts/query/helper.py",
     ),
     "by name, in a package": (
         "import importlib; importlib.import_module('.colors', 'mindgap.data')",
@@ -142,24 +128,27 @@ IMPORTS = {
     ),
     "by name, as another": (
         "from importlib import import_module as i; i('mindgap.engine.layout')",
-        "layout.py",
+        "engine/layout.py",
     ),
     "by name, of any loader": (
         "import runpy; runpy.run_module('mindgap.parts.query.helper')",
-        "query/helper.py",
+        "parts/query/helper.py",
     ),
     "an attribute of a package": (
         "import mindgap\ndef f(): return mindgap.data.quintfeatures.colors.NAMES",
         "data/quintfeatures/colors.py",
     ),
-    "an attribute of an alias": ("from . import parts as p\ndef f(): return p.deep.x", "query/parts/deep.py"),
+    "an attribute of an alias": (
+        "from . import deeper as p\ndef f(): return p.deep.x",
+        "parts/query/deeper/deep.py",
+    ),
     "a registry's table": ("from mindgap.parts.query import METHODS", "parts/query/badge.py"),
-    "a file beside": ("from mindgap.parts.query.helper import x", "query/helper.py"),
-    "a star that imports a module": ("from .parts import *", "query/parts/deep.py"),
-    "relative": ("from .helper import x", "query/helper.py"),
-    "relative, all of it": ("from . import helper", "query/helper.py"),
-    "relative, from above": ("from ..models.table import TableMLP", "parts/encoders/table.py"),
-    "a package": ("from mindgap.parts.query.parts.deep import x", "query/parts/__init__.py"),
+    "a file beside": ("from mindgap.parts.query.helper import x", "parts/query/helper.py"),
+    "a star that imports a module": ("from .deeper import *", "parts/query/deeper/deep.py"),
+    "relative": ("from .helper import x", "parts/query/helper.py"),
+    "relative, all of it": ("from . import helper", "parts/query/helper.py"),
+    "relative, from above": ("from ..encoders.table import TableMLP", "parts/encoders/table.py"),
+    "a package": ("from mindgap.parts.query.deeper.deep import x", "parts/query/deeper/__init__.py"),
     "a registry's name": ("from mindgap.parts.query import random", "parts/query/random_.py"),
     "all of a registry": ("import mindgap.parts.query as q", "parts/query/badge.py"),
     "of the package itself": ("from mindgap import __version__", "__init__.py"),
@@ -168,10 +157,10 @@ IMPORTS = {
 
 @pytest.mark.parametrize(("line", "file"), IMPORTS.values(), ids=IMPORTS)
 def test_what_a_plug_in_imports_is_in_its_digest(package, line, file):
-    (package / "query/parts").mkdir()
-    for name in ("helper.py", "parts/__init__.py", "parts/deep.py"):
-        (package / "query" / name).write_text("__all__ = ['deep']\n")
-    method = package / "query" / "new.py"
+    (package / "parts/query/deeper").mkdir()
+    for name in ("helper.py", "deeper/__init__.py", "deeper/deep.py"):
+        (package / "parts/query" / name).write_text("__all__ = ['deep']\n")
+    method = package / "parts/query" / "new.py"
     method.write_text(f"{line}\n")
     before, loop = code_digest([method]), code_digest()
     with (package / file).open("a") as other:
@@ -180,15 +169,18 @@ def test_what_a_plug_in_imports_is_in_its_digest(package, line, file):
     with (package / file).open("a") as other:
         other.write("\nchanged = True\n")
     assert code_digest([method]) != before
-    assert (code_digest() != loop) == (file == "errors.py")
+    assert (code_digest() != loop) == (file == "base/errors.py")
 
 
 @pytest.mark.parametrize(
     "line",
-    ["(Path(__file__).parent / 'parts' / 'weights.json')", "Path(__file__).with_name('parts/weights.json')"],
+    [
+        "(Path(__file__).parent / 'deeper' / 'weights.json')",
+        "Path(__file__).with_name('deeper/weights.json')",
+    ],
 )
 def test_a_file_of_numbers_that_a_plug_in_names_is_in_its_digest(package, line):
-    method, table = package / "query/new.py", package / "query/parts/weights.json"
+    method, table = package / "parts/query/new.py", package / "parts/query/deeper/weights.json"
     table.parent.mkdir()
     table.write_text("[1]")
     method.write_text(f"from pathlib import Path\nNUMBERS = {line}.read_text()\n")
@@ -198,11 +190,15 @@ def test_a_file_of_numbers_that_a_plug_in_names_is_in_its_digest(package, line):
 
 
 def test_a_new_method_changes_the_digest_of_no_other(package):
-    before = {name: code_digest([package / "query" / f"{name}.py"]) for name in ("badge", "margin", "select")}
-    (package / "query/new.py").write_text("from mindgap.parts.query.kernels import top_k\nnew = top_k\n")
+    before = {
+        name: code_digest([package / "parts/query" / f"{name}.py"]) for name in ("badge", "margin", "select")
+    }
+    (package / "parts/query/new.py").write_text(
+        "from mindgap.parts.query.kernels import top_k\nnew = top_k\n"
+    )
     table = package / "parts/query/__init__.py"
     table.write_text(f"from mindgap.parts.query.new import new\n{table.read_text()}")
-    assert {name: code_digest([package / "query" / f"{name}.py"]) for name in before} == before
+    assert {name: code_digest([package / "parts/query" / f"{name}.py"]) for name in before} == before
 
 
 def test_a_plug_in_from_outside_is_followed_where_nothing_was_installed(tmp_path, monkeypatch):

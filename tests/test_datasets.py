@@ -369,7 +369,8 @@ def test_workers_import_neither_torch_nor_the_program_they_serve(tmp_path):
         "results = list(map_processes(eval, [\"'torch' in __import__('sys').modules\"] * 4, 2))\n"
         "from mindgap.data.quintfeatures.render import render_chunk\n"
         "loaded = list(map_processes(eval, ["
-        "\"(__import__('mindgap.data.quintfeatures.render'), 'torch' in __import__('sys').modules)[1]\"] * 4, 2))\n"
+        "\"(__import__('mindgap.data.quintfeatures.render'),"
+        " 'torch' in __import__('sys').modules)[1]\"] * 4, 2))\n"
         "print(results + loaded, __file__ is not None, __name__)\n"
     )
     run = subprocess.run(

@@ -51,7 +51,7 @@ def test_what_a_new_dataset_makes_is_ignored_so_that_dvc_edits_no_gitignore(clon
 def test_the_readmes_method_is_one_file_and_one_line_and_runs_only_what_is_missing(clone):
     readme = (ROOT / "README.md").read_text()
     file, code, line = re.search(
-        r"`(src/mindgap/query/\w+\.py)`.*?```python\n(.*?)```.*?```python\n(.*?)```", readme, re.DOTALL
+        r"`(src/mindgap/parts/query/\w+\.py)`.*?```python\n(.*?)```.*?```python\n(.*?)```", readme, re.DOTALL
     ).groups()
     (clone.folder / file).write_text(code)
     name = Path(file).stem

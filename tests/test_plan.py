@@ -135,7 +135,8 @@ def test_steps_and_draws_are_those_of_epoch_batches(labelled, least, balanced):
 
 def test_the_summary_loads_no_torch():
     code = (
-        "import sys; from mindgap.core.params import load_params; from mindgap.engine.plan import summary_line; "
+        "import sys; from mindgap.core.params import load_params; "
+        "from mindgap.engine.plan import summary_line; "
         "print(summary_line(load_params())); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -106,7 +106,7 @@ def spoil_seal(project, monkeypatch):
             spoil_settings,
             r"left as it is, but settings\.seed is 2603, but scales\.tiny\.prepare\.share\.seed says 7",
         ),
-        (spoil_code, r"data/share\.py.*`dvc commit -f prepare@share`"),
+        (spoil_code, r"data/share/pairs\.py.*`dvc commit -f prepare@share`"),
         (spoil_table, r"pairs\.csv was altered.*dvc checkout -f data/prepared/share"),
         (spoil_seal, r"meta\.json has format None.*prepare@share`, once its files are there: put CIFAR-10"),
     ],
@@ -309,8 +309,8 @@ def test_the_mend_names_the_dataset_and_not_the_folder_in_which_it_is_made():
 
 
 def test_a_dataset_depends_on_its_own_code(share):
-    renderer = {f"data/{name}.py" for name in ("render", "quintfeatures", "pairing", "colors")}
-    readers = {f"data/{name}.py" for name in ("share", "cifar10", "mnist", "fetch")}
+    renderer = {f"data/quintfeatures/{name}.py" for name in ("render", "images", "pairing", "colors")}
+    readers = {f"data/{name}.py" for name in ("share/pairs", "share/cifar10", "share/mnist", "fetch")}
     assert renderer <= set(code_of("missing"))
     assert readers <= set(code_of("share"))
     for dataset in ("missing", "trio"):
@@ -320,7 +320,7 @@ def test_a_dataset_depends_on_its_own_code(share):
     for dataset in ("share", "food101", "mimic"):
         assert not renderer & set(code_of(dataset))
         assert "data/prepared.py" in code_of(dataset)
-        assert not {"data/contact_sheet.py", "progress.py"} & set(code_of(dataset))
+        assert not {"data/contact_sheet.py", "base/progress.py"} & set(code_of(dataset))
 
 
 def test_a_blueprint_changes_with_what_its_dataset_is_made_by_and_nothing_else(share, monkeypatch):
@@ -389,7 +389,7 @@ def test_repro_without_raw_files_leaves_a_prepared_dataset_in_place(clone):
     lock = (clone.folder / "dvc.lock").read_text().split("prepare@share")[1]
     before, counts = content(share), flow.read_bytes()
     # What cannot change its bytes does not touch it.
-    for name in ("contact_sheet", "share", "quintfeatures"):
+    for name in ("contact_sheet", "share/pairs", "quintfeatures/images"):
         with (clone.folder / f"src/mindgap/data/{name}.py").open("a") as file:
             file.write("\n# A comment.\n")
     with (clone.folder / "src/mindgap/data/contact_sheet.py").open("a") as file:

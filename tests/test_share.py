@@ -26,8 +26,8 @@ from mindgap.base.modality import Modality
 from mindgap.core.params import load_params
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.fetch import md5_of
-from mindgap.data.share import cifar10, mnist
-from mindgap.data.share.pairs import Settings, pair_by_class, parameters, prepare, tables
+from mindgap.data.share import cifar10, mnist, parameters, tables
+from mindgap.data.share.pairs import Settings, pair_by_class, prepare
 from mindgap.data.storage import read_meta
 from mindgap.parts.augment.images import draw_augmentation
 from mindgap.results.expectations import ExpectationFailed, validate, validate_source

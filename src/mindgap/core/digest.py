@@ -17,18 +17,18 @@ from typing import Any
 
 from mindgap import __version__
 
-SOURCE = Path(__file__).parent
+SOURCE = Path(__file__).parents[1]
 
 # Where plug-ins are listed. What is imported from there by name is followed to where it is made, the list
 # itself never: a line more in it changes no other plug-in's runs.
-REGISTRIES = frozenset(SOURCE / name / "__init__.py" for name in ("data", "mitigations", "models", "query"))
-# Where a run's own plug-ins are looked up by their names. Who else takes a whole table stands on all in it.
-LOOK_UP = frozenset(SOURCE / name for name in ("loop.py", "core/network.py", "parts/query/select.py"))
-# Reading and checking, which the loop imports and does not compute with; and the call of query methods, which
-# only runs with one depend on.
-NOT_OF_THE_LOOP = frozenset(
-    SOURCE / name for name in ("data/dataset.py", "params.py", "parts/query/select.py")
+REGISTRIES = frozenset(
+    place / "__init__.py" for place in (SOURCE / "data", SOURCE / "parts", *(SOURCE / "parts").iterdir())
 )
+# Where a run's own plug-ins are looked up by their names. Who else takes a whole table stands on all in it.
+LOOK_UP = frozenset(SOURCE / name for name in ("core", "parts/query/select.py"))
+# Reading and checking, which the loop imports and does not compute with (data have their own digest);
+# and the call of query methods, which only runs with one depend on.
+NOT_OF_THE_LOOP = frozenset(SOURCE / name for name in ("data", "core/params.py", "parts/query/select.py"))
 INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -50,7 +50,7 @@ def module_digests(root: Path, left_out: Iterable[Path] = ()) -> dict[str, str]:
 
 def code_files(roots: Iterable[Path] = ()) -> frozenset[Path]:
     """The files behind `code_digest`."""
-    loop = _reached([SOURCE / "loop.py"], NOT_OF_THE_LOOP)
+    loop = _reached([SOURCE / "core/loop.py"], NOT_OF_THE_LOOP)
     return loop | _reached(roots, loop)
 
 
@@ -75,15 +75,20 @@ def _content(path: Path) -> str:
 
 
 def _reached(roots: Iterable[Path], left_out: frozenset[Path]) -> frozenset[Path]:
-    """Some files, those that they import, and so on, without these."""
-    found, waiting = set(), [path for path in roots if path not in left_out]
+    """Some files, those that they import, and so on, without these files and folders."""
+    found, waiting = set(), [path for path in roots if not _within(path, left_out)]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
             inside = [*_imported(path), *_data_of(path)] if path.suffix == ".py" else []
-            waiting += [file for file in inside if file not in left_out]
+            waiting += [file for file in inside if not _within(file, left_out)]
     return frozenset(found)
+
+
+def _within(path: Path, places: frozenset[Path]) -> bool:
+    """Whether a file is one of these, or lies in one of them."""
+    return path in places or not places.isdisjoint(path.parents)
 
 
 def _imported(path: Path) -> Iterator[Path]:
@@ -97,7 +102,7 @@ def _imported(path: Path) -> Iterator[Path]:
         for folder in packages[:-1]:
             if folder != SOURCE and (init := folder / "__init__.py") not in REGISTRIES and init.is_file():
                 yield init
-        yield from _named(packages[-1] if packages else top, names, tables=path not in LOOK_UP)
+        yield from _named(packages[-1] if packages else top, names, tables=not _within(path, LOOK_UP))
 
 
 def _data_of(path: Path) -> Iterator[Path]:

@@ -398,9 +398,8 @@ def _check_plug_ins(params: Params) -> None:
     for kind in ENCODERS:
         settings = pick(model.encoder, kind, f"{where}.encoder", f"{where}.encoder")
         name = pick(settings, "name", f"{where}.encoder.{kind}", f"{where}.encoder.{kind}")
-        pick(
-            ENCODERS[kind], name, f"{where}.encoder.{kind}.name", f"mindgap.parts.encoders.ENCODERS[{kind!r}]"
-        )
+        table = f"mindgap.parts.encoders.ENCODERS[{kind!r}]"
+        pick(ENCODERS[kind], name, f"{where}.encoder.{kind}.name", table)
         encoder_settings(f"{where}.encoder.{kind}", kind, settings)
     for kind in model.encoder:
         pick(ENCODERS, kind, f"{where}.encoder", "mindgap.parts.encoders.ENCODERS")

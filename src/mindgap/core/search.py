@@ -9,13 +9,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import DatasetRecipe, Search, Setting
-from mindgap.engine.sweep import Job
 
 DIVERGED = -math.inf
+
+
+class Training(Protocol):
+    """The training of an initial model, which somebody else finishes."""
+
+    def result(self) -> list[dict]:
+        """Its record; none of one that diverged."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ def choose(
     search: Search,
     setting: Setting,
     has_images: bool,
-    job_of: Callable[[Setting, int], Job],
-    execute: Callable[[Sequence[Job]], None],
+    job_of: Callable[[Setting, int], Training],
+    execute: Callable[[Sequence[Training]], None],
 ) -> tuple[DatasetRecipe, list[Trial]]:
     """The recipe with the best validation balanced accuracy, a mean over seeds, and all trials.
 
@@ -99,7 +105,7 @@ def choose(
     return left[0], trials
 
 
-def _trial(rung: int, recipe: DatasetRecipe, setting: Setting, jobs: Sequence[Job]) -> Trial:
+def _trial(rung: int, recipe: DatasetRecipe, setting: Setting, jobs: Sequence[Training]) -> Trial:
     records = [job.result() for job in jobs]
     fits = [record[0]["fit"] for record in records if record]
     scores = [fit["best_validation"] for fit in fits]

@@ -424,7 +424,7 @@ class _Bench:
 
 
 def rows_a_pass(layout: Layout, kind: str) -> int:
-    """Rows of an evaluation pass on a kind of device: `mindgap.core.evaluation.rows_a_pass` without samples."""
+    """Rows of an evaluation pass on a kind of device: `core.evaluation.rows_a_pass` without samples."""
     return most_rows(max(math.prod(m.shape) for m in layout.modalities.values()), kind)
 
 

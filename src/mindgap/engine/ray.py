@@ -275,9 +275,7 @@ def serve(
 @functools.cache
 def identity() -> dict[str, str]:
     """What has to be the same on all nodes for their numbers to belong together."""
-    folders = ("mitigations", "models", "query")
-    files = [file for folder in folders for file in (SOURCE / folder).rglob("*.py")]
-    return {"code": code_digest(files)[:16], **versions()}
+    return {"code": code_digest((SOURCE / "parts").rglob("*.py"))[:16], **versions()}
 
 
 def difference(expected: dict[str, str], found: dict[str, str]) -> str:

@@ -238,7 +238,7 @@ def _plain(value: Any) -> str:
 
 
 def _render(table_name: str, frame: pd.DataFrame, suite_path: Path, outcomes: list[Outcome]) -> str:
-    loader = jinja2.PackageLoader("mindgap", "report")
+    loader = jinja2.PackageLoader("mindgap", "results/site")
     page = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )

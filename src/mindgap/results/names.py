@@ -35,7 +35,7 @@ NOT_RECORDED = "not recorded"
 
 
 def scale_name(scale: str, *changes: str) -> str:
-    """The scale of runs whose settings differ from its own as `changes` say (`report.scales`; "": not).
+    """The scale of runs whose settings differ from its own as `changes` say (`results.scales`; "": not).
 
     "tiny", "tiny, changed", or "tiny, not all recorded" where no more is known.
     """

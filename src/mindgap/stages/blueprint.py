@@ -23,7 +23,13 @@ from mindgap.stages.paths import EXPECTATIONS, places
 
 # Modules that no array or table of a dataset passes through: a picture for people, a bar, classes of errors;
 # and the table of all datasets, of which `asked_of` has what it says of this one.
-CHANGES_NO_DATA = ("data/contact_sheet.py", "progress.py", "errors.py", "data/errors.py", "data/__init__.py")
+CHANGES_NO_DATA = (
+    "base/errors.py",
+    "base/progress.py",
+    "data/__init__.py",
+    "data/contact_sheet.py",
+    "data/errors.py",
+)
 
 
 def write_blueprint(params: Params, dataset: str) -> Path:
@@ -118,5 +124,6 @@ def load_prepared(params: Params, dataset: str) -> Dataset:
 
 def code_of(dataset: str) -> dict[str, str]:
     """Digests by path of the modules that a dataset's arrays and tables pass through."""
-    start = SOURCES[dataset].module.__file__ if dataset in SOURCES else SOURCE / "data" / "render.py"
+    renderer = SOURCE / "data/quintfeatures/render.py"
+    start = SOURCES[dataset].module.__file__ if dataset in SOURCES else renderer
     return module_digests(Path(start), [SOURCE / name for name in CHANGES_NO_DATA])

@@ -49,7 +49,7 @@ def catalogue() -> dict[str, list[Line]]:
 
 def _datasets() -> Iterator[Line]:
     for name, pairing in RENDERED.items():
-        module = importlib.import_module(f"mindgap.data.{name}")
+        module = importlib.import_module(f"mindgap.data.quintfeatures.{name}")
         yield name, _first(module.__doc__), f"absence={dict(pairing.absence)}"
     for name, source in SOURCES.items():
         mark = "credentialed, a project of its own: " if name in CREDENTIALED else ""

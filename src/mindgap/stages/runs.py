@@ -135,7 +135,7 @@ def run_of(
     files, query_settings = files_of(mitigation), {}
     if cell.query is not None:
         query_settings = {**hyperparameters(cell.query), **params.query_settings.get(cell.query, {})}
-        files |= {SOURCE / "query" / "select.py", *files_of(METHODS[cell.query].fn)}
+        files |= {SOURCE / "parts/query/select.py", *files_of(METHODS[cell.query].fn)}
     values = {k: v if isinstance(v, str) else v.model_dump() for k, v in vars(setting).items()}
     kinds = {modality.kind for modality in dataset.modalities.values()}
     encoder = {kind: values["model"]["encoder"][kind] for kind in sorted(kinds)}

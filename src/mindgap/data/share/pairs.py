@@ -1,4 +1,4 @@
-"""Share (paper, section 5): an image of CIFAR-10 and a digit of MNIST, whose classes always go together.
+"""The pairs of Share, and how they are drawn and written.
 
 Class c of one is class c of the other. No image is used twice, and train is never paired with test, so digits
 of MNIST's train split are left over, and images of CIFAR-10's test split.
@@ -22,11 +22,9 @@ from mindgap.data.flow import Flow
 from mindgap.data.prepared import write_meta, written_at_once
 from mindgap.data.presence import subset_name, subsets
 from mindgap.data.share import cifar10, mnist
-from mindgap.data.share.checks import CLASSES, MODALITIES, PAIR_COLUMNS, image_digest, parameters, tables
+from mindgap.data.share.checks import CLASSES, MODALITIES, PAIR_COLUMNS, image_digest
 from mindgap.data.share.labelled import LabelledImages
 from mindgap.data.storage import SPLITS
-
-__all__ = ["Settings", "parameters", "prepare", "tables"]  # what mindgap.data.source asks for
 
 READERS = {"cifar10": cifar10.read_cifar10, "mnist": mnist.read_mnist}
 FINDERS = {"cifar10": cifar10.find_cifar10, "mnist": mnist.find_mnist}

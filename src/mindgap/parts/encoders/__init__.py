@@ -1,27 +1,21 @@
-"""What a model can be made of, by name. Encoders stand under the kind of modality that they read."""
+"""Encoders by name, under the kind of modality that they read."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from mindgap.base.settings import SettingsError, checked
+from mindgap.base.settings import checked
 from mindgap.parts.encoders.image import EfficientNetB0, TinyEncoder
 from mindgap.parts.encoders.signal import EfficientNet1dB0, TinySignal
 from mindgap.parts.encoders.table import TableMLP
 from mindgap.parts.encoders.text import BagOfTokens, MiniLM
-from mindgap.parts.fusions.transformer import TransformerFusion
 
 ENCODERS = {
     "image": {"tiny": TinyEncoder, "efficientnet_b0": EfficientNetB0},
     "tokens": {"bag": BagOfTokens, "minilm": MiniLM},
     "table": {"mlp": TableMLP},
     "signal": {"tiny": TinySignal, "efficientnet1d_b0": EfficientNet1dB0},
-}
-
-FUSIONS = {
-    "transformer": TransformerFusion,
 }
 
 
@@ -35,20 +29,3 @@ def encoder_settings(where: str, kind: str, settings: Mapping[str, Any]) -> dict
     """An encoder's own settings, those beside its name; a SettingsError names each that it cannot take."""
     own = {key: value for key, value in settings.items() if key != "name"}
     return checked(where, ENCODERS[kind][settings["name"]], 1, own)
-
-
-def make_fusion(settings: Mapping[str, Any], modalities: int, width: int) -> nn.Module:
-    """The fusion that `settings` name, with its own settings checked."""
-    return FUSIONS[settings["name"]](modalities, width, **fusion_settings("model.fusion", settings, width))
-
-
-def fusion_settings(where: str, settings: Mapping[str, Any], width: int) -> dict[str, Any]:
-    """A fusion's own settings, those beside its name, as `encoder_settings`; the width has to suit them."""
-    fusion, own = FUSIONS[settings["name"]], {key: value for key, value in settings.items() if key != "name"}
-    own = checked(where, fusion, 2, own)
-    try:
-        with torch.device("meta"):
-            fusion(1, width, **own)
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from error
-    return own

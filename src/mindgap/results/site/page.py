@@ -131,7 +131,7 @@ def _heading(content: Content) -> str:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mindgap", "report"),
+        loader=jinja2.PackageLoader("mindgap", "results/site"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
