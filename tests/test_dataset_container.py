@@ -11,7 +11,7 @@ from mindgap.data.errors import DataError
 from mindgap.data.prepared import new_array
 from mindgap.data.quintfeatures.images import Style
 from mindgap.data.quintfeatures.render import render_dataset
-from mindgap.data.storage import read_array, read_meta, verify_tables
+from mindgap.data.storage import read_array, read_meta, seal_of, settings_of, verify_tables
 from spoilt import spoil_meta
 
 STYLE = Style(image_size=16, texture_period=0.25)
@@ -62,6 +62,31 @@ def test_select_and_to_keep_rows_together(rendered):
     assert len(part) == 3
     assert torch.equal(part.y_N, dataset.train.y_N[ids])
     assert all(torch.equal(part.x[name], dataset.train.x[name][ids]) for name in dataset.modalities)
+
+
+# Of the arrays as they were before label values and styles could be asked for.
+DIGESTS = {
+    "missing": "31952cf3e6da68d9120143f03304885413b0dc5d50e487290893fe16fd37d3ee",
+    "unique": "41fb898a02f02a2121669710f5c8384fcc10235b0d24e1bd0610a2b6c84b59ec",
+    "synergy": "13be96cc34b162c2da7dab5b9d5d0725b299908861a8bc313641a434b49e30b0",
+    "trio": "56e6943dbc382540a31c3377c14ab1b2e26b998612d7e9826c5e46d6b187f264",
+}
+
+
+def test_a_dataset_of_which_nothing_is_asked_is_what_it_always_was(rendered):
+    assert {name: data_digest(rendered / name) for name in DIGESTS} == DIGESTS
+
+
+def test_a_folder_from_before_has_ten_values_and_one_style(breakable):
+    meta = json.loads((breakable / "meta.json").read_text())
+    older = {key: value for key, value in meta.items() if key not in ("label_values", "own_style")}
+    (breakable / "meta.json").write_text(json.dumps({**older, "meta_sha256": seal_of(older)}))
+    assert settings_of(read_meta(breakable)) == settings_of(meta)
+    assert settings_of(meta)["prepare"] == {
+        "absence": {"rare": 0.9, "frequent": 0.1},
+        "label_values": 10,
+        "style": {},
+    }
 
 
 def test_digests_differ_between_datasets_and_not_between_copies(rendered, breakable):

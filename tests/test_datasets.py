@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +131,66 @@ def test_images_of_one_sample_share_what_the_label_ties_and_nothing_else(name):
                 tied = any(k.feature == feature and pair <= set(k.carriers) for k in pairing.label)
                 same = (drawn.features_NMF[:, a, f] == drawn.features_NMF[:, b, f]).mean()
                 assert same == 1 if tied else 0.06 < same < 0.14
+
+
+@pytest.mark.parametrize("name", RENDERED)
+@pytest.mark.parametrize("values", [2, 5])
+def test_label_features_take_fewer_values_and_all_else_follows(name, values):
+    declared, pairing = RENDERED[name], find_dataset(name, label_values=values)
+    assert pairing.num_classes == len(pairing.class_names) == values ** len(declared.label)
+    for subset, ceiling in declared.ceilings.items():
+        assert pairing.ceilings[subset] == (1.0 if ceiling == 1 else pytest.approx(1 / values))
+    drawn = draw_split(name, "train", 1000, root_seed=1, label_values=values)
+    counts = np.bincount(drawn.label_N, minlength=pairing.num_classes)
+    assert counts.max() - counts.min() <= 1
+    tied = {(carrier, factor.feature) for factor in pairing.label for carrier in factor.carriers}
+    for m, modality in enumerate(pairing.modalities):
+        for f, feature in enumerate(FEATURES):
+            seen = set(drawn.features_NMF[:, m, f].tolist())
+            assert seen == set(range(values if (modality, feature) in tied else 10)), (modality, feature)
+    values_NF = factor_values(drawn.label_N, len(pairing.label), values)
+    for factor, value_N in zip(pairing.label, values_NF.T, strict=True):
+        for carrier in factor.carriers:
+            m, f = pairing.modalities.index(carrier), FEATURES.index(factor.feature)
+            assert np.array_equal(drawn.features_NMF[:, m, f], value_N)
+
+
+def test_a_modality_is_rendered_in_its_own_style_and_the_others_as_before(missing_dir, tmp_path):
+    hard = {"erase": [0.5, 0.6], "max_rotation": 180.0}
+    render_tiny("missing", tmp_path / "own", own_style={"rare": hard})
+    render_tiny("missing", tmp_path / "hard", style=replace(TINY, **hard))
+    render_tiny("missing", tmp_path / "all", own_style={"all": hard})
+    render_tiny("missing", tmp_path / "both", own_style={"all": hard, "frequent": {"erase": [0.0, 0.0]}})
+    own, hard, every, both = (files_of(tmp_path / name) for name in ("own", "hard", "all", "both"))
+    before = files_of(missing_dir)
+    for split in ("train", "test"):
+        rare, frequent = f"{split}.rare.npy", f"{split}.frequent.npy"
+        assert own[rare] == hard[rare] == every[rare] == both[rare] != before[rare]
+        assert own[frequent] == before[frequent] != hard[frequent] == every[frequent] != both[frequent]
+    assert rendered_sample(tmp_path / "own", 40)["same"].all()
+
+
+def test_what_carries_no_label_may_draw_from_values_of_its_modality():
+    own = {"partial": {"nuisance": {"bg_texture": ["solid"]}}}
+    drawn = draw_split("unique", "train", 300, root_seed=1, own_style=own)
+    assert set(drawn.features_NMF[:, 1, FEATURES.index("bg_texture")].tolist()) == {0}
+    assert set(drawn.features_NMF[:, 0, FEATURES.index("bg_texture")].tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_values": 1}, r"label_values is 1: make it a whole number in 2\.\.10"),
+        ({"label_values": 11}, "label_values is 11"),
+        ({"own_style": {"scarce": {}}}, "style names 'scarce'; known: all, rare, frequent"),
+        ({"own_style": {"rare": {"image_size": 32}}}, "image_size of rare is 32, but 16 of the dataset"),
+        ({"own_style": {"rare": {"erase": [0.4, 0.1]}}}, "erase is .*make it two shares"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        render_tiny("missing", tmp_path / "missing", **changes)
+    assert not (tmp_path / "missing").exists()
 
 
 def test_the_same_color_is_drawn_only_when_allowed():

@@ -199,6 +199,21 @@ def untied(runs: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def test_a_partial_modality_is_scaled_by_its_own_ceiling(runs):
+    """Of five values instead of ten it can know a fifth of the label: marked and scaled by five."""
+    partial = runs["ceiling_aulc"] < runs["rounds"] - 1
+    fifth = runs.assign(ceiling_aulc=runs["ceiling_aulc"].mask(partial, 2 * runs["ceiling_aulc"]))
+    detail, wide = table(fifth, 11), table(fifth, 2)
+    assert {column.factor for column in detail.columns} == {1.0, 5.0}
+    titles = [row.title for row in wide.rows]
+    assert "Unique, low: Partial ×5" in titles
+    assert not any("×10" in text for text in (*titles, *wide.notes, *detail.notes))
+    assert any(note.startswith("What is marked ×5 cannot reach") for note in wide.notes)
+    mean = fifth[at(fifth, dataset="unique", regime="low", query="random", subset="partial")]
+    (mean,) = mean.loc[mean["mitigation"] == "moddrop", "aulc_mean"]
+    assert cell_of(wide, "Unique, low: Partial ×5", "Random").mean == pytest.approx(5 * mean)
+
+
 def test_table_3_follows_from_the_papers_numbers(runs):
     one = table(untied(runs), 3)
     printed_sums = published_rank_sums(PAPER).set_index(["query", "regime"])["rank_sum"]

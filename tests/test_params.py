@@ -13,8 +13,18 @@ from ruamel.yaml import YAML
 
 from mindgap.base.errors import MindGapError, ParamsError
 from mindgap.base.settings import Rate, checked, defaults
-from mindgap.core.params import Params, as_block, check_params, load_params, read_mapping
-from mindgap.engine.plan import summary_line
+from mindgap.core.params import (
+    DatasetRecipe,
+    Params,
+    RecipeEntry,
+    Training,
+    as_block,
+    check_params,
+    load_params,
+    read_mapping,
+)
+from mindgap.engine.layout import expected_layout
+from mindgap.engine.plan import summary_line, training_work
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.contract import Method
 from mindgap.stages.plan import overridden
@@ -22,6 +32,10 @@ from mindgap.stages.plan import overridden
 ROOT = Path(__file__).parents[1]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
 RECIPE = RAW["scales"]["tiny"]["recipe"]["missing"]["all"]
+
+
+def style(**own) -> dict:
+    return {"scales.tiny.prepare.missing.style": own}
 
 
 @pytest.fixture
@@ -118,6 +132,33 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
         ({"scales.tiny.budget.missing.low.acquisition": 10**13}, r"low\.acquisition: .*equal to 10000000"),
         ({"scales.tiny.prepare.missing.absence": {"rare": 1.0}}, r"absence\.rare: .*less than 1"),
         ({"scales.tiny.prepare.missing.absence": 1}, r"prepare\.missing\.absence: .*\(given: 1\)"),
+        ({"scales.tiny.prepare.missing.label_values": 11}, r"label_values: .*equal to 10 \(given: 11\)"),
+        ({"scales.tiny.prepare.missing.label_values": 5.0}, r"missing\.label_values: .*\(given: 5\.0\)"),
+        ({"scales.tiny.prepare.missing.label_value": 5}, r"missing\.label_value is unknown; .*label_values"),
+        (style(scarce={}), r"prepare\.missing: style names 'scarce'; known: all, rare, frequent"),
+        (style(rare={"eraze": [0, 1]}), r"missing\.style\.rare: eraze: unknown parameter"),
+        (style(rare={"erase": 0.1}), r"style\.rare: erase: .*\(given: 0\.1\); write a list: \[a, b\]"),
+        (style(rare={"max_rotation": 181}), r"style\.rare: max_rotation: .*equal to 180 \(given: 181\)"),
+        (style(rare={"max_rotation": 90}), r"style\.rare: half_width is .* \(or lower max_rotation\)"),
+        (style(all={"max_rotation": 90}), r"style\.all: half_width is .* \(or lower max_rotation\)"),
+        (style(all={"image_size": 64}), r"style\.all\.image_size: .*, and set .*\.image_size"),
+        (style(rare={"nuisance": {"bg_color": ["rde"]}}), r"style\.rare: unknown bg_color 'rde'"),
+        (style(rare=5), r"prepare\.missing\.style\.rare: .*\(given: 5\)"),
+        (
+            {"scales.tiny.recipe.missing.low": {**RECIPE, "min_samples_per_epoch": -1}},
+            r"recipe\.missing\.low\.min_samples_per_epoch: .*equal to 0 \(given: -1\)",
+        ),
+        (
+            {"scales.tiny.recipe.missing.low": {**RECIPE, "warmup_epochs": 12}},
+            r"recipe\.missing\.low\.warmup_epochs is 12, but .*lower warmup_epochs",
+        ),
+        (
+            {
+                "scales.tiny.recipe.missing.low": {**RECIPE, "min_samples_per_epoch": 0},
+                "scales.tiny.model.min_present": 21,
+            },
+            r"has 20 samples: .*or raise initial or scales\.tiny\.recipe\.missing\.low\.min_samples_per",
+        ),
         (
             {"scales.tiny.model.absent": "zeros", "scales.tiny.recipe.missing.all.batch_size": 29},
             r"missing\.all\.batch_size is 29, so of an epoch of 320 samples one is left .*absent is zeros",
@@ -231,6 +272,37 @@ def test_the_commands_in_the_comments_are_accepted():
     (food101,) = [params for params in made if params.dataset == ["food101"]]
     assert food101.setting("food101", "low").recipe.learning_rate == 0.1
     assert len(commands) == 3
+
+
+def test_fewer_label_values_need_fewer_test_samples_and_are_in_the_layout(load):
+    five = {f"scales.tiny.prepare.{name}.label_values": 5 for name in ("missing", "unique", "synergy")}
+    params = load({**five, "scales.tiny.render.test_size": 25})
+    check_params(params)
+    classes = {name: expected_layout(params, name).num_classes for name in ("missing", "unique", "trio")}
+    assert classes == {"missing": 5, "unique": 25, "trio": 100}
+    with pytest.raises(ParamsError, match=r"test_size is 24, but unique has 25 .*lower label_values"):
+        check_params(load({**five, "scales.tiny.render.test_size": 24}))
+
+
+def test_a_style_is_checked_as_a_whole(load):
+    """What `all` says need not be possible by itself, where each modality says the rest."""
+    small = {"half_width": [0.2, 0.3]}
+    check_params(load(style(all={"max_rotation": 180.0}, rare=small, frequent=small)))
+
+
+def test_a_recipe_may_say_what_training_says(load):
+    low = {**RECIPE, "min_samples_per_epoch": 64, "momentum": 0.5}
+    params, before = load({"scales.tiny.recipe.missing.low": low}), load()
+    check_params(params)
+    made, was = params.setting("missing", "low"), before.setting("missing", "low")
+    assert made.training == was.training.model_copy(update={"min_samples_per_epoch": 64, "momentum": 0.5})
+    assert made.recipe == was.recipe
+    assert type(made.recipe) is DatasetRecipe
+    assert set(made.recipe.model_dump()) == set(DatasetRecipe.model_fields)
+    assert params.setting("missing", "mid") == before.setting("missing", "mid")
+    assert set(Training.model_fields) == set(RecipeEntry.model_fields) - set(DatasetRecipe.model_fields)
+    assert training_work(made, 20).drawn == 12 * 64
+    assert training_work(was, 20).drawn == 12 * 320
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

@@ -10,6 +10,7 @@ import yaml
 
 from clone import Clone
 from mindgap.base.errors import MindGapError
+from mindgap.core.loop import Cell
 from mindgap.core.params import Params, ParamsError
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.prepared import swapped_in
@@ -20,6 +21,7 @@ from mindgap.stages.blueprint import code_of, load_prepared, write_blueprints
 from mindgap.stages.paths import FLOW, places
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import left_over
+from mindgap.stages.runs import run_of
 from share_raw import share_raw
 from small_project import params_in, small, working_copy
 from spoilt import spoil_array, spoil_meta
@@ -270,9 +272,24 @@ def test_data_that_is_not_what_the_parameters_ask_for_is_refused(share, spoil, m
         load_prepared(params, "missing")
 
 
+def test_a_run_is_another_where_its_recipe_says_more(share):
+    recipe = small()["scales"]["tiny"]["recipe"]["missing"]["all"]
+    cell, dataset = Cell("missing", "low", "none", 0), load_prepared(changed(share), "missing")
+    draws = {"recipe__missing__low": {**recipe, "min_samples_per_epoch": 64}}
+    same, other = {"recipe__missing__low": recipe}, run_of(changed(share, **draws), cell, dataset)
+    assert run_of(changed(share, **same), cell, dataset) == run_of(changed(share), cell, dataset)
+    assert other.digest != run_of(changed(share), cell, dataset).digest
+    assert other.provenance["settings"]["setting"]["training"]["min_samples_per_epoch"] == 64
+
+
 def test_parameters_that_ask_for_other_data_are_refused(share):
     for dataset, entry, message in (
         ("missing", {"render__train_size": 250}, r"sizes\.train is 200, but .*render\.train_size says 250"),
+        (
+            "missing",
+            {"prepare__missing__style": {"rare": {"erase": [0.1, 0.4]}}},
+            r"own_style\.rare is None, but scales\.tiny\.prepare\.missing\.style\.rare says",
+        ),
         (
             "share",
             {"prepare__share__mirror_digits": True},
@@ -337,6 +354,11 @@ def test_a_blueprint_changes_with_what_its_dataset_is_made_by_and_nothing_else(s
     paired = written(changed(share, prepare__share__seed=7))
     assert paired["missing.json"] == first["missing.json"]
     assert paired["share.json"] != first["share.json"]
+    for entry in ({"label_values": 5}, {"style": {"rare": {"erase": [0.1, 0.4]}}}):
+        (own,) = entry.items()
+        asked = written(changed(share, **{f"prepare__missing__{own[0]}": own[1]}))
+        assert asked["missing.json"] != first["missing.json"]
+        assert asked["share.json"] == first["share.json"]
     suite = Path("reports/expectations/prepared/share_pairs.json")
     suite.write_text(suite.read_text() + "\n")
     suited = written(changed(share))

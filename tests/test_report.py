@@ -61,16 +61,16 @@ def accuracy(query: str, seed: int, round: int, place: int) -> float:
 
 
 def make_curves(
-    dataset: str, selection: Selection, regime: str = "low", rounds: int = ROUNDS
+    dataset: str, selection: Selection, regime: str = "low", rounds: int = ROUNDS, values: int = 10
 ) -> pd.DataFrame:
-    chance, rows = 0.1 if dataset == "missing" else 0.01, []
+    chance, rows = 1 / values if dataset == "missing" else 1 / values**2, []
     for mitigation, query, seed in itertools.product(
         selection.mitigations, selection.queries, selection.seeds
     ):
         name = f"{dataset} {regime} {mitigation} {query} {seed}"
         run = hashlib.sha256(name.encode()).hexdigest()[:16]
         for i, (place, subset) in itertools.product(range(rounds), enumerate(all_subsets(dataset))):
-            ceiling = 0.1 if subset in LOW_CEILING.get(dataset, ()) else 1.0
+            ceiling = 1 / values if subset in LOW_CEILING.get(dataset, ()) else 1.0
             value = ceiling * min(accuracy(query, seed, i, place), 1.0)
             cell = (selection.scale, dataset, regime, mitigation, query, seed, run, rounds, i, 50 * (i + 1))
             rows.append((*cell, subset, value, value, 0.1, chance, ceiling))
@@ -601,8 +601,30 @@ def test_page_opens_from_the_file_system(report):
 def test_page_is_honest_about_its_scale(report):
     text = (report / "index.html").read_text()
     assert "Scale: tiny – not comparable with the paper" in text
+    assert "of its ten values" not in text
+    assert "style of their own" not in text
     assert 'class="paper"' not in text
     assert len(set(re.findall(r"<code>([0-9a-f]{16})</code>", text))) == 2 * 3 * 2
+
+
+def test_the_page_tells_label_values_and_styles_and_their_ceilings(tmp_path):
+    selection = replace(SELECTION, datasets=("unique",), weak={"unique": "partial"}, mitigations=("none",))
+    curves = read_curves(write_curves(tmp_path / "curves", selection, values=5), selection)
+    origins = origins_of(selection)
+    for settings in origins[0].settings.values():
+        own = {"label_values": 5, "style": {"full": {"erase": [0.0, 0.1]}}}
+        settings["data"]["prepare"] = {**settings["data"]["prepare"], **own}
+    build_report(Inputs(curves, origins), tmp_path / "reports", PAPER, selection)
+    text = (tmp_path / "reports" / "index.html").read_text()
+    assert "so the partial one alone reaches 20 % at most" in text
+    assert "Chance level: 0.04 balanced accuracy" in text
+    assert "A feature of the label takes 5 of its ten values; other features keep theirs." in text
+    assert "Images of Full have a style of their own: erase [0.0, 0.1]." in text
+    assert "a pitfall of its own (P2)" in text
+    assert "prepare.unique.label_values 10 → 5" in text
+    csv_text = (tmp_path / "reports" / "tables" / "unique-none.csv").read_text()
+    assert "low Partial ×5 mean" in csv_text
+    assert "×10 mean" not in csv_text
 
 
 def test_paper_scale_report_shows_the_published_numbers(tmp_path):

@@ -1,5 +1,6 @@
 """Whether runs are of their scale: the definitions, what differs from them, and what a report says of it."""
 
+import json
 from dataclasses import replace
 
 import pandas as pd
@@ -104,6 +105,14 @@ CHANGES = {
         at("data", "prepare", "absence", value={"rare": 0.5, "frequent": 0.1}, only=of("missing")),
         ['prepare.missing.absence {"rare": 0.9, "frequent": 0.1} → {"rare": 0.5, "frequent": 0.1}'],
     ),
+    "label values": (
+        at("data", "prepare", "label_values", value=5, only=of("unique")),
+        ["prepare.unique.label_values 10 → 5"],
+    ),
+    "style of a modality": (
+        at("data", "prepare", "style", value={"rare": {"erase": [0.1, 0.4]}}, only=of("missing")),
+        ['prepare.missing.style {} → {"rare": {"erase": [0.1, 0.4]}}'],
+    ),
     "nuisance": (
         at("data", "render", "nuisance", value={"bg_texture": ["solid"]}),
         ['render.nuisance {} → {"bg_texture": ["solid"]}'],
@@ -160,6 +169,28 @@ def test_runs_without_any_record_and_datasets_of_ones_own_are_not_the_scales():
     assert summary_of(changes_of(origins, own)) == ["tinted low is not among what scale paper defines"]
 
 
+def test_records_from_before_had_ten_values_one_style_and_no_training_of_their_own():
+    def older(settings, *cell):
+        for key in ("label_values", "style"):
+            settings["data"]["prepare"].pop(key, None)
+
+    assert changed(older) == []
+
+
+def test_what_a_recipe_has_otherwise_than_training_belongs_to_the_scale(shipped, monkeypatch):
+    raw = shipped.model_dump(exclude_none=True)
+    raw["scales"]["paper"]["recipe"]["missing"]["low"] = {
+        **raw["scales"]["paper"]["recipe"]["missing"]["all"],
+        "min_samples_per_epoch": 64,
+    }
+    table = table_of(Params.model_validate_json(json.dumps(raw)))
+    monkeypatch.setattr("mindgap.results.scales.definitions", lambda: table)
+    lines = ["training.min_samples_per_epoch 64 → 0 (Missing)"]
+    assert changed(lambda *cell: None) == lines  # runs by `training` alone
+    edit = at("setting", "training", "min_samples_per_epoch", value=64, only=of("missing"))
+    assert changed(edit) == []
+
+
 def test_settings_of_plug_ins_are_no_change():
     own = replace(SELECTION, queries=("random", "mine"))
     origins = origins_of(replace(own, queries=("random", "bald")))
@@ -189,7 +220,7 @@ def test_a_rendered_dataset_tells_what_it_was_made_with(tmp_path, shipped):
         "missing", tmp_path / "missing", **asked, absence=absence, workers=1, progress=False
     )
     made = settings_of(meta)
-    assert made["prepare"] == {"absence": absence}
+    assert made["prepare"] == {"absence": absence, "label_values": 10, "style": {}}
     assert asked.items() <= made["render"].items()
     assert set(made["render"]) == set(shipped.at_scale.render.model_dump())
 

@@ -178,6 +178,7 @@ def changed(key: str, override: str) -> dict:
         ("scales.tiny.render.image_size=16,24", "image-24: .*several values"),
         ("scales.tiny.render.image_size=48", "image-24 and image-48 ask for the same: take one out"),
         ("scales.tiny.render.image_size=32", "default and image-24 ask for the same: take one out"),
+        ("scales.tiny.recipe.trio.all.epochs=3", "default and image-24 ask for the same: take one out"),
     ],
 )
 def test_what_params_refuse_is_refused_before_anything_is_queued(project, override, message):

@@ -9,9 +9,9 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,12 +19,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mindgap.base.errors import ParamsError
 from mindgap.base.settings import Rate, Share, Width, checked, explain
 
+if TYPE_CHECKING:
+    from mindgap.data.quintfeatures.pairing import Pairing
+
 # Bounds beyond which nothing could be computed, or no model would learn.
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
 WeightDecay = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 NO_ABSENCE: Mapping[str, Rate] = {}
+# What a modality cannot have otherwise than the rest of `render`.
+SHARED = {"root_seed", "train_size", "test_size", "image_size"}
+NO_STYLE: Mapping[str, Mapping[str, Any]] = {}
 # Becomes part of file names, where "-" stands between names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 
@@ -58,13 +64,35 @@ class DatasetRecipe(Block):
     projection_dropout: Rate = 0.0
 
 
+Epochs = Annotated[float, Field(ge=0)]
+Draws = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
 class Training(Block):
     """What all rows of Table 5 share or leave open."""
 
     momentum: Rate
-    warmup_epochs: float = Field(ge=0)
-    min_samples_per_epoch: int = Field(ge=0, le=10_000_000)
+    warmup_epochs: Epochs
+    min_samples_per_epoch: Draws
     validate_from: Share
+
+
+class RecipeEntry(DatasetRecipe):
+    """What stands under `recipe`: a row of Table 5, and what its runs have otherwise than `training`."""
+
+    momentum: Rate | None = None
+    warmup_epochs: Epochs | None = None
+    min_samples_per_epoch: Draws | None = None
+    validate_from: Share | None = None
+
+    @property
+    def row(self) -> DatasetRecipe:
+        return DatasetRecipe(**self.model_dump(include=set(DatasetRecipe.model_fields)))
+
+    @property
+    def own_training(self) -> dict[str, Any]:
+        """What takes the place of `training` in the runs with this recipe."""
+        return self.model_dump(include=set(Training.model_fields), exclude_none=True)
 
 
 class Model(Block):
@@ -134,7 +162,7 @@ class Scale(Block):
     prepare: dict[Name, dict[str, Any]]
     model: ScaleModel
     training: Training
-    recipe: dict[Name, dict[Name, DatasetRecipe]]
+    recipe: dict[Name, dict[Name, RecipeEntry]]
     budget: dict[Name, dict[Name, Budget]]
 
 
@@ -212,9 +240,10 @@ class Params(Selected):
         budgets = pick(scale.budget, dataset, "dataset", f"{where}.budget")
         recipes = pick(scale.recipe, dataset, "dataset", f"{where}.recipe")
         budget = pick(budgets, regime, "regime", f"{where}.budget.{dataset}")
-        recipe = recipes.get(regime) or pick(recipes, "all", "regime", f"{where}.recipe.{dataset}")
+        entry = recipes.get(regime) or pick(recipes, "all", "regime", f"{where}.recipe.{dataset}")
+        training = scale.training.model_copy(update=entry.own_training)
         model = scale.model.of_run(dropout)
-        return Setting(self.scale, dataset, regime, self.loop.start, budget, recipe, scale.training, model)
+        return Setting(self.scale, dataset, regime, self.loop.start, budget, entry.row, training, model)
 
     def search_setting(self, dataset: str, regime: str) -> Setting:
         """The setting in which a recipe is searched: its models are those of methods that need no dropout."""
@@ -267,9 +296,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return raw
 
 
-def as_block(raw: Mapping[str, Any], block: type[Block], path: Path) -> Any:
-    """What a file holds as that block. By way of JSON, in which a list may be a tuple and nothing else is
-    taken for another type.
+def as_block(raw: Mapping[str, Any], block: type[Block], path: Path | str) -> Any:
+    """What a file, or a key in one, holds as that block. By way of JSON, in which a list may be a tuple and
+    nothing else is taken for another type.
     """
     try:
         return block.model_validate_json(json.dumps(raw))
@@ -336,16 +365,14 @@ def _check_data(params: Params) -> None:
         for regime in recipes:
             regimes = {"all": None, **scale.budget.get(name, {})}
             pick(regimes, regime, f"{where}.recipe.{name}", f"{where}.budget.{name}, beside all")
-    for name, settings in scale.prepare.items():
+    _as_params_error(f"{where}.render", Style, **scale.render.style)
+    for name in scale.prepare:
         if name in RENDERED:
-            given = f"{where}.prepare.{name}"
-            checked(given, _rendered_settings, 1, settings)
-            _as_params_error(given, _rendered_settings, RENDERED[name].modalities, **settings)
+            pairing_asked(params, name)
         else:
             # Training needs none of the packages that only some files from outside are read with.
             with contextlib.nullcontext() if name in params.dataset else contextlib.suppress(NotInstalled):
                 source_settings(params, name)
-    _as_params_error(f"{where}.render", Style, **scale.render.style)
 
 
 def source_settings(params: Params, dataset: str) -> Any:
@@ -359,18 +386,34 @@ def source_settings(params: Params, dataset: str) -> Any:
     return _as_params_error(f"{where}.{dataset}", made, **settings)
 
 
-def absence_asked(params: Params, dataset: str) -> dict[str, float]:
-    """How often training samples of a rendered dataset lack modalities: as asked, else as declared."""
+def pairing_asked(params: Params, dataset: str) -> "Pairing":
+    """A rendered dataset as it is declared, but for what its `prepare` says otherwise."""
     from mindgap.data import RENDERED
+    from mindgap.data.quintfeatures.images import Style
 
-    return dict(params.at_scale.prepare.get(dataset, {}).get("absence", RENDERED[dataset].absence))
+    where, render = f"scales.{params.scale}.prepare.{dataset}", params.at_scale.render
+    settings = checked(where, _rendered_settings, 0, params.at_scale.prepare.get(dataset, {}))
+    for name, own in settings.get("style", {}).items():
+        for key in sorted(SHARED & set(own)):
+            raise ParamsError(
+                f"{where}.style.{name}.{key}: all images of a scale share it: take it out, and set "
+                f"scales.{params.scale}.render.{key}"
+            )
+        as_block({**render.model_dump(), **own}, Render, f"{where}.style.{name}")
+    pairing = _as_params_error(where, replace, RENDERED[dataset], **settings)
+    for modality in pairing.modalities:
+        if own := {**pairing.style.get("all", {}), **pairing.style.get(modality, {})}:
+            at = f"{where}.style.{modality if modality in pairing.style else 'all'}"
+            _as_params_error(at, Style, **{**render.style, **own})
+    return pairing
 
 
-def _rendered_settings(modalities: tuple[str, ...], absence: Mapping[str, Rate] = NO_ABSENCE) -> None:
-    """What may stand under `prepare` for a rendered dataset."""
-    from mindgap.data.presence import absence_rates
-
-    absence_rates(modalities, absence)
+def _rendered_settings(
+    absence: Mapping[str, Rate] = NO_ABSENCE,
+    label_values: Annotated[int, Field(ge=2, le=10)] = 10,
+    style: Mapping[str, Mapping[str, Any]] = NO_STYLE,
+) -> None:
+    """What may stand under `prepare` for a rendered dataset; its declaration has what does not."""
 
 
 def _check_plug_ins(params: Params) -> None:
@@ -428,8 +471,9 @@ def _check_setting(params: Params, setting: Setting) -> None:
     from mindgap.parts.augment.images import AUGMENTATIONS
 
     where = f"scales.{setting.scale}"
-    own = setting.regime in params.at_scale.recipe[setting.dataset]
-    recipe = f"{where}.recipe.{setting.dataset}.{setting.regime if own else 'all'}"
+    entries = params.at_scale.recipe[setting.dataset]
+    regime = setting.regime if setting.regime in entries else "all"
+    recipe = f"{where}.recipe.{setting.dataset}.{regime}"
     pick(
         AUGMENTATIONS,
         setting.recipe.augmentation,
@@ -437,7 +481,9 @@ def _check_setting(params: Params, setting: Setting) -> None:
         "mindgap.parts.augment.images.AUGMENTATIONS",
     )
     pick(params.at_scale.prepare, setting.dataset, "dataset", f"{where}.prepare")
-    _check_learning(setting, where, recipe)
+    training = dict.fromkeys(Training.model_fields, f"{where}.training")
+    training |= dict.fromkeys(entries[regime].own_training, recipe)
+    _check_learning(setting, where, recipe, training)
     if setting.dataset not in RENDERED:  # how many samples it has is known when it is prepared
         return
     size, needed = params.at_scale.render.train_size, setting.budget.needed
@@ -447,23 +493,24 @@ def _check_setting(params: Params, setting: Setting) -> None:
             f"samples (initial + validation + (rounds - 1) x acquisition), but {where}."
             f"render.train_size is {size}: raise it, or ask for fewer"
         )
-    classes, tested = RENDERED[setting.dataset].num_classes, params.at_scale.render.test_size
+    classes, tested = pairing_asked(params, setting.dataset).num_classes, params.at_scale.render.test_size
     if tested < classes:
         raise ParamsError(
             f"{where}.render.test_size is {tested}, but {setting.dataset} has {classes} classes, and each "
-            f"needs a sample in the test set: raise it"
+            f"needs a sample in the test set: raise it, or lower label_values in {where}.prepare."
+            f"{setting.dataset}"
         )
 
 
-def _check_learning(setting: Setting, where: str, recipe: str) -> None:
+def _check_learning(setting: Setting, where: str, recipe: str, training: Mapping[str, str]) -> None:
     """What no single parameter shows: a warm-up without an end, batches in which every modality sits out, a
-    batch of one sample where none may sit out.
+    batch of one sample where none may sit out. `training`: where each of its keys is said.
     """
     epochs, warmup = setting.recipe.epochs, setting.training.warmup_epochs
     if warmup >= epochs:
         raise ParamsError(
-            f"{where}.training.warmup_epochs is {warmup:g}, but {recipe} has {epochs} epochs, of which none "
-            f"would have the learning rate: lower warmup_epochs, or raise epochs"
+            f"{training['warmup_epochs']}.warmup_epochs is {warmup:g}, but {recipe} has {epochs} epochs, of "
+            f"which none would have the learning rate: lower warmup_epochs, or raise epochs"
         )
     least = setting.model.min_present
     if least > setting.recipe.batch_size:
@@ -476,7 +523,7 @@ def _check_learning(setting: Setting, where: str, recipe: str) -> None:
         raise ParamsError(
             f"{where}.model.min_present is {least}, but an epoch of {where}.budget.{setting.dataset}."
             f"{setting.regime} has {draws} samples: no modality would train on the start set; lower "
-            f"min_present, or raise initial or {where}.training.min_samples_per_epoch"
+            f"min_present, or raise initial or {training['min_samples_per_epoch']}.min_samples_per_epoch"
         )
     budget, size = setting.budget, setting.recipe.batch_size
     labelled = (budget.initial + k * budget.acquisition for k in range(budget.rounds))

@@ -18,6 +18,8 @@ FORMAT = 3
 SPLITS = ("train", "test")
 LOOK_AGAIN = 'chmod -R u+w "$(dvc cache dir)"'
 SKIPPED = "skipped.txt"  # instead of a dataset: the line that says what its source lacks
+# What rendered datasets, and records of runs on them, do not say from before it could be asked for.
+OLDER: Mapping[str, Any] = {"label_values": 10, "style": {}}
 ASIDE = ".{}.partial"  # the folder beside a dataset in which its successor is made and checked
 
 
@@ -45,7 +47,7 @@ def remake(stage: str, project: Path | None = None) -> str:
 
 
 def read_meta(path: Path | str) -> dict:
-    """The parsed meta.json of a prepared dataset, which is as it was written."""
+    """The parsed meta.json of a prepared dataset, which is as it was written; older ones are filled up."""
     path = Path(path)
     file = path / "meta.json"
     try:
@@ -57,7 +59,9 @@ def read_meta(path: Path | str) -> dict:
         raise DataError(f"{file} has format {found!r}, not {FORMAT}: {mend(path)}")
     if meta.get("meta_sha256") != seal_of(meta):
         raise DataError(f"{file} was altered: its content is not what its meta_sha256 says: {mend(path)}")
-    return meta
+    if "style" not in meta:
+        return meta
+    return {"label_values": OLDER["label_values"], "own_style": OLDER["style"], **meta}
 
 
 def seal_of(meta: Mapping[str, Any]) -> str:
@@ -106,7 +110,8 @@ def settings_of(meta: dict) -> dict:
         return {"prepare": meta.get("settings", {})}
     sizes = {f"{split}_size": meta["sizes"][split] for split in SPLITS}
     render = {"root_seed": meta["root_seed"], **sizes, **meta["style"]}
-    return {"render": render, "prepare": {"absence": meta["absence"]}}
+    own = {"absence": meta["absence"], "label_values": meta["label_values"], "style": meta["own_style"]}
+    return {"render": render, "prepare": own}
 
 
 def expected_arrays(meta: dict) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

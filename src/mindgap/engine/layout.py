@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.modality import Modality
-from mindgap.core.params import Params, absence_asked, source_settings
+from mindgap.core.params import Params, pairing_asked, source_settings
 from mindgap.data import RENDERED, SOURCES
 from mindgap.data.presence import absence_rates
 
@@ -68,11 +68,12 @@ def absence_of(params: Params, dataset: str) -> tuple[float, ...]:
     """How often training samples lack each modality; what comes from outside is complete."""
     if dataset not in RENDERED:
         return (0.0,) * len(SOURCES[dataset].modalities)
-    return tuple(absence_rates(RENDERED[dataset].modalities, absence_asked(params, dataset)).tolist())
+    pairing = pairing_asked(params, dataset)
+    return tuple(absence_rates(pairing.modalities, pairing.absence).tolist())
 
 
 def _rendered(params: Params, dataset: str) -> Layout:
-    pairing, render = RENDERED[dataset], params.at_scale.render
+    pairing, render = pairing_asked(params, dataset), params.at_scale.render
     image = Modality("image", (render.image_size, render.image_size, 3))
     return Layout(
         dict.fromkeys(pairing.modalities, image),

@@ -60,9 +60,9 @@ ROLES = ["role", "table2"]
 
 NOTE = (
     "Level: the mean accuracy along the learning curve as a share of the way from chance (0) to the subset's "
-    "ceiling (1), on which ten and a hundred classes compare. Spread: the root of the sum of the variances "
-    "over seeds of the two levels compared. Weak is the modality that is declared so, whichever is lower. "
-    "Only the paper's datasets, mitigations and methods are judged, "
+    "ceiling (1), on which tasks of few and of many classes compare. Spread: the root of the sum of the "
+    "variances over seeds of the two levels compared. Weak is the modality that is declared so, whichever is "
+    "lower. Only the paper's datasets, mitigations and methods are judged, "
     f"and only with {MIN_SEEDS} seeds, as in the statistics above; what fewer show is no verdict. Claims on "
     "the best method go by the order of means, as the paper's do: no test stands behind them. Section 6.1 "
     "speaks of Random in the high regime; it is asked once more over all methods and regimes, where "

@@ -5,6 +5,7 @@ row per dataset, regime and subset. One departure: in Tables 7 to 16 the regimes
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
@@ -60,7 +61,7 @@ DETAIL = {
 }
 
 CHANCE_NOTE = "Chance: the AULC of guessing, chance level × (N − 1)."
-TIMES_TEN_NOTE = "What is marked ×10 cannot reach more than a tenth of the labels and is scaled by it."
+SCALED_NOTE = "What is marked {} cannot reach more than a part of the labels and is scaled by it."
 RANKS_NOTE = (
     "Ranks of the paper's methods by the unrounded mean AULC on the weak modality (rank 1 = highest), added "
     "over Missing/rare, Share/cifar10, Unique/partial and Synergy/partial_b, Synergy without ModDrop and the "
@@ -106,7 +107,7 @@ def _random_table(numbers: Numbers, selection: Selection) -> PaperTable:
     for dataset in SYNTHETIC:
         subsets = _subsets(dataset)
         names = [
-            _times_ten(subset_name(subset, modalities_of(subsets)), dataset, subset) for subset in subsets
+            numbers.marked(subset_name(subset, modalities_of(subsets)), dataset, subset) for subset in subsets
         ]
         for mitigation in ("moddrop", "none"):
             title = f"{dataset_name(dataset)} ({', '.join(names)}), {mitigation_name(mitigation)}"
@@ -129,7 +130,7 @@ def _wide_table(
             for subset in _subsets(dataset):
                 setting = Key(dataset, mitigation, regime, "", subset)
                 first = bool(lines) and dataset != lines[-1].keys[0].dataset
-                lines.append(_setting_line(setting, queries, _weak(selection), first))
+                lines.append(_setting_line(setting, queries, _weak(selection), first, numbers))
     columns = [Column("controls" if query in CONTROLS else "", method_name(query)) for query in queries]
     columns.append(Column("", "Chance"))
     without = [dataset_name(dataset) for dataset, mitigation in mix.items() if mitigation == "none"]
@@ -138,15 +139,14 @@ def _wide_table(
     return _table(number, title, columns, lines, numbers, selection, "row", "Setting")
 
 
-def _setting_line(setting: Key, queries: Sequence[str], weak: Mapping[str, str], rule: bool) -> Line:
+def _setting_line(
+    setting: Key, queries: Sequence[str], weak: Mapping[str, str], rule: bool, numbers: Numbers
+) -> Line:
     subset = subset_name(setting.subset, modalities_of(_subsets(setting.dataset)))
-    title = _times_ten(f"{dataset_name(setting.dataset)}, {setting.regime}: {subset}", *setting[::4])
+    title = f"{dataset_name(setting.dataset)}, {setting.regime}: {subset}"
+    title = numbers.marked(title, setting.dataset, setting.subset)
     keys = [setting._replace(query=query) for query in [*queries, CHANCE]]
     return Line(title, "method", keys, f"{title}, paper", setting.subset == weak.get(setting.dataset), rule)
-
-
-def _times_ten(title: str, dataset: str, subset: str) -> str:
-    return title + " ×10" * ((dataset, subset) in TIMES_TEN)
 
 
 def _detail_table(
@@ -184,7 +184,8 @@ def _table(
     reasons = lacking((key for line in lines for key in line.keys if key.query != CHANCE), numbers, selection)
     notes = notes_of(shown, columns, rows, best.note(place)) if shown else []
     if shown:
-        notes += [TIMES_TEN_NOTE] * any("×10" in row.title for row in rows)
+        marks = sorted({mark for row in rows for mark in re.findall("×[0-9.]+", row.title)})
+        notes += [SCALED_NOTE.format(", ".join(marks))] * bool(marks)
         notes += [CHANCE_NOTE]
     notes += [*_hole_note(reasons), *_scale_note(shown)]
     return _named(number, title, columns, rows, notes, reasons, corner)

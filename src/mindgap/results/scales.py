@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 
 from mindgap.base.settings import defaults
-from mindgap.core.params import Params, absence_asked, load_params, source_settings
+from mindgap.core.params import Params, load_params, pairing_asked, source_settings
 from mindgap.data import RENDERED
+from mindgap.data.storage import OLDER
 from mindgap.results.curves import Selection
 from mindgap.results.names import NOT_RECORDED, dataset_name, method_name, mitigation_name
 from mindgap.results.provenance import Origin
@@ -111,7 +112,7 @@ def _blocks(cell: Cell, **parts: Mapping[str, Any] | None) -> Blocks:
 
 def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
     setting, data = made["setting"], made.get("data", {})
-    model, prepare = _model(setting.get("model", {})), data.get("prepare")
+    model, prepare = _model(setting.get("model", {})), prepare_of(cell[0], data)
     found = _blocks(
         cell,
         loop={"start": setting["start"]} if "start" in setting else None,
@@ -126,6 +127,12 @@ def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
         query_settings=made.get("query_settings"),
     )
     return found | {name: one | found[name] for name, one in BEFORE.items() if found.get(name)}
+
+
+def prepare_of(dataset: str, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a dataset's stage was told by the records; of a rendered one also what older ones do not say."""
+    told = data.get("prepare")
+    return {**OLDER, **told} if told is not None and dataset in RENDERED else told
 
 
 def _model(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -148,13 +155,15 @@ def _defined(scale: str, cell: Cell, found: Blocks) -> Blocks | None:
     if regime not in one.get("budget", {}).get(dataset, {}):
         return None
     recipes = one["recipe"][dataset]
+    recipe = recipes.get(regime) or recipes["all"]
+    own_training = {key: value for key, value in recipe.items() if key in one["training"]}
     return _blocks(
         cell,
         loop=table["loop"],
-        training=one["training"],
+        training={**one["training"], **own_training},
         model=_defined_model(one["model"], query, found["model"] or {}),
         encoder={k: value for k, value in one["encoder"].items() if k in (found["model.encoder"] or {})},
-        recipe=recipes.get(regime) or recipes["all"],
+        recipe={key: value for key, value in recipe.items() if key not in own_training},
         budget=one["budget"][dataset][regime],
         render=one["render"] if dataset in RENDERED else None,
         prepare=one["prepare"][dataset],
@@ -199,7 +208,7 @@ def table_of(params: Params) -> dict[str, Any]:
             "encoder": model.pop("encoder"),
             "model": model,
             "prepare": {dataset: _prepare(of_scale, dataset) for dataset in scale.prepare},
-            **scale.model_dump(include={"recipe", "budget"}),
+            **scale.model_dump(include={"recipe", "budget"}, exclude_none=True),
         }
     settings = {
         "mitigation_settings": {name: defaults(one, 0) for name, one in MITIGATIONS.items()},
@@ -214,7 +223,8 @@ def table_of(params: Params) -> dict[str, Any]:
 
 def _prepare(params: Params, dataset: str) -> dict[str, Any]:
     if dataset in RENDERED:
-        return {"absence": absence_asked(params, dataset)}
+        pairing = pairing_asked(params, dataset)
+        return {"absence": pairing.absence, "label_values": pairing.label_values, "style": pairing.style}
     settings = asdict(source_settings(params, dataset))
     return {key: value for key, value in settings.items() if key not in OF_MACHINE}
 

@@ -210,6 +210,11 @@ class Numbers:
     def factor(self, dataset: str, subset: str) -> float:
         return self.factors.get((dataset, subset), 1.0)
 
+    def marked(self, title: str, dataset: str, subset: str) -> str:
+        """The title with the factor behind it: "Partial ×10"."""
+        factor = self.factor(dataset, subset)
+        return f"{title} ×{factor:g}" if factor != 1 else title
+
     def best(self, keys: Iterable[Key]) -> Best:
         """The best of the rivals among these keys, controls aside."""
         rivals, best = defaultdict(list), Best()

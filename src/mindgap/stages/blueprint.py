@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mindgap.core.digest import SOURCE, module_digests
-from mindgap.core.params import Params, absence_asked, pick, source_settings
+from mindgap.core.params import Params, pairing_asked, pick, source_settings
 from mindgap.core.records import write_atomically
 from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.data.dataset import Dataset, load_dataset
@@ -61,14 +61,16 @@ def asked_of(params: Params, dataset: str) -> dict[str, Any]:
     if dataset in SOURCES:
         asked["settings"] = asdict(source_settings(params, dataset))
     else:
-        render = params.at_scale.render
+        render, pairing = params.at_scale.render, pairing_asked(params, dataset)
         asked |= {
-            "ceilings": declared.ceilings,
-            "label_features": declared.label_features,
+            "label_values": pairing.label_values,  # before what follows from it
+            "ceilings": pairing.ceilings,
+            "label_features": pairing.label_features,
             "root_seed": render.root_seed,
             "sizes": {"train": render.train_size, "test": render.test_size},
             "style": asdict(Style(**render.style)),
-            "absence": absence_asked(params, dataset),
+            "absence": dict(pairing.absence),
+            "own_style": {name: dict(own) for name, own in pairing.style.items()},
         }
     return json.loads(json.dumps(asked))
 
@@ -101,6 +103,8 @@ def _parameter(params: Params, dataset: str, key: str, part: str = "") -> str:
         "sizes": f"{at}.render.{part}_size",
         "style": f"{at}.render.{part}",
         "absence": f"{at}.prepare.{dataset}.absence.{part}",
+        "label_values": f"{at}.prepare.{dataset}.label_values",
+        "own_style": f"{at}.prepare.{dataset}.style.{part}",
         "settings": f"{at}.prepare.{dataset}.{part}",
     }.get(key, "its declaration in src/mindgap/data")
 

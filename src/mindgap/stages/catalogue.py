@@ -50,7 +50,8 @@ def catalogue() -> dict[str, list[Line]]:
 def _datasets() -> Iterator[Line]:
     for name, pairing in RENDERED.items():
         module = importlib.import_module(f"mindgap.data.quintfeatures.{name}")
-        yield name, _first(module.__doc__), f"absence={dict(pairing.absence)}"
+        own = (f"{key}={getattr(pairing, key)!r}" for key in ("absence", "label_values", "style"))
+        yield name, _first(module.__doc__), ", ".join(own)
     for name, source in SOURCES.items():
         mark = "credentialed, a project of its own: " if name in CREDENTIALED else ""
         yield name, mark + _first(source.module.__doc__), _settings(source.module.Settings, 0)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mindgap.core.params import Params, pick, source_settings
+from mindgap.core.params import Params, pairing_asked, pick, source_settings
 from mindgap.core.records import write_atomically
 from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.data.errors import DataError, SourceMissing
@@ -42,7 +42,8 @@ def prepare_stage(params: Params, dataset: str) -> None:
 
 
 def _render(params: Params, dataset: str, folder: Path) -> None:
-    render, where = params.at_scale.render, f"scales.{params.scale}.prepare"
+    pick(params.at_scale.prepare, dataset, "dataset", f"scales.{params.scale}.prepare")
+    render, pairing = params.at_scale.render, pairing_asked(params, dataset)
     render_dataset(
         dataset,
         folder,
@@ -50,7 +51,9 @@ def _render(params: Params, dataset: str, folder: Path) -> None:
         train_size=render.train_size,
         test_size=render.test_size,
         style=Style(**render.style),
-        absence=pick(params.at_scale.prepare, dataset, "dataset", where).get("absence"),
+        absence=pairing.absence,
+        label_values=pairing.label_values,
+        own_style=pairing.style,
         workers=workers(default=usable_cores()),
     )
 

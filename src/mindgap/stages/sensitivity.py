@@ -94,10 +94,17 @@ def check_variants(variants: Variants) -> None:
         except MindGapError as error:
             raise SensitivityError(f"{SENSITIVITY / VARIANTS}: {key}: {error}") from error
     for one, other in combinations(params, 2):
-        if params[one] == params[other]:
+        if _asked(params[one]) == _asked(params[other]):
             raise SensitivityError(
                 f"{SENSITIVITY / VARIANTS}: {one} and {other} ask for the same: take one out"
             )
+
+
+def _asked(params: Params) -> list[Any]:
+    """What the runs of an experiment are made with, in which a recipe wins over `training`."""
+    scale, runs = params.at_scale, product(params.dataset, params.regime)
+    data = [scale.render, *(scale.prepare.get(dataset) for dataset in params.dataset)]
+    return [params.model_dump(exclude={"scales"}), *data, *(params.setting(*run) for run in runs)]
 
 
 def _check_copied() -> None:

@@ -19,8 +19,14 @@ from mindgap.data.quintfeatures.images import (
     image_seed,
     render_image,
     render_layers,
+    styles_of,
 )
 from mindgap.data.storage import SPLITS, read_array, read_meta
+
+
+def meta_styles(meta: dict) -> dict[str, Style]:
+    """The style of each modality's images in a rendered dataset."""
+    return styles_of(Style(**meta["style"]), meta["own_style"], list(meta["modalities"]))
 
 
 def read_attributes(path: Path | str) -> dict[str, np.ndarray]:
@@ -54,11 +60,12 @@ def rendered_sample(path: Path | str, size: int = 64) -> dict[str, np.ndarray]:
     no pixel does.
     """
     meta, table = read_meta(path), read_attributes(path)
-    style, modalities = Style(**meta["style"]), list(meta["modalities"])
+    styles, modalities = meta_styles(meta), list(meta["modalities"])
     chosen = np.unique(np.linspace(0, len(table["index"]) - 1, size).astype(int))
     same, decoded = [], []
     for row in chosen:
         split, modality, i = str(table["split"][row]), str(table["modality"][row]), int(table["index"][row])
+        style = styles[modality]
         seed = image_seed(
             meta["root_seed"], meta["dataset"], SPLITS.index(split), i, modalities.index(modality)
         )

@@ -11,8 +11,9 @@ floats), which is why images can be pinned by a hash.
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from noise import pnoise2
@@ -127,6 +128,19 @@ class Style:
     def _require(self, name: str, true: bool, wanted: str) -> None:
         if not true:
             raise ValueError(f"{name} is {getattr(self, name)!r}: make it {wanted}")
+
+
+ALL = "all"  # instead of a modality's name: every modality of the dataset
+
+
+def styles_of(
+    style: Style, own: Mapping[str, Mapping[str, Any]], modalities: Sequence[str]
+) -> dict[str, Style]:
+    """The style of each modality: the common one, changed by what `own` says of all and then of this one.
+
+    A ValueError for what no style can be.
+    """
+    return {m: replace(style, **{**own.get(ALL, {}), **own.get(m, {})}) for m in modalities}
 
 
 def _is_int(value: object) -> bool:

@@ -6,10 +6,11 @@ renamed at the end: a killed render leaves no dataset.
 """
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,11 +32,11 @@ CHUNK = 64  # images a task: 0.1 s at 64 px, short enough to even out the worker
 ATTRIBUTES = ("split", "index", "modality", *FEATURES, "erased_fraction", "label")
 
 
-def find_dataset(name: str) -> Pairing:
-    """A rendered dataset by name."""
+def find_dataset(name: str, **own: Any) -> Pairing:
+    """A rendered dataset by name, changed by what is given of `absence`, `label_values` and `style`."""
     if name not in RENDERED:
         raise DataError(f"unknown dataset {name!r}; the rendered ones are {', '.join(RENDERED)}")
-    return RENDERED[name]
+    return replace(RENDERED[name], **{key: one for key, one in own.items() if one is not None})
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,16 @@ def draw_split(
     root_seed: int,
     style: Style | None = None,
     absence: Mapping[str, float] | None = None,
+    label_values: int | None = None,
+    own_style: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Latents:
-    """Labels, features and presence of one split; the test set is complete whatever the absence."""
-    pairing = find_dataset(name)
-    rates_M = absence_rates(pairing.modalities, pairing.absence if absence is None else absence)
+    """Labels, features and presence of one split; the test set is complete whatever the absence.
+
+    `style` is that of all modalities, `own_style` what some have otherwise (`Pairing.style`). What is None is
+    as the dataset declares it.
+    """
+    pairing = find_dataset(name, absence=absence, label_values=label_values, style=own_style)
+    rates_M = absence_rates(pairing.modalities, pairing.absence)
     features_rng, presence_rng = (
         np.random.default_rng([root_seed, stable_hash(name), stable_hash(purpose), SPLITS.index(split)])
         for purpose in ("features", "presence")
@@ -101,26 +108,45 @@ def render_dataset(
     test_size: int,
     style: Style | None = None,
     absence: Mapping[str, float] | None = None,
+    label_values: int | None = None,
+    own_style: Mapping[str, Mapping[str, Any]] | None = None,
     contact_sheet_size: int = 12,
     workers: int | None = None,
     progress: bool = True,
 ) -> dict:
-    """Render both splits of a dataset into `out_dir`, new, empty or a dataset itself; its meta."""
-    find_dataset(name)
+    """Render both splits of a dataset into `out_dir`, new, empty or a dataset itself; its meta.
+
+    `style` to `own_style` as in `draw_split`. Raises ValueError for what cannot be rendered.
+    """
+    pairing = find_dataset(name, absence=absence, label_values=label_values, style=own_style)
     style, out_dir = style or Style(), Path(out_dir)
+    _check_sizes(pairing, style)
     sizes = {"train": train_size, "test": test_size}
     for split, size in sizes.items():
         if size < 1:
             raise ValueError(f"{split}_size is {size}: make it at least 1")
     if not 0 <= root_seed < 2**32:
         raise ValueError(f"root_seed is {root_seed}: make it a number in 0..{2**32 - 1}")
-    common = {"root_seed": root_seed, "style": style, "absence": absence}
-    latents = {split: draw_split(name, split, size, **common) for split, size in sizes.items()}
+    own = {"absence": absence, "label_values": label_values, "own_style": own_style}
+    latents = {
+        split: draw_split(name, split, size, root_seed=root_seed, style=style, **own)
+        for split, size in sizes.items()
+    }
     with written_at_once(out_dir) as folder:
-        erased = _render_images(name, folder, latents, root_seed, style, workers or usable_cores(), progress)
-        _write_tables(name, folder, latents, erased)
-        _write_contact_sheet(name, folder, latents["train"], contact_sheet_size)
-        return _write_meta(name, folder, root_seed, style, latents, absence)
+        styles = list(pairing.styles(style).values())
+        erased = _render_images(name, folder, latents, root_seed, styles, workers or usable_cores(), progress)
+        _write_tables(pairing, folder, latents, erased)
+        _write_contact_sheet(pairing, folder, latents["train"], contact_sheet_size)
+        return _write_meta(name, pairing, folder, root_seed, style, latents)
+
+
+def _check_sizes(pairing: Pairing, style: Style) -> None:
+    for modality, own in pairing.styles(style).items():
+        if own.image_size != style.image_size:
+            raise ValueError(
+                f"image_size of {modality} is {own.image_size}, but {style.image_size} of the dataset: the "
+                "modalities of a dataset share one"
+            )
 
 
 def _render_images(
@@ -128,7 +154,7 @@ def _render_images(
     folder: Path,
     latents: Mapping[str, Latents],
     root_seed: int,
-    style: Style,
+    styles_M: Sequence[Style],
     workers: int,
     progress: bool,
 ) -> dict[str, np.ndarray]:
@@ -139,12 +165,12 @@ def _render_images(
         erased[split] = np.full(drawn.present_NM.shape, np.nan)
         for m, modality in enumerate(find_dataset(name).modalities):
             path = folder / f"{split}.{modality}.npy"
-            shape = (len(drawn.label_N), style.image_size, style.image_size, 3)
+            shape = (len(drawn.label_N), styles_M[m].image_size, styles_M[m].image_size, 3)
             new_array(path, np.uint8, shape).flush()
             ids = np.flatnonzero(drawn.present_NM[:, m])
             for part in np.split(ids, range(CHUNK, len(ids), CHUNK)):
                 features_NF = drawn.features_NMF[part, m]
-                chunks.append(Chunk(path, name, s, m, part, features_NF, root_seed, style))
+                chunks.append(Chunk(path, name, s, m, part, features_NF, root_seed, styles_M[m]))
     total = sum(len(chunk.ids) for chunk in chunks)
     with Progress(f"render {name}", total, unit="images") if progress else nullcontext() as shown:
         for chunk, fractions in zip(chunks, map_processes(render_chunk, chunks, workers), strict=True):
@@ -155,7 +181,7 @@ def _render_images(
 
 
 def _write_tables(
-    name: str, folder: Path, latents: Mapping[str, Latents], erased: Mapping[str, np.ndarray]
+    pairing: Pairing, folder: Path, latents: Mapping[str, Latents], erased: Mapping[str, np.ndarray]
 ) -> None:
     """Presence and label arrays, and attributes.csv: one row for each image that was rendered."""
     for split, drawn in latents.items():
@@ -165,7 +191,7 @@ def _write_tables(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(ATTRIBUTES)
         for split, drawn in latents.items():
-            writer.writerows(_attribute_rows(find_dataset(name), split, drawn, erased[split]))
+            writer.writerows(_attribute_rows(pairing, split, drawn, erased[split]))
 
 
 def _attribute_rows(pairing: Pairing, split: str, drawn: Latents, erased_NM: np.ndarray) -> Iterable[tuple]:
@@ -174,9 +200,9 @@ def _attribute_rows(pairing: Pairing, split: str, drawn: Latents, erased_NM: np.
         yield split, i, pairing.modalities[m], *drawn.features_NMF[i, m].tolist(), fraction, drawn.label_N[i]
 
 
-def _write_contact_sheet(name: str, folder: Path, drawn: Latents, size: int) -> None:
+def _write_contact_sheet(pairing: Pairing, folder: Path, drawn: Latents, size: int) -> None:
     """The first training samples: the modalities of one side by side, as many samples a row as fit in six."""
-    modalities = find_dataset(name).modalities
+    modalities = pairing.modalities
     arrays = [np.load(folder / f"train.{modality}.npy", mmap_mode="r") for modality in modalities]
     images, captions = [], []
     for i in range(min(size, len(drawn.label_N))):
@@ -191,13 +217,12 @@ def _write_contact_sheet(name: str, folder: Path, drawn: Latents, size: int) -> 
 
 def _write_meta(
     name: str,
+    pairing: Pairing,
     folder: Path,
     root_seed: int,
     style: Style,
     latents: Mapping[str, Latents],
-    absence: Mapping[str, float] | None,
 ) -> dict:
-    pairing = find_dataset(name)
     image = Modality("image", (style.image_size, style.image_size, 3))
     flow = Flow()
     for split, drawn in latents.items():
@@ -220,6 +245,8 @@ def _write_meta(
             "feature_values": VALUES,
             "root_seed": root_seed,
             "style": asdict(style),
-            "absence": dict(pairing.absence if absence is None else absence),
+            "absence": dict(pairing.absence),
+            "label_values": pairing.label_values,
+            "own_style": {name: dict(own) for name, own in pairing.style.items()},
         },
     )

@@ -1,5 +1,6 @@
 """The pages to look at: HTML files that open from the file system, need no network and name no time."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +9,9 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from mindgap.data import CREDENTIALED, SOURCES
+from mindgap.data import CREDENTIALED, RENDERED, SOURCES
+from mindgap.data.quintfeatures.images import ALL
+from mindgap.data.storage import OLDER
 from mindgap.results.claims import NOTE as CLAIMS_NOTE
 from mindgap.results.claims import WIDE
 from mindgap.results.comparison import NOTES as COMPARISON_NOTES
@@ -26,12 +29,14 @@ from mindgap.results.names import (
     subset_name,
 )
 from mindgap.results.paper import SUBSETS, printed_factor
+from mindgap.results.provenance import Origin
 from mindgap.results.rank_comparison import RANK_NOTES
+from mindgap.results.scales import prepare_of
 from mindgap.results.site.content import Content
 from mindgap.results.statistics import EXPLANATIONS, TARGETS, Friedman, Statistics, Wins, taken_together
 from mindgap.results.tables import BEST_RULE
 
-# What a dataset isolates, for readers; one without a text here gets none.
+# What a dataset isolates, for readers; one without a text here gets none. `most`: its lowest ceiling, in %.
 ISOLATES = {
     "missing": "A modality is missing (P1). Two images show the same shape, and the shape is the label. In "
     "training one image is nearly always absent (rare), the other nearly never (frequent); the test set is "
@@ -39,9 +44,10 @@ ISOLATES = {
     "share": "A modality is easier (P2). A CIFAR-10 image and an MNIST digit always tell the same class, and "
     "the digit is far easier to read.",
     "unique": "Information is unique to one modality (P3.2). Two images show the same shape; the label also "
-    "asks for the texture, which only the full one shows, so the partial one alone reaches 10 % at most.",
+    "asks for the texture, which only the full one shows, so the partial one alone reaches {most:.3g} % at "
+    "most.",
     "synergy": "Information is complementary (P3.3). The label is the texture of one image and the shape of "
-    "the other; each alone reaches 10 % at most.",
+    "the other; each alone reaches {most:.3g} % at most.",
     "trio": "Redundancy inside a synergy, with three modalities (not in the paper). Two twins show the same "
     "shape, a third image the texture, the label is both: one twin is worthless once the other is there.",
     "food101": "Real data with mostly shared information: an image of a dish and the text of its recipe.",
@@ -76,7 +82,15 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
             controls=[ABOUT_CONTROLS.get(name, "") for name in CONTROLS if name in selection.queries],
             overview=[one for one in content.tables if one.name.startswith(("weak-", "rank_sums-"))],
             datasets=[
-                _dataset(name, curves, content.table, named, content.order[name], selection)
+                _dataset(
+                    name,
+                    curves,
+                    content.table,
+                    named,
+                    content.order[name],
+                    selection,
+                    _own(name, content.inputs.origins),
+                )
                 for name in selection.datasets
             ],
             claims=content.claims.to_dict("records"),
@@ -267,7 +281,25 @@ def _controls(selection: Selection) -> list[str]:
     return [name for name in selection.queries if name in CONTROLS]
 
 
-def _dataset(name, curves, table, named, subsets, selection) -> dict:
+def _own(name: str, origins: Sequence[Origin]) -> list[str]:
+    """What a rendered dataset has of its own, by the records of its runs: label values, styles."""
+    if name not in RENDERED:
+        return []
+    made = (settings for one in origins if one.dataset == name for settings in one.settings.values())
+    own = prepare_of(name, next(made, {}).get("data", {})) or OLDER
+    told, values, style = [], own["label_values"], own["style"]
+    if values != OLDER["label_values"]:
+        told.append(f"A feature of the label takes {values} of its ten values; other features keep theirs.")
+    for modality, changes in style.items():
+        whose = "All images" if modality == ALL else f"Images of {subset_name(modality, (modality,))}"
+        listed = ", ".join(f"{key} {json.dumps(value)}" for key, value in changes.items())
+        told.append(f"{whose} have a style of their own: {listed}.")
+    if set(style) - {ALL}:
+        told.append("So modalities also differ in how hard their images are, a pitfall of its own (P2).")
+    return told
+
+
+def _dataset(name, curves, table, named, subsets, selection, own) -> dict:
     frame = curves[curves["dataset"] == name]
     modalities = modalities_of(list(subsets))
     weak = selection.weak.get(name)
@@ -286,7 +318,8 @@ def _dataset(name, curves, table, named, subsets, selection) -> dict:
     return {
         "key": name,
         "name": dataset_name(name),
-        "isolates": ISOLATES.get(name, ""),
+        "isolates": ISOLATES.get(name, "").format(most=100 * frame["ceiling"].min()),
+        "own": own,
         "modalities": [subset_name(modality, modalities) for modality in modalities],
         "weak": subset_name(weak, modalities) if weak else "",
         "chance": chance,
