@@ -471,6 +471,7 @@ def test_report_holds_every_file(report):
     wanted |= {f"tables/statistics_{part}.csv" for part in parts}
     wanted |= {f"tables/comparison{end}.csv" for end in ("", "_summary", "_ranks")}
     wanted |= {"figures/comparison.svg", "figures/comparison.png", "tables/claims.csv", "tables/aulc.csv"}
+    wanted |= {"tables/gate.csv", "tables/detectable.csv"}
     wanted |= {"curves/missing-low.csv", "curves/trio-low.csv", "plots/curves.csv"}
     assert names == wanted | {"metrics.json", "metrics_full.json", "index.html", "comparison.html"}
     assert all((report / name).stat().st_size for name in names)
@@ -632,6 +633,7 @@ def test_paper_scale_report_shows_the_published_numbers(tmp_path):
     text = (report_of(tmp_path / "reports", selection, rounds=10) / "index.html").read_text()
     assert "Scale: paper" in text
     assert 'class="paper"' in text
+    assert "The gate was not evaluated</strong>\nAt scale paper the runs are the paper&#39;s own" in text
     assert "BADGE, paper" in (tmp_path / "reports" / "tables" / "unique-none.md").read_text()
 
 

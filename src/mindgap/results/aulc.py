@@ -49,13 +49,17 @@ def per_seed(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def levels(seeds: pd.DataFrame) -> pd.Series:
-    """The AULC of each row of `per_seed` as a level: 0 at chance, 1 at the subset's ceiling.
+def level(value: pd.Series, chance: pd.Series, ceiling: pd.Series) -> pd.Series:
+    """Values as levels: 0 at chance, 1 at the subset's ceiling.
 
     In these units a difference on a subset that cannot know the whole label counts as much as any other.
     """
-    room = seeds["ceiling_aulc"] - seeds["chance_aulc"]
-    return ((seeds["aulc"] - seeds["chance_aulc"]) / room).astype(float).round(DIGITS)
+    return ((value - chance) / (ceiling - chance)).astype(float).round(DIGITS)
+
+
+def levels(seeds: pd.DataFrame) -> pd.Series:
+    """The AULC of each row of `per_seed` as a `level`."""
+    return level(seeds["aulc"], seeds["chance_aulc"], seeds["ceiling_aulc"])
 
 
 def on_targets(curves: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:

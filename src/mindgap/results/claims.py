@@ -6,7 +6,7 @@ paper's datasets, mitigations and methods only; weak is the modality that its ta
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 
 from mindgap.results.aulc import ACCURACY_COLUMNS, DIGITS, MIN_SEEDS
+from mindgap.results.curves import SETTING, Selection
 from mindgap.results.flow import ReportError
 from mindgap.results.names import dataset_name, method_name, subset_name
 from mindgap.results.paper import DATASETS, ITALIC, METHODS, MITIGATIONS, REGIMES, SHOWN_WITH
@@ -51,6 +52,7 @@ WRITTEN, WIDE, TABLES = "as written", "over all methods and regimes", "read from
 # What section 6.1 speaks of; the paper asks the rest of its text of all methods.
 SECTION_6_1 = {"query": "random", "regime": "high"}
 HOLDS, FAILS, FEW, UNKNOWN = "holds", "does not hold", "not enough seeds", "not enough data"
+UNRANKED = "not ranked"
 COLUMNS = [
     *("key", "number", "where", "asked", "sentence", "measure", "remark", "contradicted"),
     *("verdict", "effect", "effect_name", "detail", "needs"),
@@ -64,8 +66,9 @@ NOTE = (
     "variances over seeds of the two levels compared. Weak is the modality that is declared so, whichever is "
     "lower. Only the paper's datasets, mitigations and methods are judged, "
     f"and only with {MIN_SEEDS} seeds, as in the statistics above; what fewer show is no verdict. Claims on "
-    "the best method go by the order of means, as the paper's do: no test stands behind them. Section 6.1 "
-    "speaks of Random in the high regime; it is asked once more over all methods and regimes, where "
+    "the best method go by the order of means, as the paper's do: no test stands behind them. What compares "
+    "methods leaves out the settings whose gate failed. Section 6.1 speaks of Random in the high regime; it "
+    "is asked once more over all methods and regimes, where "
     f"{CONSISTENTLY:.0%} of the pairs are to agree."
 )
 
@@ -116,22 +119,46 @@ def claims() -> tuple[Claim, ...]:
     return tuple(made)
 
 
-def judge(accuracies: pd.DataFrame, asked: Sequence[Claim] | None = None) -> pd.DataFrame:
+def judge(
+    accuracies: pd.DataFrame,
+    asked: Sequence[Claim] | None = None,
+    selection: Selection | None = None,
+) -> pd.DataFrame:
     """One row per claim, of all or of those `asked`: COLUMNS. `accuracies` is as of `mean_accuracies`.
 
-    Cells of fewer than MIN_SEEDS seeds are left out; a claim that could be judged with them only is FEW.
-    Raises a ReportError where a column lacks or a cell is there twice.
+    Cells of fewer than MIN_SEEDS seeds are left out; a claim that could be judged with them only is FEW. What
+    compares methods leaves out the settings that `selection` does not rank; a claim that could be judged with
+    them only is UNRANKED. Raises a ReportError where a column lacks or a cell is there twice.
     """
     cells = comparable(accuracies)
     enough = cells[(cells["n_seeds"] >= MIN_SEEDS) & cells["spread"].notna()].reset_index(drop=True)
     every = cells.fillna({"spread": 0.0})  # only to see whether more seeds would do
-    rows = [_row(claim, _found(claim, enough), every) for claim in asked or claims()]
+    rows = [_row(claim, _ranked_only(claim, enough, selection), every) for claim in asked or claims()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _found(claim: Claim, cells: pd.DataFrame) -> Finding | None:
-    """All parts together: the effect is the first one's."""
-    findings = [_part_found(part, cells) for part in claim.parts]
+def _ranked_only(claim: Claim, cells: pd.DataFrame, selection: Selection | None) -> Finding | str | None:
+    """What is found where methods are ranked; why nothing is, where that is all that hinders it."""
+    found = _found(claim, cells)
+    asked = [_part_cells(part, cells)[SETTING] for part in claim.parts if _ranks(part)]
+    settings = (setting for part in asked for setting in part.itertuples(index=False, name=None))
+    note = selection.unranked_note(settings) if selection else ""
+    if found is None or not note:
+        return found
+    ranked = _found(claim, cells, selection.ranked(cells))
+    return replace(ranked, detail=f"{ranked.detail} {note}") if ranked else note
+
+
+def _ranks(part: Mapping[str, Any]) -> bool:
+    """Whether a part compares methods with one another."""
+    return part["test"] in ("order", "gains", "converge", "multimodal") or "query" in part.get("left", {})
+
+
+def _found(claim: Claim, cells: pd.DataFrame, ranked: pd.DataFrame | None = None) -> Finding | None:
+    """All parts together: the effect is the first one's. `ranked`: the cells of what compares methods."""
+    findings = [
+        _part_found(part, cells if ranked is None or not _ranks(part) else ranked) for part in claim.parts
+    ]
     if None in findings:
         return None
     first, detail = findings[0], " ".join(one.detail for one in findings)
@@ -140,15 +167,21 @@ def _found(claim: Claim, cells: pd.DataFrame) -> Finding | None:
 
 def _part_found(part: Mapping[str, Any], cells: pd.DataFrame) -> Finding | None:
     """None where the cells lack anything that the part names."""
-    scope = {name: value for name, value in part.items() if name in [*CELL, *ROLES] and value != "any"}
     options = {name: value for name, value in part.items() if name not in [*CELL, *ROLES, "test"]}
-    cells = _select(cells, **scope)
+    cells = _part_cells(part, cells)
     named = _named(part)
     if cells.empty or not all(set(values) <= set(cells[name]) for name, values in named.items()):
         return None
     if "each" in part:
-        options["groups"] = _values(scope.get(part["each"], []))
+        named = part.get(part["each"], "any")
+        options["groups"] = _values(named) if named != "any" else []
     return TESTS[part["test"]](cells, **options)
+
+
+def _part_cells(part: Mapping[str, Any], cells: pd.DataFrame) -> pd.DataFrame:
+    """The scope of a part."""
+    names = [name for name in part if name in [*CELL, *ROLES] and part[name] != "any"]
+    return _select(cells, **{name: part[name] for name in names})
 
 
 def _named(part: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -169,15 +202,17 @@ def _values(value: str | bool | Sequence[str]) -> list:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _row(claim: Claim, finding: Finding | None, every: pd.DataFrame) -> dict[str, object]:
-    """`every`: all cells, also those of few seeds."""
+def _row(claim: Claim, finding: Finding | str | None, every: pd.DataFrame) -> dict[str, object]:
+    """`finding`: a text says why methods are not ranked; `every`: all cells, also those of few seeds."""
     row = {name: getattr(claim, name) for name in COLUMNS[: COLUMNS.index("verdict")]}
+    unknown = {"effect": math.nan, "effect_name": "", "detail": "", "needs": ""}
+    if isinstance(finding, str):
+        return row | unknown | {"verdict": UNRANKED, "detail": finding}
     if finding is not None:
         return row | {"verdict": HOLDS if finding.holds else FAILS} | vars(finding) | {"needs": ""}
     few = _found(claim, every) is not None
     needs = _needs(claim) + (f"; {MIN_SEEDS} seeds or more each" if few else "")
-    unknown = {"effect": math.nan, "effect_name": "", "detail": "", "needs": needs}
-    return row | {"verdict": FEW if few else UNKNOWN} | unknown
+    return row | unknown | {"verdict": FEW if few else UNKNOWN, "needs": needs}
 
 
 def _needs(claim: Claim) -> str:
@@ -372,7 +407,9 @@ def _placed(sums: pd.DataFrame, places: pd.DataFrame, asked: Sequence[str]) -> s
         for query in shown:
             total = f" ({sums.at[group, query]:g})" if sums.at[group, query] != one[query] else ""
             told.append(f"{method_name(query)} {ordinals.get(one[query], f'{one[query]:.0f}th')}{total}")
-        words.append(f"{_word('dataset', group)}: {', '.join(told)}")
+        names = [group] if isinstance(group, str) else group
+        where = " ".join(_word("dataset", name) for name in names)
+        words.append(f"{where}: {', '.join(told)}")
     return "; ".join(words)
 
 

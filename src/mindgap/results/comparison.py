@@ -5,7 +5,7 @@ else is a counterpart: its order of methods may be compared, as shares of the ce
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,8 @@ NOTES = (
     "GRACE has no public code: GRACE-R, which stands beside it, is a reconstruction.",
     "Spearman's correlation is over the cells of a table, as shares of the ceiling: most of it is how hard a "
     "regime and a subset are. Kendall's tau is of the order of methods within a column (a dataset, "
-    "mitigation, regime and subset), averaged over the columns with at least three methods. Neither is "
-    "tested: of few cells or methods either may be far from 0 by chance.",
+    "mitigation, regime and subset), averaged over the columns with at least three methods whose gate has "
+    "not failed. Neither is tested: of few cells or methods either may be far from 0 by chance.",
 )
 
 
@@ -160,22 +160,28 @@ def _incomparable(row) -> str:
     return f"only {row.n_seeds} seed{'s' * (row.n_seeds > 1)}: a spread needs {MIN_SEEDS}"
 
 
-def summary(comparison: pd.DataFrame, ranks: pd.DataFrame) -> pd.DataFrame:
+def summary(
+    comparison: pd.DataFrame, ranks: pd.DataFrame, unranked: Collection[tuple[str, str, str]] = ()
+) -> pd.DataFrame:
     """One row per table of the paper, Table 3 (of `rank_sum_comparison`) among them: SUMMARY_COLUMNS.
 
     `counterparts` have a run of ours at any scale. `median_deviations` (absolute) and `mean_difference`
-    (unscaled AULC) are over the compared values; `spearman` and `kendall` over all counterparts.
+    (unscaled AULC) are over the compared values; `spearman` and `kendall` over all counterparts, `kendall`
+    without the settings (dataset, regime, mitigation) that are `unranked`.
     """
-    rows = [{"table": int(table)} | _table_summary(part) for table, part in comparison.groupby("table")]
+    rows = [
+        {"table": int(table)} | _table_summary(part, unranked) for table, part in comparison.groupby("table")
+    ]
     rows.append({"table": 3} | _rank_summary(ranks))
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS).sort_values("table").reset_index(drop=True)
 
 
-def _table_summary(part: pd.DataFrame) -> dict:
+def _table_summary(part: pd.DataFrame, unranked: Collection[tuple[str, str, str]]) -> dict:
     run = part[part["n_seeds"] > 0]
     taus = [
         _kendall(column["ours_mean_accuracy"], column["paper_mean_accuracy"])
-        for _, column in run.groupby(COLUMN, sort=False)
+        for (dataset, mitigation, regime, _), column in run.groupby(COLUMN, sort=False)
+        if (dataset, regime, mitigation) not in unranked
     ]
     differences = part["difference"].dropna().tolist()
     return _counts(part) | {

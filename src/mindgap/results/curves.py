@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -12,10 +12,12 @@ import pandas as pd
 
 from mindgap.core.records import CURVE_COLUMNS
 from mindgap.results.flow import Flow, mend_for
+from mindgap.results.names import dataset_name, mitigation_name
 from mindgap.results.reading import ReportError, read_table
 
 KEYS = ["mitigation", "query", "seed"]
 NUMBERS = ["balanced_accuracy", "accuracy", "ece", "chance", "ceiling"]
+SETTING = ["dataset", "regime", "mitigation"]
 COUNTS = ["seed", "rounds", "round", "labelled"]
 COLUMNS = list(CURVE_COLUMNS)
 
@@ -25,7 +27,8 @@ class Selection:
     """What a report is about: all combinations of these.
 
     `weak`: each dataset's weak modality, if any; `flows`: what its data stage dropped; `skipped`: datasets
-    that could not be made for want of their files, and the line that says which.
+    that could not be made for want of their files, and the line that says which; `unranked`: by dataset,
+    regime and mitigation why no method is ranked there (`gate.Gate.failed`).
     """
 
     scale: str
@@ -37,6 +40,24 @@ class Selection:
     weak: Mapping[str, str] = field(default_factory=dict)
     flows: Mapping[str, Flow] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    unranked: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+
+    def ranked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the settings in which methods are ranked."""
+        settings = zip(frame["dataset"], frame["regime"], frame["mitigation"], strict=True)
+        return frame[np.array([setting not in self.unranked for setting in settings], dtype=bool)]
+
+    def unranked_note(self, settings: Iterable[tuple[str, str, str]]) -> str:
+        """Which of these settings are not ranked, and why; empty where all are."""
+        wanted, regimes = set(settings), {}
+        for (dataset, regime, mitigation), why in self.unranked.items():
+            if (dataset, regime, mitigation) in wanted:
+                place = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}"
+                regimes.setdefault((place, why), []).append(regime)
+        told = "; ".join(
+            f"{place}, {' and '.join(names)} (not so: {why})" for (place, why), names in regimes.items()
+        )
+        return f"Not ranked, as the gate failed: {told}." if told else ""
 
 
 def read_curves(curves_dir: Path, selection: Selection) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, groupby
+from itertools import combinations, groupby, product
 
 import pandas as pd
 
@@ -89,7 +89,7 @@ def paper_tables(
     """Tables 1, 2, 3, 4 and 7 to 16, the ones without any run too (`empty`).
 
     `rank_sums`: Table 3 as printed (`published_rank_sums`), shown where `tidy` has the numbers it ranks.
-    `seeds`: as of `per_seed`; without it nothing is marked as the best.
+    `seeds`: as of `per_seed`; nothing is marked as the best where it has no rows.
     """
     numbers = Numbers(tidy, dict.fromkeys(TIMES_TEN, 10.0), seeds)
     return [
@@ -182,7 +182,7 @@ def _table(
     best = numbers.best(key for line in lines for key in line.keys)
     rows, shown = numbers.fill(lines, best), numbers.shown(lines)
     reasons = lacking((key for line in lines for key in line.keys if key.query != CHANCE), numbers, selection)
-    notes = notes_of(shown, columns, rows, best.note(place)) if shown else []
+    notes = notes_of(shown, columns, rows, best.note(place), selection) if shown else []
     if shown:
         marks = sorted({mark for row in rows for mark in re.findall("×[0-9.]+", row.title)})
         notes += [SCALED_NOTE.format(", ".join(marks))] * bool(marks)
@@ -232,6 +232,8 @@ def _rank_table(
     """Table 3: rank sums over the four synthetic datasets, of the paper's methods alone, as theirs are."""
     shown = (tidy["mitigation"] == tidy["dataset"].map(TABLE_2)) & tidy["query"].isin(SEVEN)
     weak = tidy[shown & (tidy["subset"] == tidy["dataset"].map(WEAK))]
+    left_out = selection.unranked_note((d, r, TABLE_2[d]) for d, r in product(SYNTHETIC, REGIMES))
+    weak = selection.ranked(weak)
     sums = complete_rank_sums(weak, SYNTHETIC)
     published = {} if printed is None else _comparable(printed, weak)
     rows, best = [], best_ranks(seeds, weak, sums)
@@ -243,6 +245,7 @@ def _rank_table(
     wanted = [Key(d, TABLE_2[d], r, q, WEAK[d]) for d in SYNTHETIC for r in REGIMES for q in SEVEN]
     reasons = lacking(wanted, numbers, selection)
     notes = [f"{RANKS_NOTE} {best.note('column')}".strip(), *_rank_notes(sums, selection)] if sums else []
+    notes += filter(None, [left_out])
     if reasons:
         notes.append(f"{WHOLE_SUMS_NOTE}: {'; '.join(reasons)}.")
     columns = [Column("rank sum", regime) for regime in REGIMES]

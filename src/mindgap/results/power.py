@@ -1,13 +1,27 @@
-"""What as few seeds as the paper's can tell of query methods, from means and standard deviations alone."""
+"""What so few seeds can tell of query methods.
 
+Of the paper's runs means and standard deviations are known, which F tests compare; of ours each seed is, and
+so the smallest difference of two methods that their paired seeds can find.
+"""
+
+import math
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.stats import f as f_distribution
+from scipy.stats import ncf
+from scipy.stats import t as student
 
+from mindgap.results.aulc import levels
 from mindgap.results.claims import comparable
+from mindgap.results.names import CONTROLS
 
 ALPHA = 0.05
+POWER = 0.8
+DETECTABLE_COLUMNS = [
+    *("dataset", "regime", "mitigation", "subset", "n_seeds", "methods", "residual", "level", "aulc"),
+]
 SETTING = ["dataset", "mitigation", "regime"]
 
 
@@ -49,3 +63,41 @@ def power(accuracies: pd.DataFrame) -> Power:
     return Power(
         settings, ALPHA * settings, counts["weak"], counts["joint"], datasets["weak"], datasets["joint"]
     )
+
+
+def detectable(seeds: pd.DataFrame) -> pd.DataFrame:
+    """The smallest difference of two query methods that the seeds can find: DETECTABLE_COLUMNS.
+
+    A row per setting and subset with two methods and two seeds or more. `level` is that difference in units
+    of level, `aulc` in those of the tables, whose columns are scaled to a ceiling of 1. `residual` is the
+    standard deviation of what is left of the levels, methods x seeds, without the mean of each method and of
+    each seed (randomized blocks; Montgomery, Design and Analysis of Experiments); the paired difference of
+    two methods has twice its square for variance. `seeds` is as of `per_seed`; controls are left out.
+    """
+    seeds = seeds[~seeds["query"].isin(CONTROLS)]
+    seeds = seeds.assign(level=levels(seeds))
+    rows = []
+    for key, part in seeds.groupby(DETECTABLE_COLUMNS[:4], sort=False):
+        levels_SM = part.pivot(index="seed", columns="query", values="level").dropna().to_numpy()
+        n, k = levels_SM.shape
+        if min(n, k) < 2:
+            continue
+        left_SM = levels_SM - levels_SM.mean(axis=0)
+        left_SM -= left_SM.mean(axis=1, keepdims=True)
+        residual = math.sqrt((left_SM**2).sum() / ((n - 1) * (k - 1)))
+        difference = smallest_difference(math.sqrt(2) * residual, n)
+        one = part.iloc[0]
+        room = (one["rounds"] - 1) * (1 - one["chance_aulc"] / one["ceiling_aulc"])
+        rows.append((*key, n, k, residual, difference, difference * room))
+    return pd.DataFrame(rows, columns=DETECTABLE_COLUMNS)
+
+
+def smallest_difference(std: float, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
+    """The mean of n paired differences with this standard deviation that a two-sided t-test finds so often.
+
+    t squared has a noncentral F distribution with 1 and n - 1 degrees of freedom and n (mean / std)² for its
+    noncentrality (Cohen, Statistical Power Analysis, 1988, chapter 2): solved for the mean.
+    """
+    critical = student.ppf(1 - alpha / 2, n - 1)
+    shift = brentq(lambda d: ncf.sf(critical**2, 1, n - 1, d**2) - power, 0, 2 * critical + 10)
+    return float(shift * std / math.sqrt(n))

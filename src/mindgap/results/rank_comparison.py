@@ -5,6 +5,7 @@ between 6 and 22, would scatter by 2.4 to 3.4. A sum without its spread can be n
 """
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,19 @@ RANK_NOTES = (
 )
 
 
-def rank_sum_comparison(comparison: pd.DataFrame, paper_dir: Path) -> pd.DataFrame:
+def rank_sum_comparison(
+    comparison: pd.DataFrame, paper_dir: Path, unranked: Collection[tuple[str, str, str]] = ()
+) -> pd.DataFrame:
     """Table 3, 21 rows in the file's order: our rank sums beside the paper's (RANK_COLUMNS).
 
     `published` is printed. `paper` and `ours` are over the datasets, and the methods (a count), of which we
     have runs with Table 2's mitigation; NaN without any. `deviations` is `difference` (ours - paper) in
-    spreads, NaN unless `status` may be told.
+    spreads, NaN unless `status` may be told. Runs of `unranked` settings (dataset, regime, mitigation) count
+    as not there.
     """
     weak = comparison[(comparison["table"] == 2) & (comparison["subset"] == comparison["dataset"].map(WEAK))]
+    settings = zip(weak["dataset"], weak["regime"], weak["mitigation"], strict=True)
+    weak = weak.assign(n_seeds=weak["n_seeds"].mask([setting in unranked for setting in settings], 0))
     ordered = ordered_weak_cells(paper_dir).rename(columns={"aulc_mean": "paper_value"})
     seeds = weak["n_seeds"].where(weak["n_seeds"] > 0)
     weak = weak.assign(

@@ -513,6 +513,11 @@ def _stacked(columns: Sequence[str], parts: Sequence[tuple[Statistics, pd.DataFr
     columns = ["mitigation", "target", *columns]
     frames = [frame.assign(mitigation=r.mitigation, target=r.target)[columns] for r, frame in parts]
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    return six_digits(frame)
+
+
+def six_digits(frame: pd.DataFrame) -> pd.DataFrame:
+    """Floats as they are written to a table."""
     numbers = frame.select_dtypes("float").columns
     return frame.assign(**{name: [float(f"{value:.6g}") for value in frame[name]] for name in numbers})
 

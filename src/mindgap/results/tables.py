@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 from typing import NamedTuple
 
 import pandas as pd
@@ -296,7 +296,7 @@ def setting_columns(settings: Sequence[Key], weak: Mapping[str, str], numbers: N
     ]
 
 
-# Of the tables below: `seeds` is as of `per_seed`; without it nothing is marked as the best.
+# Of the tables below: `seeds` is as of `per_seed`; nothing is marked as the best where it has no rows.
 
 
 def dataset_table(
@@ -339,19 +339,20 @@ def rank_table(
 ) -> Table | None:
     """As the paper's Table 3, over our datasets and methods: rank sums on the weak modality, low is good."""
     frame = weak_rows(tidy, mitigation, selection)
-    frame = frame[~frame["query"].isin(CONTROLS)]
+    frame = selection.ranked(frame[~frame["query"].isin(CONTROLS)])
     if frame.empty:
         return None
     datasets, queries = frame["dataset"].unique().tolist(), frame["query"].unique().tolist()
-    sums = complete_rank_sums(frame, datasets)
+    sums = complete_rank_sums(frame)
     best = best_ranks(seeds, frame, sums)
+    left_out = selection.unranked_note(product(selection.weak, selection.regimes, [mitigation]))
     rows = rank_rows(sums, queries, selection.regimes, best)
     names = ", ".join(f"{dataset_name(d)}/{selection.weak[d]}" for d in datasets)
     columns = tuple(Column("rank sum", regime) for regime in selection.regimes)
     notes = (
         f"Ranks by the unrounded mean AULC on the weak modality (rank 1 = highest), added over {names}: the "
         "lower the better. Exactly equal means share their mean rank; controls are not ranked. "
-        f"{best.note('column')}".strip(),
+        f"{best.note('column')} {left_out}".strip(),
         "These sums are not those of the counterpart of Table 3 (comparison.html): that ranks the paper's "
         "seven methods only, on the paper's four datasets, Synergy without ModDrop and the others with it; "
         f"these rank {len(queries)} methods on {len(datasets)} dataset{'s' * (len(datasets) != 1)}, all "
@@ -361,13 +362,15 @@ def rank_table(
     return Table(f"rank_sums-{mitigation}", title, columns, tuple(rows), notes)
 
 
-def complete_rank_sums(weak: pd.DataFrame, datasets: Sequence[str]) -> dict[tuple[str, str], float]:
-    """Rank sums by regime and query of the methods that have a run of every dataset in the regime.
+def complete_rank_sums(weak: pd.DataFrame, datasets: Sequence[str] = ()) -> dict[tuple[str, str], float]:
+    """Rank sums by regime and query of the methods that have a run of each of `datasets` in the regime, or of
+    each that is there in it.
 
     The others are not ranked at all: a sum over fewer datasets would look better than it is.
     """
     counts = weak.groupby(["regime", "query"])["dataset"].transform("nunique")
-    sums = rank_sums(weak[counts == len(datasets)])
+    there = weak.groupby("regime")["dataset"].transform("nunique")
+    sums = rank_sums(weak[counts == (len(datasets) or there)])
     return {(row.regime, row.query): row.rank_sum for row in sums.itertuples(index=False)}
 
 
@@ -415,11 +418,17 @@ def _aulc_table(
     lines = method_lines(selection.queries, settings)
     best = numbers.best(key for line in lines for key in line.keys)
     rows = numbers.fill(lines, best)
-    notes = notes_of(numbers.shown(lines), columns, rows, best.note("column"))
+    notes = notes_of(numbers.shown(lines), columns, rows, best.note("column"), selection)
     return Table(name, title, tuple(columns), tuple(rows), tuple(notes))
 
 
-def notes_of(shown: Sequence[tuple], columns: Sequence[Column], rows: Sequence[Row], best: str) -> list[str]:
+def notes_of(
+    shown: Sequence[tuple],
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    best: str,
+    selection: Selection,
+) -> list[str]:
     """What a reader needs to read a table of AULCs; `shown` are the rows of the tidy table behind it."""
     scales = sorted({scale_name(row.scale, row.changed) for row in shown})
     levels = sorted({int(row.rounds) for row in shown})
@@ -429,6 +438,8 @@ def notes_of(shown: Sequence[tuple], columns: Sequence[Column], rows: Sequence[R
         f"the curves have N = {', '.join(map(str, levels))} points, so AULC lies in 0..{top}. "
         f"Scale: {'; '.join(scales)}. {best}".rstrip()
     ]
+    settings = ((row.dataset, row.regime, row.mitigation) for row in shown)
+    notes += filter(None, [selection.unranked_note(settings)])
     counts = sorted({int(row.n_seeds) for row in shown})
     if 1 in counts:
         notes.append(ONE_SEED)

@@ -15,7 +15,7 @@ from mindgap.results.curves import Selection
 from mindgap.results.metrics import all_metrics, few_metrics, plot_points
 from mindgap.results.site.content import Content, Inputs, content_of
 from mindgap.results.site.page import render_comparison, render_index
-from mindgap.results.statistics import TARGETS, as_tables
+from mindgap.results.statistics import TARGETS, as_tables, six_digits
 
 FOLDERS = ("tables", "figures", "plots")
 
@@ -27,7 +27,7 @@ def output_names(datasets: Sequence[str], regimes: Sequence[str], mitigations: S
     return [
         r"(index|comparison)\.html|metrics(_full)?\.json|plots/curves\.csv",
         rf"tables/(({dataset}|weak|rank_sums)-({mitigation})|paper-table-\d+)\.({'|'.join(tables.RENDERERS)})",
-        r"tables/(aulc|claims|search|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
+        r"tables/(aulc|claims|detectable|gate|search|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
         rf"figures/((curves|bars)-({dataset})-({mitigation})|comparison)\.(svg|png)",
         rf"figures/(ranks|wins)-({mitigation})-({target})\.(svg|png)",
         rf"validation/(curves-({dataset})-({regime})|aulc)\.html",
@@ -64,6 +64,8 @@ def table_files(content: Content) -> Iterator[tuple[str, str]]:
     yield "comparison_summary.csv", _csv(content.summary)
     yield "comparison_ranks.csv", _csv(content.ranks)
     yield "claims.csv", _csv(content.claims)
+    yield "gate.csv", _csv(six_digits(content.gate.rows))
+    yield "detectable.csv", _csv(six_digits(content.detectable))
     for name, frame in as_tables(content.statistics).items():
         yield f"statistics_{name}.csv", _csv(frame)
     if len(content.inputs.searches):

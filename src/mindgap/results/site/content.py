@@ -1,7 +1,8 @@
 """All that a report says, computed before the first file is written: what pages draw and files hold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,17 @@ from mindgap.results.aulc import mean_accuracies, per_seed, tidy
 from mindgap.results.claims import FAILS, HOLDS, judge
 from mindgap.results.comparison import compare, summary
 from mindgap.results.curves import Selection
+from mindgap.results.gate import Gate, gate_of, weak_levels
 from mindgap.results.names import CONTROLS, scale_name, subset_order
 from mindgap.results.paper import WEAK as PAPER_WEAK
-from mindgap.results.paper import misprints, paper_accuracies, published_rank_sums, with_paper
+from mindgap.results.paper import (
+    misprints,
+    paper_accuracies,
+    published_rank_sums,
+    with_paper,
+)
 from mindgap.results.paper_tables import PaperTable, paper_tables
-from mindgap.results.power import Power, power
+from mindgap.results.power import Power, detectable, power
 from mindgap.results.provenance import Origin
 from mindgap.results.rank_comparison import rank_sum_comparison
 from mindgap.results.scales import changes_of, summary_of
@@ -61,8 +68,8 @@ class Sensitivity:
 class Content:
     """`table` is the tidy AULC table, `order` the subsets of each dataset as they are shown, `claims` has our
     verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers; `power` is
-    what its three seeds can tell. `changes`
-    lists how settings differ from the scale's; `scale` is the scale's name with a word on it.
+    what its three seeds can tell. `changes` lists how settings differ from the scale's; `scale` is the
+    scale's name with a word on it. `weak_levels` and `detectable` have every setting, whatever its gate.
     """
 
     selection: Selection
@@ -80,6 +87,9 @@ class Content:
     statistics: Sequence[Statistics]
     sensitivity: Sensitivity | None
     changes: Sequence[str]
+    gate: Gate
+    weak_levels: pd.DataFrame
+    detectable: pd.DataFrame
 
     @property
     def scale(self) -> str:
@@ -106,24 +116,30 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
     cells = table[["dataset", "regime", "mitigation", "query"]].itertuples(index=False, name=None)
     table = with_paper(table.assign(changed=["; ".join(changes[cell]) for cell in cells]), paper_dir)
     seeds = per_seed(curves)
+    gate = gate_of(curves, selection)
+    selection = replace(selection, unranked=gate.failed)
     comparison = compare(table, paper_dir)
-    ranks = rank_sum_comparison(comparison, paper_dir)
+    ranks = rank_sum_comparison(comparison, paper_dir, selection.unranked)
+    ranked = selection.ranked(seeds)
     return Content(
         selection,
         inputs,
         table,
         order,
-        all_tables(table, selection, seeds),
-        paper_tables(table, selection, published_rank_sums(paper_dir), seeds),
+        all_tables(table, selection, ranked),
+        paper_tables(table, selection, published_rank_sums(paper_dir), ranked),
         comparison,
         ranks,
-        summary(comparison, ranks),
+        summary(comparison, ranks, selection.unranked),
         misprints(paper_dir),
         all_claims(table, paper_dir, selection),
         power(paper_accuracies(paper_dir)),
         all_statistics(curves, selection),
         sensitivity_of(inputs, selection),
         summary_of(changes),
+        gate,
+        weak_levels(seeds, selection.weak),
+        detectable(seeds),
     )
 
 
@@ -146,8 +162,8 @@ def all_claims(table: pd.DataFrame, paper_dir: Path, selection: Selection) -> pd
 
     A verdict that rests on runs of other settings than the scale's names them: "holds (paper, changed)".
     """
-    ours = judge(mean_accuracies(table))
-    own = judge(mean_accuracies(table[table["changed"] == ""]))
+    ours = judge(mean_accuracies(table), selection=selection)
+    own = judge(mean_accuracies(table[table["changed"] == ""]), selection=selection)
     judged = ours["verdict"].isin([HOLDS, FAILS])
     others = judged & (ours[["verdict", "detail"]] != own[["verdict", "detail"]]).any(axis=1)
     told = ours["verdict"] + f" ({_scale(table, selection)})"
@@ -158,16 +174,22 @@ def all_claims(table: pd.DataFrame, paper_dir: Path, selection: Selection) -> pd
 
 
 def all_statistics(curves: pd.DataFrame, selection: Selection) -> list[Statistics]:
-    """Of each mitigation on the weak modalities, where there are any, and on all modalities together."""
-    targets = [target for target in TARGETS if target != "weak" or selection.weak]
+    """Of each mitigation on the weak modalities, where there are any, and on all modalities together.
+
+    Settings that are not ranked are left out, and a mitigation or target without any that is.
+    """
     compared = [query for query in selection.queries if query not in CONTROLS]
     if len(compared) < 2:
         return []
-    return [
-        statistics(curves, selection.weak, mitigation, target)
-        for mitigation in selection.mitigations
-        for target in targets
-    ]
+    ranked, made = selection.ranked(curves), []
+    for mitigation, target in product(selection.mitigations, TARGETS):
+        datasets = selection.datasets if target == "all" else list(selection.weak)
+        here = ranked[(ranked["mitigation"] == mitigation) & ranked["dataset"].isin(datasets)]
+        if len(here):
+            one = statistics(here, selection.weak, mitigation, target)
+            left_out = selection.unranked_note(product(datasets, selection.regimes, [mitigation]))
+            made.append(replace(one, note=f"{one.note} {left_out}".strip()))
+    return made
 
 
 def sensitivity_of(inputs: Inputs, selection: Selection) -> Sensitivity | None:

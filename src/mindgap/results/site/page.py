@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import jinja2
@@ -16,9 +17,10 @@ from mindgap.results.claims import NOTE as CLAIMS_NOTE
 from mindgap.results.claims import WIDE
 from mindgap.results.comparison import NOTES as COMPARISON_NOTES
 from mindgap.results.comparison import STATUSES
-from mindgap.results.curves import Selection
+from mindgap.results.curves import SETTING, Selection
 from mindgap.results.figures import FIGURES, FIGURES_NOTE
 from mindgap.results.flow import flow_parts
+from mindgap.results.gate import FEW, MIN_SEEDS, NOT_SO, SO
 from mindgap.results.names import (
     CONTROLS,
     NOT_RECORDED,
@@ -28,7 +30,8 @@ from mindgap.results.names import (
     modalities_of,
     subset_name,
 )
-from mindgap.results.paper import SUBSETS, printed_factor
+from mindgap.results.paper import REGIMES, SHOWN_WITH, SUBSETS, WEAK, printed_factor
+from mindgap.results.power import ALPHA, POWER
 from mindgap.results.provenance import Origin
 from mindgap.results.rank_comparison import RANK_NOTES
 from mindgap.results.scales import prepare_of
@@ -80,6 +83,8 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
             about=content.inputs.about,
             facts=_facts(selection, len(runs)),
             controls=[ABOUT_CONTROLS.get(name, "") for name in CONTROLS if name in selection.queries],
+            gate=_gate(content),
+            not_ranked=selection.unranked_note(selection.unranked),
             overview=[one for one in content.tables if one.name.startswith(("weak-", "rank_sums-"))],
             datasets=[
                 _dataset(
@@ -101,6 +106,7 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
             figures_note=FIGURES_NOTE,
             statistics=[_statistics(r, drawn.get((r.mitigation, r.target), ())) for r in content.statistics],
             explanations=EXPLANATIONS,
+            detectable=_detectable(content),
             compared=_compared(content.comparison),
             sensitivity=content.sensitivity,
             searches=content.inputs.searches,
@@ -128,7 +134,7 @@ def render_comparison(content: Content) -> str:
             summary=content.summary,
             notes=COMPARISON_NOTES,
             ranks=content.ranks,
-            rank_notes=RANK_NOTES,
+            rank_notes=[*RANK_NOTES, *filter(None, [_left_out_of_table_3(content.selection)])],
             misprints=_misprints(content.misprints),
             paper_tables=content.paper_tables,
             values=_values(content.comparison),
@@ -211,6 +217,93 @@ def _statistics(result: Statistics, drawn: Sequence[str]) -> dict[str, Any]:
         "figures": drawn,
         "alpha": result.alpha,
     }
+
+
+def _gate(content: Content) -> dict[str, Any]:
+    """What the runs of Random show before methods are ranked, and of all runs which modality is weak."""
+    gate, selection = content.gate, content.selection
+    verdicts: dict[str, list[str]] = {}
+    for setting, (verdict, names) in gate.verdicts.items():
+        told = f" ({'too few runs' if verdict == FEW else 'not so'}: {names})" if names else ""
+        verdicts.setdefault(verdict, []).append(_setting(*setting) + told)
+    closed = gate.closed
+    if not gate.verdicts and not closed:
+        closed = "no dataset of this page declares a modality weak"
+    elif not closed and set(verdicts) == {FEW}:
+        with_and_without = " and ".join(map(mitigation_name, selection.mitigations))
+        closed = (
+            f"it takes {MIN_SEEDS} seeds of Random, with ModDrop and without; here "
+            f"{'is' if len(selection.seeds) == 1 else 'are'} {len(selection.seeds)}, with {with_and_without}"
+        )
+    rows = gate.rows.assign(where=[_setting(*key) for key in gate.rows[SETTING].to_numpy()])
+    return {
+        "closed": closed,
+        "verdicts": verdicts,
+        "rows": rows.to_dict("records"),
+        "stated": rows[rows["verdict"].isin([SO, NOT_SO])].to_dict("records"),
+        "min_seeds": MIN_SEEDS,
+        "weak": [
+            _weak_levels(content, name, part)
+            for name, part in content.weak_levels.groupby("dataset", sort=False)
+        ],
+    }
+
+
+def _setting(dataset: str, regime: str, mitigation: str) -> str:
+    with_what = f", {mitigation_name(mitigation)}" if mitigation else ""
+    return f"{dataset_name(dataset)} {regime}{with_what}"
+
+
+def _weak_levels(content: Content, dataset: str, levels: pd.DataFrame) -> dict[str, Any]:
+    """Where the modality of a dataset that is declared weak is the lower one."""
+    lower = levels["weak"] < levels["strong"]
+    weak = subset_name(content.selection.weak[dataset], modalities_of(list(content.order[dataset])))
+    settings = [
+        f"{row.regime}, {mitigation_name(row.mitigation)}: {row.weak:.2f} against {row.strong:.2f}, below "
+        f"in {row.lower} of {row.runs} runs"
+        for row in levels.itertuples()
+    ]
+    is_so = "is the weak one" if lower.all() else f"is the weak one in {lower.sum()} of {len(lower)} settings"
+    return {
+        "dataset": dataset_name(dataset),
+        "modality": weak,
+        "so": bool(lower.all()),
+        "told": is_so if lower.any() else "is not the weak one",
+        "settings": settings,
+    }
+
+
+def _detectable(content: Content) -> dict[str, Any]:
+    """The smallest differences that the seeds can find, in a line and by setting."""
+    frame, weak = content.detectable, content.selection.weak
+    of_target = {
+        TARGETS["weak"]: frame["subset"] == frame["dataset"].map(dict(weak)),
+        TARGETS["all"]: frame["subset"]
+        == frame["dataset"].map(lambda name: "+".join(modalities_of(list(content.order[name])))),
+    }
+    ranges = [
+        f"{target} {part.min():.3f} to {part.max():.3f} (median {part.median():.3f})"
+        for target, rows in of_target.items()
+        if len(part := frame.loc[rows, "level"])
+    ]
+    shown = [
+        {
+            "where": _setting(row.dataset, row.regime, row.mitigation),
+            "subset": subset_name(row.subset, modalities_of(list(content.order[row.dataset]))),
+            "n_seeds": row.n_seeds,
+            "methods": row.methods,
+            "level": row.level,
+            "aulc": row.aulc,
+        }
+        for row in frame.itertuples()
+    ]
+    return {"ranges": "; ".join(ranges), "rows": shown, "alpha": ALPHA, "power": POWER}
+
+
+def _left_out_of_table_3(selection: Selection) -> str:
+    return selection.unranked_note(
+        (name, regime, SHOWN_WITH[name]) for name, regime in product(WEAK, REGIMES)
+    )
 
 
 def _misprints(found: pd.DataFrame) -> list[str]:
