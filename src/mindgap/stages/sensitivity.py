@@ -103,7 +103,7 @@ def check_variants(variants: Variants) -> None:
 def _asked(params: Params) -> list[Any]:
     """What the runs of an experiment are made with, in which a recipe wins over `training`."""
     scale, runs = params.at_scale, product(params.dataset, params.regime)
-    data = [scale.render, *(scale.prepare.get(dataset) for dataset in params.dataset)]
+    data = [scale.render, scale.model, *(scale.prepare.get(dataset) for dataset in params.dataset)]
     return [params.model_dump(exclude={"scales"}), *data, *(params.setting(*run) for run in runs)]
 
 
