@@ -22,7 +22,7 @@ from food101_raw import QUIRKS, draw_dish, encoded, food101_raw, jpeg, spoilt
 from mindgap.base.minilm import minilm_folder
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.food101 import CLASSES, Settings, parameters, prepare, tables
-from mindgap.data.food101.images import UPRIGHT, Chunk, decode_chunk, decode_image, keep_rows
+from mindgap.data.food101.images import UPRIGHT, ImageChunk, decode_chunk, decode_image, keep_rows
 from mindgap.data.food101.index import Row, read_titles
 from mindgap.data.food101.prepare import draw
 from mindgap.data.food101.texts import clean, load_tokenizer, write_tokens
@@ -649,7 +649,10 @@ def test_what_this_user_may_not_read_is_named(raw_dir, tmp_path):
         (raw / "array.npy").chmod(0o666)
         image.chmod(0)
         with other_user():
-            assert decode_chunk(Chunk(raw / "array.npy", (0,), (image,)))[0].excluded == "file cannot be read"
+            assert (
+                decode_chunk(ImageChunk(raw / "array.npy", (0,), (image,)))[0].excluded
+                == "file cannot be read"
+            )
         titles.chmod(0)
         with other_user(), pytest.raises(DataError, match=f"{titles} {DENIED}"):
             read_titles(titles)

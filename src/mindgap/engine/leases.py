@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from mindgap.data.quintfeatures.render import usable_cores
+from mindgap.data.workers import usable_cores
 from mindgap.engine.machine import Machine
 
 

@@ -77,7 +77,7 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Job:
+class Planned:
     """One run, initial model or trial of the search, round by round; `finished` rounds need no more.
 
     `taken` is what the first of these took. A trial that diverged is finished and left no record.
@@ -115,12 +115,12 @@ class Part:
     regime: str
     setting: Setting
     layout: Layout
-    search: tuple[Job, ...]
-    initial: tuple[Job, ...]
-    runs: tuple[Job, ...]
+    search: tuple[Planned, ...]
+    initial: tuple[Planned, ...]
+    runs: tuple[Planned, ...]
 
     @property
-    def jobs(self) -> tuple[Job, ...]:
+    def jobs(self) -> tuple[Planned, ...]:
         return self.search + self.initial + self.runs
 
     @property
@@ -202,12 +202,12 @@ def plan_part(
 
 def _trials(
     params: Params, setting: Setting, layout: Layout, finished: Sequence[tuple[Taken, ...]]
-) -> tuple[Job, ...]:
+) -> tuple[Planned, ...]:
     name = Name(params.search.mitigation, params.search.seeds[0], _of_search(params))
     tried = search_trainings(params, setting, layout.has_images)
     works = [training_work(one, one.budget.initial, layout.test) for one in tried]
-    left = [Job(name, (work,)) for work in works[len(finished) :]]
-    return (*(Job(name, (work,), 1, taken) for work, taken in zip(works, finished, strict=False)), *left)
+    left = [Planned(name, (work,)) for work in works[len(finished) :]]
+    return (*(Planned(name, (work,), 1, taken) for work, taken in zip(works, finished, strict=False)), *left)
 
 
 def _of_search(params: Params) -> bool:
@@ -217,7 +217,7 @@ def _of_search(params: Params) -> bool:
 
 def _initial(
     params: Params, setting: Setting, layout: Layout, finished: Mapping[Name, tuple[Taken, ...]]
-) -> tuple[Job, ...]:
+) -> tuple[Planned, ...]:
     """Those that the search trains as its winner cost nothing, and took nothing more."""
     work = training_work(setting, setting.budget.initial, layout.test)
     names = [
@@ -235,9 +235,9 @@ def _initial(
     return tuple(replace(j, rounds=(Work(),), taken=()) if j.name in tried else j for j in jobs)
 
 
-def _job(name: Name, rounds: tuple[Work, ...], finished: Mapping[Name, tuple[Taken, ...]]) -> Job:
+def _job(name: Name, rounds: tuple[Work, ...], finished: Mapping[Name, tuple[Taken, ...]]) -> Planned:
     taken = finished.get(name, ())
-    return Job(name, rounds, len(taken), taken)
+    return Planned(name, rounds, len(taken), taken)
 
 
 def _runs(
@@ -246,7 +246,7 @@ def _runs(
     layout: Layout,
     looks: Mapping[str, Looks],
     finished: Mapping[Name, tuple[Taken, ...]],
-) -> tuple[Job, ...]:
+) -> tuple[Planned, ...]:
     rounds = {query: run_rounds(setting, layout, looks[query]) for query in params.query}
     names = [
         Name(mitigation, seed, params.at_scale.model.has_dropout(looks[query].dropout), query)
@@ -330,7 +330,7 @@ def part_seconds(part: Part, speeds: Mapping[str, Speed], workers: int) -> tuple
     )
 
 
-def _group_seconds(jobs: Sequence[tuple[Job, Work]], speeds: Mapping[str, Speed], workers: int) -> float:
+def _group_seconds(jobs: Sequence[tuple[Planned, Work]], speeds: Mapping[str, Speed], workers: int) -> float:
     durations = [speeds[job.name.mitigation].seconds(work) for job, work in jobs if work != Work()]
     start = max((speed.start for speed in speeds.values()), default=0.0)
     return start + makespan(durations, workers) if durations else 0.0

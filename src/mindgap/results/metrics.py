@@ -16,7 +16,7 @@ from mindgap.results.names import CONTROLS
 from mindgap.results.statistics import BASELINE
 from mindgap.results.tables import Numbers
 
-CELL = ["dataset", "regime", "mitigation", "query"]
+LINE = ["dataset", "regime", "mitigation", "query"]
 DIGITS = 4
 
 
@@ -29,7 +29,7 @@ def all_metrics(table: pd.DataFrame, curves: pd.DataFrame, selection: Selection)
     """
     numbers, areas, made = Numbers(table), {}, {}
     for target, rows in on_targets(curves, selection.weak).groupby("target", sort=False):
-        for (*cell, subset), run in per_seed(rows).groupby([*CELL, "subset"], sort=False):
+        for (*cell, subset), run in per_seed(rows).groupby([*LINE, "subset"], sort=False):
             area = run.set_index("seed")["aulc"].sort_index()
             areas[*cell, target] = area * numbers.factor(cell[0], subset)
     for (*setting, query, target), area in areas.items():

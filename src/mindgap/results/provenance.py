@@ -52,7 +52,7 @@ class _Provenance(_Form):
     sha256: str = ""  # of all the rest
 
 
-CELL = ["dataset", "regime", "mitigation", "query", "seed"]
+RUN_NAME = ["dataset", "regime", "mitigation", "query", "seed"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Origin:
 
 def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> list[Origin]:
     """The origins of all datasets and regimes, checked to be of one kind. Raises ReportError."""
-    named = curves.drop_duplicates("run").set_index("run")[CELL]
+    named = curves.drop_duplicates("run").set_index("run")[RUN_NAME]
     files = {key: _read(folder, *key, named) for key in product(selection.datasets, selection.regimes)}
     runs = [run for _, of_file, _ in files.values() for run in of_file.values()]
     _check_one(folder, runs, ["numerics"], [], "the code of the numerics")

@@ -15,7 +15,7 @@ from mindgap.results.figures import GREY, RC, method_style, save, title
 from mindgap.results.names import method_name, mitigation_name
 from mindgap.results.statistics import TARGETS, Statistics, Wins
 
-CELL = 0.52  # inches of a square of the matrix
+SQUARE = 0.52  # inches of a square of the matrix
 LINE = 0.24  # inches from one name of the diagram to the next
 WINS = LinearSegmentedColormap.from_list("wins", ["#ffffff", "#08519c"])
 
@@ -106,7 +106,7 @@ def win_matrix(result: Statistics, stem: Path) -> None:
     values = wins.matrix.to_numpy(float, copy=True)
     np.fill_diagonal(values, np.nan)
     with matplotlib.rc_context(RC):
-        across, down = CELL * n, CELL * (n + 1.25)
+        across, down = SQUARE * n, SQUARE * (n + 1.25)
         figure = Figure(figsize=(max(across + 1.9, 5.2), down + 1.75))
         width, height = figure.get_size_inches()
         ax = figure.add_axes((1.5 / width, 1.25 / height, across / width, down / height))

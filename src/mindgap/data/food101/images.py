@@ -101,7 +101,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ImageChunk:
     """A worker's task: these files into these rows of one array."""
 
     array: Path
@@ -109,7 +109,7 @@ class Chunk:
     files: tuple[Path, ...]
 
 
-def decode_chunk(chunk: Chunk) -> list[Found]:
+def decode_chunk(chunk: ImageChunk) -> list[Found]:
     """Decode the files into their rows; the rows of what is left out stay as they are."""
     array = np.load(chunk.array, mmap_mode="r+")
     found = []

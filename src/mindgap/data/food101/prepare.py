@@ -17,7 +17,15 @@ from mindgap.data.errors import DataError
 from mindgap.data.files import OF_MACHINE
 from mindgap.data.flow import Flow
 from mindgap.data.food101.checks import overlaps
-from mindgap.data.food101.images import EXCLUDED, REPAIRED, TRUNCATED, Chunk, Found, decode_chunk, keep_rows
+from mindgap.data.food101.images import (
+    EXCLUDED,
+    REPAIRED,
+    TRUNCATED,
+    Found,
+    ImageChunk,
+    decode_chunk,
+    keep_rows,
+)
 from mindgap.data.food101.index import NO_IMAGE_FILE, NO_TEXT, Listing, Row, list_rows
 from mindgap.data.food101.settings import CLASSES, Settings
 from mindgap.data.food101.texts import (
@@ -39,7 +47,7 @@ COLUMNS = ("split", "file", "class", "width", "height", "mode", "repaired", "exc
 
 
 @dataclass(frozen=True)
-class Job:
+class Preparation:
     """What every step needs to know."""
 
     raw: Path
@@ -73,7 +81,7 @@ def prepare(
     for split, listing in listings.items():
         check_lost(split, listing, [], settings)  # before all the decoding
     with written_at_once(out_dir) as folder:
-        job = Job(raw, folder, settings, flow, workers, progress)
+        job = Preparation(raw, folder, settings, flow, workers, progress)
         lines, sha256, arrays = [], {}, {}
         for split, listing in listings.items():
             looked = write_images(job, split, drawn[split])
@@ -148,7 +156,7 @@ def draw(rows: Sequence[Row], size: int, rng: np.random.Generator) -> Drawn:
     return Drawn([rows[i] for i in np.sort(order[:size])], reserve)
 
 
-def write_images(job: Job, split: str, drawn: Drawn) -> list[Looked]:
+def write_images(job: Preparation, split: str, drawn: Drawn) -> list[Looked]:
     """Decode the images of the rows into their array; every row that was looked at.
 
     In a draw another row of the class takes the place of one whose image is no good. Places that stay empty
@@ -175,13 +183,13 @@ def write_images(job: Job, split: str, drawn: Drawn) -> list[Looked]:
 
 
 def decode(
-    job: Job, split: str, array: Path, todo: Sequence[tuple[int, Row]], advance: Callable[[int], None]
+    job: Preparation, split: str, array: Path, todo: Sequence[tuple[int, Row]], advance: Callable[[int], None]
 ) -> Iterator[Found]:
     """What the images of these rows are; the good ones are then in their places."""
     folder, chunks = job.raw / "images" / split, []
     for start in range(0, len(todo), CHUNK):
         places, rows = zip(*todo[start : start + CHUNK], strict=True)
-        chunks.append(Chunk(array, places, tuple(folder / row.label / row.file for row in rows)))
+        chunks.append(ImageChunk(array, places, tuple(folder / row.label / row.file for row in rows)))
     for found in map_processes(decode_chunk, chunks, job.workers):
         yield from found
         advance(len(found))
@@ -255,7 +263,7 @@ def write_lines(path: Path, lines: Sequence[tuple]) -> None:
         writer.writerows(lines)
 
 
-def write_texts(job: Job, split: str, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def write_texts(job: Preparation, split: str, rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Write token ids of the rows, their labels, and that they have both modalities; the first two."""
     settings, path = job.settings, job.folder / f"{split}.text.npy"
     with job.shown(f"food101: {split} texts", len(rows), "texts") as advance:
@@ -267,7 +275,7 @@ def write_texts(job: Job, split: str, rows: Sequence[Row]) -> dict[str, np.ndarr
     return {"text": np.load(path, mmap_mode="r"), "label": label_N}
 
 
-def describe(job: Job, sizes: Mapping[str, int], details: Mapping) -> dict:
+def describe(job: Preparation, sizes: Mapping[str, int], details: Mapping) -> dict:
     """Write meta.json and flow.csv; the meta."""
     size, length = job.settings.image_size, job.settings.max_length
     shapes = {"image": Modality("image", (size, size, 3)), "text": Modality("tokens", (length,))}

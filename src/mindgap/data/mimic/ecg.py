@@ -226,7 +226,7 @@ def find_candidates(records: pl.DataFrame, admissions: pl.DataFrame, hours: int)
 
 
 @dataclass(frozen=True)
-class Chunk:
+class EcgChunk:
     """A worker's task: these rows of the array, and for each the records to try as (subject, study, path)."""
 
     target: Path
@@ -237,7 +237,7 @@ class Chunk:
     scaling: str
 
 
-def read_chunk(chunk: Chunk) -> tuple[list[int], list[tuple[int, str, str]]]:
+def read_chunk(chunk: EcgChunk) -> tuple[list[int], list[tuple[int, str, str]]]:
     """Write the first usable record of each row; their study ids (-1: none), and (study, path, reason) of the
     unusable."""
     array = np.load(chunk.target, mmap_mode="r+")
@@ -282,12 +282,14 @@ def write_ecgs(
     return np.array(taken), pl.DataFrame(sorted(unusable), columns, orient="row")
 
 
-def _chunks(candidates, count: int, target: Path, folder: Path, samples: int, scaling: str) -> list[Chunk]:
+def _chunks(candidates, count: int, target: Path, folder: Path, samples: int, scaling: str) -> list[EcgChunk]:
     records = [[] for _ in range(count)]
     for admission, *record in candidates.iter_rows():
         records[admission].append(tuple(record))
     spans = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    return [Chunk(target, list(span), [records[i] for i in span], folder, samples, scaling) for span in spans]
+    return [
+        EcgChunk(target, list(span), [records[i] for i in span], folder, samples, scaling) for span in spans
+    ]
 
 
 def check_faulty(

@@ -47,7 +47,7 @@ BLOCK = 256  # recordings copied at a time: 30 MB
 
 
 @dataclass(frozen=True)
-class Job:
+class Extraction:
     """What every step of one extraction needs."""
 
     files: dict[str, Path]
@@ -61,7 +61,7 @@ def prepare(raw: Path, out_dir: Path, settings: Settings, *, workers: int, progr
     """Write the dataset; its meta. SourceMissing where files are absent, DataError where they are wrong."""
     files = find_files(Path(raw))
     with written_at_once(out_dir) as folder:
-        job = Job(files, settings, Flow(), Checks(), folder / "scratch")
+        job = Extraction(files, settings, Flow(), Checks(), folder / "scratch")
         job.scratch.mkdir()
         admissions, records = find_admissions(job)
         admissions, x_NI = add_labs(job, admissions)
@@ -76,7 +76,7 @@ def prepare(raw: Path, out_dir: Path, settings: Settings, *, workers: int, progr
         return describe(folder, job, samples, scaler)
 
 
-def find_admissions(job: Job) -> tuple[pl.DataFrame, pl.DataFrame]:
+def find_admissions(job: Extraction) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Consistent admissions with an ECG record in their window, and all records; what is small is checked
     before labevents is read."""
     files, settings, flow = job.files, job.settings, job.flow
@@ -105,7 +105,7 @@ def _none(what: str, settings: Settings) -> str:
     return f"no {what} within {settings.window_hours} h"
 
 
-def add_labs(job: Job, admissions: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+def add_labs(job: Extraction, admissions: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
     """Admissions with enough labs (n_labs) and their values (N x 50)."""
     path, hours, settings = job.files["labevents"], job.settings.window_hours, job.settings
     x_NI = lab_values(
@@ -130,7 +130,7 @@ def add_labs(job: Job, admissions: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarr
 
 
 def add_ecgs(
-    job: Job,
+    job: Extraction,
     admissions: pl.DataFrame,
     x_NI: np.ndarray,
     records: pl.DataFrame,
@@ -162,7 +162,7 @@ def add_ecgs(
     return samples, x_NI[usable], np.flatnonzero(usable)
 
 
-def with_splits(job: Job, samples: pl.DataFrame) -> pl.DataFrame:
+def with_splits(job: Extraction, samples: pl.DataFrame) -> pl.DataFrame:
     """Samples with group, split and index, both by hadm_id; all of a subject lies in one split."""
     group_N = groups_of(samples["subject_id"], job.settings.split_seed)
     chosen = count_test_subjects(group_N, job.settings.test_subjects, job.settings.test_fraction)
@@ -176,7 +176,7 @@ def with_splits(job: Job, samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_arrays(
-    folder: Path, job: Job, samples: pl.DataFrame, x_NI: np.ndarray, rows_N: np.ndarray
+    folder: Path, job: Extraction, samples: pl.DataFrame, x_NI: np.ndarray, rows_N: np.ndarray
 ) -> Scaler:
     """Write the arrays of both splits; the scaler that the training samples gave."""
     is_train = (samples["split"] == "train").to_numpy()
@@ -210,7 +210,7 @@ def lab_columns(missing_flags: bool) -> list[str]:
     return names + [f"{name}, imputed" for name in names] * missing_flags
 
 
-def describe(folder: Path, job: Job, samples: pl.DataFrame, scaler: Scaler) -> dict:
+def describe(folder: Path, job: Extraction, samples: pl.DataFrame, scaler: Scaler) -> dict:
     """Write flow.csv and meta.json; nothing of a single patient is in them."""
     settings = job.settings
     job.flow.rows.sort(key=lambda row: PARTS.index(row["part"]))
