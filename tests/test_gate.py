@@ -28,6 +28,7 @@ from mindgap.results.names import subset_order
 from mindgap.results.power import detectable, smallest_difference
 from mindgap.results.site.build import build_report
 from mindgap.results.site.content import Inputs, all_statistics, all_tables, content_of
+from mindgap.results.site.page import _gate
 from mindgap.stages.report import kept_selection, read_inputs, selection_of
 
 ROOT = Path(__file__).parents[1]
@@ -319,6 +320,10 @@ def test_without_enough_runs_the_page_says_that_the_gate_was_not_evaluated(tmp_p
     told = weak_levels(per_seed(curves), selection.weak).iloc[0]
     assert f"low, ModDrop: {told['weak']:.2f} against {told['strong']:.2f}, below in 8 of 8 runs" in text
     assert 'id="statistics"' in text
+    # Many seeds of other methods are no runs of Random.
+    others = replace(selection, queries=("badge", "bald"), seeds=SELECTION.seeds)
+    told = _gate(content_of(Inputs(make_curves(others)), PAPER, others))["closed"]
+    assert told.endswith("here is no run of Random")
 
 
 # The reference run

@@ -36,7 +36,15 @@ from mindgap.results.provenance import Origin
 from mindgap.results.rank_comparison import RANK_NOTES
 from mindgap.results.scales import prepare_of
 from mindgap.results.site.content import Content
-from mindgap.results.statistics import EXPLANATIONS, TARGETS, Friedman, Statistics, Wins, taken_together
+from mindgap.results.statistics import (
+    BASELINE,
+    EXPLANATIONS,
+    TARGETS,
+    Friedman,
+    Statistics,
+    Wins,
+    taken_together,
+)
 from mindgap.results.tables import BEST_RULE
 
 # What a dataset isolates, for readers; one without a text here gets none. `most`: its lowest ceiling, in %.
@@ -230,11 +238,11 @@ def _gate(content: Content) -> dict[str, Any]:
     if not gate.verdicts and not closed:
         closed = "no dataset of this page declares a modality weak"
     elif not closed and set(verdicts) == {FEW}:
-        with_and_without = " and ".join(map(mitigation_name, selection.mitigations))
-        closed = (
-            f"it takes {MIN_SEEDS} seeds of Random, with ModDrop and without; here "
-            f"{'is' if len(selection.seeds) == 1 else 'are'} {len(selection.seeds)}, with {with_and_without}"
-        )
+        here = f"{'is' if len(selection.seeds) == 1 else 'are'} {len(selection.seeds)}, with "
+        here += " and ".join(map(mitigation_name, selection.mitigations))
+        if BASELINE not in selection.queries:
+            here = "is no run of Random"
+        closed = f"it takes {MIN_SEEDS} seeds of Random, with ModDrop and without; here {here}"
     rows = gate.rows.assign(where=[_setting(*key) for key in gate.rows[SETTING].to_numpy()])
     return {
         "closed": closed,
