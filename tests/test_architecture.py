@@ -82,7 +82,13 @@ def test_the_code_of_a_run_is_what_it_passes_through():
     loop = names()
     core = ("batches", "evaluation", "loop", "network", "pool", "rng", "training")
     assert {f"core/{name}.py" for name in core} < loop
-    assert {"base/gpu.py", "base/hosted.py", "base/modality.py", "parts/mitigations/base.py"} < loop
+    assert {
+        "base/gpu.py",
+        "base/hosted.py",
+        "base/view.py",
+        "base/modality.py",
+        "parts/mitigations/base.py",
+    } < loop
     assert {"parts/augment/images.py", "parts/augment/resized_crop.py"} < loop
     assert not loop & {"core/records.py", "core/params.py", "core/digest.py", "core/search.py"}
     assert not any(
@@ -92,7 +98,7 @@ def test_the_code_of_a_run_is_what_it_passes_through():
     own = names(*files_of(METHODS["bmmal"].fn)) - loop
     assert own == {f"parts/query/{name}.py" for name in ("bmmal", "badge", "kernels", "resident", "contract")}
     select = SOURCE / "parts/query/select.py"
-    assert names(select) - loop == {"parts/query/select.py", "parts/query/contract.py"}
+    assert names(select) - loop == {f"parts/query/{name}.py" for name in ("select", "contract", "policy")}
     assert names(*files_of(FUSIONS["transformer"])) - loop == {"parts/fusions/transformer.py"}
     assert "base/minilm.py" in names(*files_of(ENCODERS["tokens"]["minilm"]))
 

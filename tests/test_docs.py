@@ -3,6 +3,7 @@
 import re
 import sys
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from mindgap import data
+from mindgap.core.loop import rounds
 from mindgap.core.network import ModelSpec, build_model
 from mindgap.core.training import fit
 from mindgap.data.quintfeatures.images import FEATURES
@@ -21,6 +23,7 @@ from mindgap.parts.query.select import select
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.prepare import prepare_stage
 from small_project import ROOT, params_in, small
+from test_loop import initial_of, run_of
 from test_query import make_view
 from test_training import RECIPE
 
@@ -31,10 +34,11 @@ def examples(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL) if path.exists() else []
 
 
-def takes_a_view(value) -> bool:
+def is_a_method(value, example: dict) -> bool:
     """Whether it is a query method of the example itself."""
-    code = getattr(value, "__code__", None)
-    return code is not None and code.co_varnames[: code.co_argcount][:2] == ("view", "n")
+    if getattr(value, "__globals__", None) is not example:
+        return False
+    return value.__code__.co_varnames[: value.__code__.co_argcount][:2] == ("view", "n")
 
 
 def a_dataset(pairing: Pairing, monkeypatch, project: Path) -> None:
@@ -55,6 +59,14 @@ def a_method(function, monkeypatch) -> None:
     monkeypatch.setitem(query.METHODS, function.__name__, Method(function))
     for n in (0, 20, 60):
         assert len(select(function.__name__, make_view(), n).unique()) == n
+
+
+def a_policy(kind: type, dataset, monkeypatch) -> None:
+    """It picks in a whole run, and it learns something in each round."""
+    monkeypatch.setitem(query.METHODS, kind.__name__, Method(kind))
+    records = list(rounds(run_of(kind.__name__), dataset, *initial_of(dataset)))
+    assert [len(record["acquired_ids"]) for record in records] == [6, 6, 0]
+    assert all(one["state"] != two["state"] for one, two in pairwise(records))
 
 
 def a_mitigation(kind: type[Mitigation], dataset) -> None:
@@ -87,7 +99,7 @@ def test_every_example_runs_as_written(project, monkeypatch, make_dataset):
                 continue
             exec(code, names)
             pairings = [value for value in names.values() if isinstance(value, Pairing)]
-            functions = [one for one in names.values() if takes_a_view(one)]
+            functions = [one for one in names.values() if is_a_method(one, names)]
             for pairing in pairings:
                 a_dataset(pairing, monkeypatch, project)
                 ran.append("dataset")
@@ -98,8 +110,13 @@ def test_every_example_runs_as_written(project, monkeypatch, make_dataset):
             for kind in [kind for kind in kinds if kind is not Mitigation]:
                 a_mitigation(kind, make_dataset())
                 ran.append("mitigation")
-            assert pairings or functions or kinds, f"{path}: an example that no test runs:\n{code}"
-    assert sorted(ran) == ["dataset", "line", "method", "mitigation"]
+            policies = [v for v in names.values() if isinstance(v, type) and hasattr(v, "pick")]
+            for kind in policies:
+                a_policy(kind, make_dataset(), monkeypatch)
+                ran.append("policy")
+            told = f"{path}: an example that no test runs:\n{code}"
+            assert pairings or functions or kinds or policies, told
+    assert sorted(ran) == ["dataset", "line", "method", "mitigation", "policy"]
 
 
 @pytest.mark.parametrize("feature", FEATURES)

@@ -1,6 +1,8 @@
 import dataclasses
+import gc
 from dataclasses import replace
 from itertools import islice
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.gpu import Engine
+from mindgap.base.view import PoolView
 from mindgap.core.loop import (
     Cell,
     Run,
@@ -19,6 +22,7 @@ from mindgap.core.loop import (
     warnings_of,
 )
 from mindgap.core.params import Budget, DatasetRecipe, Model, Setting, Training
+from mindgap.data.dataset import Dataset
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.contract import Method, QueryError
 
@@ -192,20 +196,102 @@ def test_a_run_that_was_stopped_ends_as_an_uninterrupted_one(make_dataset, finis
     assert comparable(stopped + rest) == comparable(whole)
 
 
-def test_what_a_method_remembers_survives_a_stop(make_dataset, monkeypatch):
-    def remembering(view, n):
-        view.memory["seen"] = view.memory.get("seen", [])
-        view.memory["seen"].append(len(view))
+def spying(monkeypatch, look=lambda view: None, **kind) -> list[PoolView]:
+    """The views that a method "spy" is given; it looks at something, and picks the first n."""
+    views = []
+
+    def spy(view, n):
+        views.append(view)
+        look(view)
         return torch.arange(n)
 
-    monkeypatch.setitem(METHODS, "remembering", Method(remembering))
-    dataset, run = make_dataset(), run_of("remembering")
-    initial, weights = initial_of(dataset)
-    first = next(rounds(run, dataset, initial, weights))
-    records = [first, *rounds(run, dataset, initial, weights, [first])]
-    size = 160 - 8 - 16
-    # Each record has the memory of its own time, also where the method changes a list in it.
-    assert [r["memory"] for r in records] == [{"seen": [size]}, *2 * [{"seen": [size, size - 6]}]]
+    monkeypatch.setitem(METHODS, "spy", Method(spy, **kind))
+    return views
+
+
+def test_ids_are_those_of_the_training_split_in_all_rounds(make_dataset, monkeypatch):
+    dataset, views = make_dataset(), spying(monkeypatch)
+    records = list(rounds(run_of("spy"), dataset, *initial_of(dataset)))
+    assert len(views) == 2
+    for view, record in zip(views, records, strict=False):
+        assert record["acquired_ids"] == view.ids[:6].tolist()
+        assert torch.equal(view.present_NM, dataset.train.present_NM[view.ids])
+    assert views[1].ids.tolist() == views[0].ids[6:].tolist()
+
+
+def test_the_validation_set_is_there_and_costs_nothing_where_nobody_looks(make_dataset, monkeypatch):
+    dataset, views = make_dataset(), spying(monkeypatch)
+    records = list(rounds(run_of("spy"), dataset, *initial_of(dataset)))
+    assert not any("validation" in record or "state" in record for record in records)
+    assert "query" not in records[-1]["seconds"]
+    _, validation_ids, _ = start_and_validation_ids(run_of("spy"), dataset)
+    for view in views:
+        assert view.modalities == ("left", "right")
+        assert not {"_raw_NMD", "metrics"} & set(vars(view.validation)), "it was encoded unasked"
+        assert torch.equal(view.validation.y_N, dataset.train.y_N[validation_ids])
+        assert torch.equal(view.validation.present_NM, dataset.train.present_NM[validation_ids])
+    rows = dataset.train.select(torch.from_numpy(validation_ids))
+    with torch.no_grad():
+        logits = views[-1]._model.eval()(rows.x, rows.present_NM)
+    assert torch.allclose(views[-1].validation.logits_NC, logits, atol=1e-5)
+
+
+def test_metrics_on_the_validation_set_are_the_models_and_stay_in_the_history(make_dataset, monkeypatch):
+    dataset = make_dataset()
+    views = spying(monkeypatch, lambda view: view.round == 1 or view.validation.metrics)
+    run = run_of("spy", budget=Budget(initial=8, validation=16, acquisition=6, rounds=5))
+    initial = initial_of(dataset)
+    first = list(islice(rounds(run, dataset, *initial), 2))
+    records = [*first, *rounds(run, dataset, *initial, first)]
+    assert [round for round, record in enumerate(records) if "validation" in record] == [0, 2, 3]
+    assert [list(view.history) for view in views] == [[], [0], [0], [0, 2]]
+    assert views[3].history[2] == views[2].validation.metrics
+    seen = views[3].validation
+    for m, name in enumerate(("left", "right")):
+        found, rows_N = seen.metrics[name], seen.present_NM[:, m]
+        probs_NC = seen.probs_with(torch.arange(2) == m)[rows_N].double()
+        y_N = seen.y_N[rows_N]
+        assert found.n == rows_N.sum()
+        assert found.accuracy == pytest.approx((probs_NC.argmax(1) == y_N).double().mean().item())
+        assert found.nll == pytest.approx(torch.nn.functional.nll_loss(probs_NC.log(), y_N).item(), rel=1e-5)
+    # By it the training chose its weights: each sample with the modalities that it has.
+    assert seen.metrics["left+right"].balanced_accuracy == pytest.approx(records[3]["fit"]["best_validation"])
+
+
+def test_a_subset_that_no_validation_sample_has_is_left_out(make_dataset, monkeypatch):
+    dataset = make_dataset()
+    _, validation_ids, _ = start_and_validation_ids(run_of("spy"), dataset)
+    present_NM = dataset.train.present_NM.clone()
+    present_NM[validation_ids] = torch.tensor([False, True])
+    dataset = replace(dataset, train=replace(dataset.train, present_NM=present_NM))
+    views = spying(monkeypatch, lambda view: view.validation.metrics)
+    records = list(rounds(run_of("spy"), dataset, *initial_of(dataset)))
+    assert list(views[1].history[0]) == list(records[0]["validation"]) == ["right", "left+right"]
+
+
+def within(thing, seen: dict) -> dict:
+    """All that can be reached from an object: attributes, parts, what a function closes over."""
+    if id(thing) not in seen and not isinstance(thing, type | ModuleType):
+        seen[id(thing)] = thing
+        of_function = isinstance(thing, FunctionType)
+        left = [thing.__closure__, thing.__defaults__] if of_function else gc.get_referents(thing)
+        for one in left:
+            within(one, seen)
+    return seen
+
+
+def test_no_way_leads_from_a_view_to_the_test_set(make_dataset, monkeypatch):
+    dataset, views = make_dataset(), spying(monkeypatch, lambda view: view.validation.metrics, oracle=True)
+    records = list(rounds(run_of("spy"), dataset, *initial_of(dataset)))
+    found = within(views[1], {})
+    test, train = (
+        {x.data_ptr() for x in (s.y_N, s.present_NM, *s.x.values())} for s in (dataset.test, dataset.train)
+    )
+    reached = {one.data_ptr() for one in found.values() if isinstance(one, torch.Tensor)}
+    assert train <= reached, "what a view encodes is found in this way"
+    assert not test & reached
+    assert not any(isinstance(one, Dataset) for one in found.values())
+    assert not any(value == records[1]["metrics"] for value in found.values())
 
 
 def test_only_an_oracle_sees_the_labels_of_the_pool(make_dataset, monkeypatch):

@@ -1,10 +1,14 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from mindgap.base.view import LabelledSamples, PoolView, ValidationSamples
 from mindgap.core.evaluation import encode
+from mindgap.core.loop import measured
 from mindgap.core.network import ModelSpec, build_model
-from mindgap.core.pool import Pool, PoolView
+from mindgap.core.pool import Pool
 
 
 def view_of(dataset, head_dropout=0.5, pool=range(20, 60), labelled=range(20), calls=None):
@@ -18,17 +22,19 @@ def view_of(dataset, head_dropout=0.5, pool=range(20, 60), labelled=range(20), c
             calls.append(len(ids))
         return encode(model, train, ids)
 
+    of_labelled = model, lambda: counted(labelled), train.present_NM[labelled], train.y_N[labelled]
     view = PoolView(
         model,
         lambda: counted(pool),
-        lambda: counted(labelled),
         train.present_NM[pool],
-        train.present_NM[labelled],
-        train.y_N[labelled],
-        torch.Generator().manual_seed(0),
+        ids=pool,
+        labelled=LabelledSamples(*of_labelled),
+        validation=ValidationSamples(*of_labelled, partial(measured, model, "here")),
+        history={},
+        modalities=tuple(dataset.modalities),
+        rng=torch.Generator().manual_seed(0),
         round=0,
         rounds=4,
-        memory={},
     )
     return view, model, train.select(pool)
 

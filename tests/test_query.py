@@ -1,6 +1,7 @@
 """Every query method through one contract, and each method's own truths."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from mindgap.base.modality import Modality
 from mindgap.base.settings import SettingsError
+from mindgap.base.view import LabelledSamples, PoolView, ValidationSamples
+from mindgap.core.loop import measured
 from mindgap.core.network import ModelSpec, build_model
-from mindgap.core.pool import PoolView
 from mindgap.parts import query
 from mindgap.parts.query import METHODS, Method
 from mindgap.parts.query.badge import residuals
@@ -55,17 +57,19 @@ def make_view(
     same = torch.cat([torch.arange(size) // duplicates, torch.arange(size, total)])
     tokens, present = tokens[same], present[same]
     y = torch.randint(classes_seen, (total,), generator=g)
+    of_labelled = model, lambda: tokens[size:], present[size:], y[size:]
     return PoolView(
         model,
         lambda: tokens[:size],
-        lambda: tokens[size:],
         present[:size],
-        present[size:],
-        y[size:],
+        ids=torch.arange(size),
+        labelled=LabelledSamples(*of_labelled),
+        validation=ValidationSamples(*of_labelled, partial(measured, model, "here")),
+        history={},
+        modalities=tuple(images),
         rng=rng(seed),
         round=round,
         rounds=4,
-        memory={},
         oracle_y_N=y[:size],
     )
 

@@ -24,7 +24,7 @@ from mindgap.core.records import (
 def filled(tmp_path, rounds=3) -> RunStore:
     store = RunStore("ab" * 32, 5, tmp_path)
     for round in range(rounds):
-        store.append({"round": round, "acquired_ids": [round], "memory": {}})
+        store.append({"round": round, "acquired_ids": [round]})
     return store
 
 
@@ -164,7 +164,7 @@ def test_a_full_disk_is_said_with_what_to_do(tmp_path):
             r"round_003\.json cannot be written \(No space left on device\): free some space.*rounds are kept"
         )
         with pytest.raises(MindGapError, match=full):
-            store.append({"round": 3, "memory": {"big": "x" * 100_000}})
+            store.append({"round": 3, "big": "x" * 100_000})
         assert store.finished_rounds == 3
         assert not list(store.folder.glob(".*"))
     finally:

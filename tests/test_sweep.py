@@ -138,7 +138,6 @@ RECORD_DAMAGE = {
     "a word for a number": altered(labelled="thirty"),
     "other rounds": altered(rounds=4),
     "too few picks": altered(acquired_ids=[1]),
-    "no memory": altered(memory=None),
     "ids of an earlier round": of_the_round_before,
     "another cell": altered(cell={"dataset": "missing"}),
 }

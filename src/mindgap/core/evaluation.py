@@ -1,7 +1,7 @@
 """`encode` produces, `evaluate` reduces: metrics on every subset of modalities from one encoder pass."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -126,25 +126,34 @@ def diverged(where: str, broken: int, of: int) -> DivergenceError:
 
 
 def evaluate(model: MultimodalNet, split: Split, where: str) -> dict[str, dict[str, float]]:
+    """Metrics of each non-empty subset of modalities on the test split, as `by_subset` gives them."""
+    return by_subset(model, encode(model, split), split.present_NM, split.y_N, f"{where}, test")
+
+
+def by_subset(
+    model: MultimodalNet, tokens_NMD: Tensor, present_NM: Tensor, y_N: Tensor, where: str, nll: bool = False
+) -> dict[str, dict[str, float]]:
     """Metrics of each non-empty subset of modalities, keyed by its name ("rare", "rare+frequent", ...).
 
     A sample of which nothing is left in a subset is not scored there; `n` says how many were. `where` names
-    the run in errors.
+    the run and the samples in errors. `nll`: with the negative log-likelihood.
     """
-    tokens_NMD = encode(model, split)
-    modalities = tuple(split.x)
+    modalities = tuple(model.modalities)
     metrics = {}
     for subset in subsets(modalities):
         keep_M = torch.tensor([name in subset for name in modalities], device=tokens_NMD.device)
-        present_NM = split.present_NM & keep_M
-        rows = present_NM.any(dim=1)
-        probs_NC = predict(model, tokens_NMD[rows], present_NM[rows])
-        check_finite(probs_NC, f"{where}, test with {subset_name(subset, modalities)}")
-        metrics[subset_name(subset, modalities)] = score(probs_NC, split.y_N[rows])
+        kept_NM = present_NM & keep_M
+        rows = kept_NM.any(dim=1)
+        probs_NC = predict(model, tokens_NMD[rows], kept_NM[rows])
+        check_finite(probs_NC, f"{where} with {subset_name(subset, modalities)}")
+        scores = score(probs_NC, y_N[rows])
+        if nll:
+            scores["nll"] = negative_log_likelihood(probs_NC, y_N[rows])
+        metrics[subset_name(subset, modalities)] = scores
     return metrics
 
 
-def score(probs_NC: Tensor, y_N: Tensor) -> Mapping[str, float]:
+def score(probs_NC: Tensor, y_N: Tensor) -> dict[str, float]:
     """Balanced accuracy, accuracy, expected calibration error and the number of samples."""
     return {
         "balanced_accuracy": balanced_accuracy(probs_NC, y_N).item(),
@@ -152,6 +161,12 @@ def score(probs_NC: Tensor, y_N: Tensor) -> Mapping[str, float]:
         "ece": expected_calibration_error(probs_NC, y_N),
         "n": len(y_N),
     }
+
+
+def negative_log_likelihood(probs_NC: Tensor, y_N: Tensor) -> float:
+    """Mean over samples, in nats; a probability of 0 counts as the smallest normal float32."""
+    of_true_N = probs_NC.gather(1, y_N.unsqueeze(1)).double()
+    return -of_true_N.clamp(min=torch.finfo(torch.float32).tiny).log().mean().item()
 
 
 def balanced_accuracy(probs_NC: Tensor, y_N: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """One run: for each round fit -> evaluate -> acquire -> record. Resuming is reading the records and going on.
 
-Every round trains from scratch, so the state of a run is the list of its acquired ids.
+Every round trains from scratch, so the state of a run is the list of its acquired ids; with a policy also the
+arrays that it left in the last round, and the validation metrics of all rounds.
 """
 
-import copy
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,17 +18,18 @@ from torch import Tensor
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.gpu import Engine
+from mindgap.base.view import LabelledSamples, Measured, Metrics, PoolView, Reward, ValidationSamples
 from mindgap.core.batches import Recipe
-from mindgap.core.evaluation import encode, evaluate
+from mindgap.core.evaluation import by_subset, encode, evaluate
 from mindgap.core.network import ModelSpec, MultimodalNet, build_model, place
 from mindgap.core.params import Setting
-from mindgap.core.pool import Pool, PoolView
+from mindgap.core.pool import Pool
 from mindgap.core.rng import numpy_rng, stream_seed, torch_rng
 from mindgap.core.training import Fit, fit_in_turns, to_the_end
-from mindgap.data.dataset import Dataset
+from mindgap.data.dataset import Dataset, Split
 from mindgap.parts.mitigations import make_mitigation
 from mindgap.parts.query import METHODS
-from mindgap.parts.query.select import select
+from mindgap.parts.query.select import choose
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Run:
     def key(self, round: int, purpose: str) -> tuple:
         """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
         return (self.cell.seed, self.cell.dataset, self.cell.regime, round, purpose)
+
+    @property
+    def learns(self) -> bool:
+        """Whether its query method is a policy."""
+        return self.cell.query in METHODS and METHODS[self.cell.query].learns
 
 
 # What a run says on its way: None where it only hands back control, a line for people, or a record.
@@ -268,23 +276,22 @@ def rounds_in_turns(
     budget = run.setting.budget
     start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
     pool = Pool(len(dataset.train), start_ids, set_aside_ids)
-    memory: dict[str, Any] = {}
-    for record in finished:
+    records = list(finished)
+    for record in records:
         pool.label(record["acquired_ids"])
-        memory = copy.deepcopy(record["memory"])
-    for round in range(len(finished), budget.rounds):
+    for round in range(len(records), budget.rounds):
         if round == 0:
             result = initial_round(run, dataset, initial, weights, engine)
         else:
             result = yield from train_round(run, dataset, pool, validation_ids, round, engine)
-        acquired_ids: np.ndarray = np.zeros(0, dtype=np.int64)
         record = record_of(run, round, pool, result, {"start_ids": start_ids.tolist()} if round == 0 else {})
-        if round < budget.rounds - 1:
+        record["acquired_ids"] = []
+        if round < budget.rounds - 1 or run.learns:
             with timed(record["seconds"], "query", dataset.device):
-                acquired_ids = acquire(run, dataset, pool, result.model, round, memory)
-        # A copy: the method goes on changing its memory in the next round.
-        yield {**record, "acquired_ids": acquired_ids.tolist(), "memory": copy.deepcopy(memory)}
-        pool.label(acquired_ids)
+                record |= acquire(run, dataset, pool, validation_ids, result.model, records)
+        yield record
+        pool.label(record["acquired_ids"])
+        records.append(record)
 
 
 def initial_round(run: Run, dataset: Dataset, initial, weights, engine: Engine) -> Round:
@@ -295,28 +302,82 @@ def initial_round(run: Run, dataset: Dataset, initial, weights, engine: Engine) 
 
 
 def acquire(
-    run: Run, dataset: Dataset, pool: Pool, model: MultimodalNet, round: int, memory: dict[str, Any]
-) -> np.ndarray:
-    """Ids that the query method picks from the pool; `memory` is the method's own, changed in place."""
-    train, device = dataset.train, dataset.device
-    pool_on_host, labelled_on_host = torch.from_numpy(pool.ids), torch.from_numpy(pool.labelled_ids)
-    pool_ids, labelled_ids = pool_on_host.to(device), labelled_on_host.to(device)
-    method = METHODS[run.cell.query]
-    view = PoolView(
+    run: Run,
+    dataset: Dataset,
+    pool: Pool,
+    validation_ids: np.ndarray,
+    model: MultimodalNet,
+    records: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What the query of the round behind `records` adds to its record.
+
+    `acquired_ids` (none in the last round, in which a policy only learns); `validation`, the metrics there,
+    where the method looked at them; `state`, the arrays of a policy as safetensors.
+    """
+    budget, round = run.setting.budget, len(records)
+    view = view_of(run, dataset.train, pool, validation_ids, model, records)
+    state, reward = None, None
+    if run.learns and records:
+        state = records[-1]["state"]
+        cell, before = asdict(run.cell), view.history[round - 1]
+        reward = Reward(before, view.validation.metrics, round - 1, len(pool.labelled_ids), cell)
+    n = budget.acquisition if round < budget.rounds - 1 else 0
+    seed = stream_seed(*run.key(0, "policy"))
+    positions, state = choose(run.cell.query, view, n, run.query_settings, seed, state, reward)
+    left: dict[str, Any] = {"acquired_ids": pool.ids[positions.cpu().numpy()].tolist()}
+    if state is not None:
+        left["state"] = state
+    if run.learns or view.validation.was_measured:
+        left["validation"] = {subset: asdict(found) for subset, found in view.validation.metrics.items()}
+    return left
+
+
+def view_of(
+    run: Run,
+    train: Split,
+    pool: Pool,
+    validation_ids: np.ndarray,
+    model: MultimodalNet,
+    records: Sequence[Mapping[str, Any]],
+) -> PoolView:
+    """What the query of the round behind `records` may see: of the training split alone."""
+    round = len(records)
+    on_host = [torch.from_numpy(ids) for ids in (pool.ids, pool.labelled_ids, validation_ids)]
+    of_pool, of_labelled, of_validation = (ids.to(train.y_N.device) for ids in on_host)
+    encoded = [partial(encode, model, train, ids) for ids in on_host]
+    return PoolView(
         model,
-        encode_pool=lambda: encode(model, train, pool_on_host),
-        encode_labelled=lambda: encode(model, train, labelled_on_host),
-        present_NM=train.present_NM[pool_ids],
-        labelled_present_LM=train.present_NM[labelled_ids],
-        labelled_y_L=train.y_N[labelled_ids],
+        encoded[0],
+        train.present_NM[of_pool],
+        ids=of_pool,
+        labelled=LabelledSamples(model, encoded[1], train.present_NM[of_labelled], train.y_N[of_labelled]),
+        validation=ValidationSamples(
+            model,
+            encoded[2],
+            train.present_NM[of_validation],
+            train.y_N[of_validation],
+            partial(measured, model, f"{run.cell}, round {round}, validation"),
+        ),
+        history={r["round"]: as_measured(r["validation"]) for r in records if "validation" in r},
+        modalities=tuple(model.modalities),
         rng=torch_rng(*run.key(round, "query")),
         round=round,
         rounds=run.setting.budget.rounds - 1,
-        memory=memory,
-        oracle_y_N=train.y_N[pool_ids] if method.oracle else None,
+        oracle_y_N=train.y_N[of_pool] if METHODS[run.cell.query].oracle else None,
     )
-    positions = select(run.cell.query, view, run.setting.budget.acquisition, run.query_settings)
-    return pool.ids[positions.cpu().numpy()]
+
+
+def measured(
+    model: MultimodalNet, where: str, tokens_NMD: Tensor, present_NM: Tensor, y_N: Tensor
+) -> Measured:
+    """Metrics of the subsets of which a sample has a modality."""
+    found = by_subset(model, tokens_NMD, present_NM, y_N, where, nll=True)
+    return as_measured({subset: metrics for subset, metrics in found.items() if metrics["n"]})
+
+
+def as_measured(found: Mapping[str, Mapping[str, Any]]) -> Measured:
+    """Metrics as a method sees them: it cannot change what is recorded."""
+    return MappingProxyType({subset: Metrics(**metrics) for subset, metrics in found.items()})
 
 
 def record_of(run: Run, round: int, pool: Pool, result: Round, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -271,6 +271,13 @@ class _Metrics(_Form):
     ece: Share
 
 
+class _Measured(_Metrics):
+    model_config = ConfigDict(extra="forbid")
+
+    nll: Annotated[float, Field(ge=0)]
+    n: Annotated[int, Field(ge=1)]
+
+
 class _Fit(_Form):
     best_epoch: int
     best_validation: Share
@@ -298,7 +305,8 @@ class _Record(_Form):
     provenance: _Provenance
     start_ids: list[int] = []
     acquired_ids: list[int] = []
-    memory: dict[str, Any] = {}
+    validation: dict[str, _Measured] = {}
+    state: str = ""
 
 
 def check_form(record: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -24,12 +25,12 @@ from torch.utils._pytree import tree_leaves
 
 from mindgap.base.gpu import RECORD_AT, Engine
 from mindgap.base.modality import Modality
+from mindgap.base.view import LabelledSamples, PoolView, ValidationSamples
 from mindgap.core.batches import NUMBERS_AT_ONCE, Batches, Recipe
 from mindgap.core.evaluation import CHUNK, encode, most_rows, predict
-from mindgap.core.loop import model_spec
-from mindgap.core.network import REST, STORED, ModelSpec, build_model, place
+from mindgap.core.loop import measured, model_spec
+from mindgap.core.network import REST, STORED, ModelSpec, MultimodalNet, build_model, place
 from mindgap.core.params import Setting
-from mindgap.core.pool import PoolView
 from mindgap.core.training import fit
 from mindgap.data.dataset import Split
 from mindgap.data.presence import draw_presence
@@ -494,27 +495,27 @@ def looks_of(query: str, settings: Mapping[str, Any]) -> Looks:
     modalities = {name: Modality("table", (4,)) for name in ("left", "right")}
     model = build_model(modalities, 3, ModelSpec(width=8), seed=0)
     rng = _rng()
-    labels = {"pool": torch.arange(24) % 3, "labelled": torch.arange(6) % 3}
+    y_N = torch.arange(24) % 3
 
-    def tokens(part: str) -> Callable[[], Tensor]:
+    def part(name: str, rows: int) -> tuple[MultimodalNet, Callable[[], Tensor], Tensor]:
         def encode() -> Tensor:
-            seen.add(part)
-            return torch.randn((len(labels[part]), 2, 8), generator=rng)
+            seen.add(name)
+            return torch.randn((rows, 2, 8), generator=rng)
 
-        return encode
+        return model, encode, torch.ones((rows, 2), dtype=torch.bool)
 
+    measure = partial(measured, model, f"plan of {query}")
     view = PoolView(
-        model,
-        encode_pool=tokens("pool"),
-        encode_labelled=tokens("labelled"),
-        present_NM=torch.ones((24, 2), dtype=torch.bool),
-        labelled_present_LM=torch.ones((6, 2), dtype=torch.bool),
-        labelled_y_L=labels["labelled"],
+        *part("pool", 24),
+        ids=torch.arange(24),
+        labelled=LabelledSamples(*part("labelled", 6), y_N[:6]),
+        validation=ValidationSamples(*part("validation", 6), y_N[:6], measure),
+        history={},
+        modalities=tuple(modalities),
         rng=rng,
         round=0,
         rounds=2,
-        memory={},
-        oracle_y_N=labels["pool"] if method.oracle else None,
+        oracle_y_N=y_N if method.oracle else None,
     )
     select(query, view, 4, settings)
     return Looks("pool" in seen, "labelled" in seen, method.dropout)

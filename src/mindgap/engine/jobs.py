@@ -136,12 +136,27 @@ class Job:
             count = 0 if last else self.run.setting.budget.acquisition
             if len(set(picks)) != len(picks) or len(picks) != count or min(picks, default=0) < 0:
                 raise ValueError(f"acquired_ids are not {count} ids")
-            if "memory" not in record:
-                raise ValueError("it has no memory")
+            if self.run.learns and not {"state", "validation"} <= record.keys():
+                raise ValueError("it has not what its policy goes on with, state and validation")
+        if "state" in record and _hash_of(path := self.state(record["round"])) != record["state"]:
+            raise ValueError(f"{path.name} is not what was written with it")
+
+    def state(self, round: int) -> Path:
+        """Where the arrays lie that a policy left in a round."""
+        return self.record_store.folder / f"round_{round:03d}.safetensors"
+
+    def resumed(self, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The records as a run goes on from them: the last with a policy's arrays instead of their hash."""
+        if not records or "state" not in records[-1]:
+            return list(records)
+        return [*records[:-1], {**records[-1], "state": self.state(records[-1]["round"]).read_bytes()}]
 
     def keep(self, kind: str, value: Any) -> None:
         """Store an output. A record comes last: once it is there, the round is finished."""
         if kind == "record":
+            if "state" in value:  # as with weights, the record vouches for them
+                write_atomically(self.state(value["round"]), value["state"])
+                value = {**value, "state": hashlib.sha256(value["state"]).hexdigest()}
             self.record_store.append(value)
         else:
             write_atomically(self.weights if kind == "weights" else self.diverged, value)

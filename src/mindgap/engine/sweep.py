@@ -198,7 +198,7 @@ class Sweep:
         self._board.found(done - self._done[job.run.digest])
         self._done[job.run.digest] = done
         if done < job.rounds:
-            self._executor.start(Task(job, records, divisor, device))
+            self._executor.start(Task(job, job.resumed(records), divisor, device))
         else:
             self._end(job)
 

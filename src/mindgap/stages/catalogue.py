@@ -11,7 +11,6 @@ from mindgap.parts.encoders import ENCODERS
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
-from mindgap.parts.query.contract import GIVEN
 
 Line = tuple[str, str, str]  # name, what it is, its settings
 
@@ -61,7 +60,7 @@ def _methods() -> Iterator[Line]:
     for name, method in METHODS.items():
         mark = "" if method.kind == "query" else f"({method.kind}) "
         about = _first(inspect.getmodule(method.fn).__doc__ or method.fn.__doc__)
-        yield name, mark + about, _settings(method.fn, GIVEN)
+        yield name, mark + about, _settings(method.fn, method.given)
 
 
 def _settings(plug_in: Any, given: int) -> str:

@@ -7,11 +7,12 @@ excluded.
 import torch
 from torch import Tensor
 
+from mindgap.base.view import PoolView
 from mindgap.parts.query.contract import check_finite
 from mindgap.parts.query.kernels import k_means_pp
 
 
-def badge(view, n: int) -> Tensor:
+def badge(view: PoolView, n: int) -> Tensor:
     """n samples with long and mutually distant gradients; the first is the longest."""
     return k_means_pp(residuals(view.probs_NC), view.fused_NH, n, view.rng)
 

@@ -10,13 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mindgap.base.view import PoolView
 from mindgap.parts.query.kernels import top_k
 
 # Entries of the log-probabilities of a chunk: 32 MiB in float64 each for them and their exponentials.
 CHUNK = 2**22
 
 
-def bald(view, n: int, passes: Annotated[int, Field(ge=2, le=10_000)] = 50) -> Tensor:
+def bald(view: PoolView, n: int, passes: Annotated[int, Field(ge=2, le=10_000)] = 50) -> Tensor:
     """The n samples with the largest mutual information; raises ValueError when the model has no dropout.
 
     One pass has no disagreement in it.

@@ -11,11 +11,12 @@ from math import factorial
 import torch
 from torch import Tensor
 
+from mindgap.base.view import PoolView
 from mindgap.parts.query.badge import residuals
 from mindgap.parts.query.kernels import k_means_pp
 
 
-def bmmal(view, n: int) -> Tensor:
+def bmmal(view: PoolView, n: int) -> Tensor:
     """n samples by k-means++ on r (x) [s_1 z^1; ...; s_M z^M], r the residual of the fused prediction."""
     return k_means_pp(
         residuals(view.probs_NC), scaled_tokens(view.tokens_NMD, scales(shares(view))), n, view.rng
@@ -32,7 +33,7 @@ def scales(share_NM: Tensor) -> Tensor:
     return 1 - (share_NM.max(1, keepdim=True).values - share_NM)
 
 
-def shares(view) -> Tensor:
+def shares(view: PoolView) -> Tensor:
     """Each modality's share of the contributions to the predicted class's probability; rows add to 1.
 
     Where no modality contributes anything all have 1/M (the official code divides 0 by 0 there).

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from mindgap.base.view import PoolView
 from mindgap.parts.query.kernels import pick_balanced
 
 
-def class_balanced_oracle(view, n: int) -> Tensor:
+def class_balanced_oracle(view: PoolView, n: int) -> Tensor:
     """Random samples of the class with the fewest labels, one by one.
 
     Labelled and acquired together are as balanced over classes as the pool allows.

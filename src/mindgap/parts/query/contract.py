@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mindgap.base.errors import MindGapError
 
-GIVEN = 2  # view and n; a method's other arguments are its hyper-parameters
+# What a policy has, which `policy.Policy` describes.
+OF_A_POLICY = ("pick", "learn", "state", "load")
 
 
 class QueryError(MindGapError, ValueError):
@@ -19,7 +20,10 @@ class QueryError(MindGapError, ValueError):
 
 @dataclass(frozen=True)
 class Method:
-    """A query method `fn(view, n, **hyperparameters)` and how it is to be reported.
+    """A query method and how it is to be reported.
+
+    `fn` is a function `fn(view, n, **hyperparameters)` or the class of a policy, from which one is made by
+    `fn(rng, **hyperparameters)` (`policy.Policy`).
 
     A control is a measuring rod, not a competitor; a reconstruction is ours, of a method without public code;
     an oracle sees the labels of the pool; `dropout`: it asks for Monte-Carlo passes, so its model has to have
@@ -30,6 +34,25 @@ class Method:
     kind: Literal["query", "control", "reconstruction"] = "query"
     oracle: bool = False
     dropout: bool = False
+
+    def __post_init__(self) -> None:
+        lacking = [name for name in OF_A_POLICY if not callable(getattr(self.fn, name, None))]
+        if self.learns and lacking:
+            raise QueryError(
+                f"{self.fn.__name__} is a class without {', '.join(lacking)}: a policy has "
+                f"{', '.join(OF_A_POLICY)} (mindgap.parts.query.policy.Policy); a method that learns nothing "
+                f"is a function"
+            )
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is a policy."""
+        return isinstance(self.fn, type)
+
+    @property
+    def given(self) -> int:
+        """How many arguments stand before its hyper-parameters: view and n, or a policy's rng."""
+        return 1 if self.learns else 2
 
 
 def clamp(n: int, size: int) -> int:

@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
+from mindgap.base.view import PoolView
 from mindgap.parts.query.contract import check_finite
 from mindgap.parts.query.kernels import top_k
 
 
-def entropy(view, n: int) -> Tensor:
+def entropy(view: PoolView, n: int) -> Tensor:
     """The n samples with the largest entropy of the predicted class probabilities."""
     return top_k(entropy_of(view.log_probs_NC), n, view.rng)
 

@@ -13,13 +13,14 @@ from pydantic import Field
 from torch import Tensor
 
 from mindgap.base.gpu import repeat
+from mindgap.base.view import PoolView
 from mindgap.parts.query.badge import residuals
 from mindgap.parts.query.contract import check_finite, clamp
 from mindgap.parts.query.kernels import Draws, OuterProducts
 from mindgap.parts.query.resident import ResidentDraws, ResidentProducts
 
 
-def grace_r(view, n: int, gamma: Annotated[float, Field(ge=0, le=100)] = 2.0) -> Tensor:
+def grace_r(view: PoolView, n: int, gamma: Annotated[float, Field(ge=0, le=100)] = 2.0) -> Tensor:
     """n draws with probability ~ ((1 - t) easiness + t value)^gamma, t from 0 to 1 over the rounds.
 
     Value is the rank of the BADGE gradient's length times the rank of its squared distance to the nearest
@@ -52,7 +53,7 @@ def rank01(x_N: Tensor) -> Tensor:
     return twice_N.double() / (2 * max(1, len(x_N) - 1))
 
 
-def easiness(view) -> Tensor:
+def easiness(view: PoolView) -> Tensor:
     """1 minus the Jensen-Shannon divergence of the present modalities' predictions over its maximum, 0 to 1.
 
     One modality cannot disagree with itself: such samples get the median of the rest of the pool, or 1

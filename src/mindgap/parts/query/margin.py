@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
+from mindgap.base.view import PoolView
 from mindgap.parts.query.contract import check_finite
 from mindgap.parts.query.kernels import top_k
 
 
-def margin(view, n: int) -> Tensor:
+def margin(view: PoolView, n: int) -> Tensor:
     """The n samples with the smallest difference between the two largest class probabilities."""
     check_finite(log_probs_NC=view.log_probs_NC)
     best_N2 = view.log_probs_NC.double().topk(min(2, view.num_classes), dim=1).values.exp()

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from mindgap.base.view import PoolView
 from mindgap.parts.query.kernels import pick_balanced
 
 
-def presence_balanced(view, n: int) -> Tensor:
+def presence_balanced(view: PoolView, n: int) -> Tensor:
     """Random samples of the presence pattern with the fewest labels, one by one.
 
     A pattern is a row of the presence matrix: "only A", "only B" and "A and B" are three groups. Labelled and
