@@ -15,8 +15,10 @@ repro: git $(VENV)/ready
 	dvc repro
 	@echo "Done: open reports/index.html"
 
+# A file's tests stay with one worker, which has their fixtures; `pytest` by hand is one process.
+TESTERS ?= 2
 test: $(VENV)/ready
-	pytest --cov --cov-report=term
+	pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 # DVC wants a checkout; what was unpacked from an archive is none.
 git:

@@ -1,7 +1,12 @@
 """A checkout of the project in a folder of its own, cut down to seconds, with commands run as a user does."""
 
+import json
 import os
+import re
+import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -20,6 +25,14 @@ MADE = (
     "reports/reference/",
 )
 
+# The program that `dvc` is, called for one command after the other; each ends with its exit status.
+DVC_IN_TURNS = """
+import json, sys
+from dvc.cli import main
+for command in json.loads(sys.argv[1]):
+    print(f"\\0{main(command)}", flush=True)
+"""
+
 
 class Clone:
     """A checkout with small parameters and a store of its own."""
@@ -34,6 +47,17 @@ class Clone:
         self._leave_out("report_reference")
         self.git("init", "-q")
         self.commit("Start")
+
+    @classmethod
+    def at(cls, folder: Path) -> "Clone":
+        """The checkout that is there already."""
+        clone = cls.__new__(cls)
+        clone.folder = folder
+        return clone
+
+    def copied(self, folder: Path) -> "Clone":
+        """A copy with all that was made in it."""
+        return self.at(shutil.copytree(self.folder, folder, symlinks=True))
 
     def _leave_out(self, stage: str) -> None:
         """A stage that a clone of seconds does without; what follows it stays as it is."""
@@ -64,7 +88,7 @@ class Clone:
         # As a user has it: bytecode is written too, which must not count as a change of code.
         left_out = ("DVC_", "MINDGAP_", "COV_", "PYTHON")
         ours = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
-        path = f"{Path(os.sys.executable).parent}{os.pathsep}{ours['PATH']}"
+        path = f"{Path(sys.executable).parent}{os.pathsep}{ours['PATH']}"
         git = {"GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org"}
         git |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org"}
         return {**ours, **git, "PATH": path, "DVC_NO_ANALYTICS": "1", "MINDGAP_OFFLINE": "1"}
@@ -86,6 +110,16 @@ class Clone:
         output, _ = process.communicate(timeout=400)
         assert expect is None or (process.returncode != 0) == (expect != 0), output
         return output
+
+    def dvc(self, *commands: Sequence[str], expect: int | None = 0, inside: str = ".") -> list[str]:
+        """What DVC commands printed, run in turn as a user does, but in one process, which loads DVC once."""
+        program = [sys.executable, "-u", "-c", DVC_IN_TURNS, json.dumps(commands)]
+        *ended, rest = re.split(r"\0(\d+)\n", self.run(*program, inside=inside))
+        outputs, statuses = ended[::2], [int(status) for status in ended[1::2]]
+        assert len(outputs) == len(commands), rest
+        for output, status in zip(outputs, statuses, strict=True):
+            assert expect is None or (status != 0) == (expect != 0), output
+        return outputs
 
     def tables(self) -> dict[str, bytes]:
         folder = self.folder / "reports"

@@ -4,15 +4,20 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from clone import Clone
 from mindgap.base.modality import Modality
+from mindgap.core.params import Params, load_params
 from mindgap.data.dataset import Dataset, Split, subset_name, subsets
 from mindgap.stages.prepare import prepare_stage
+from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import ROOT, params_in, working_copy
 
 # Neither DVC nor Great Expectations may report to its makers, also when pytest is called by hand.
@@ -20,6 +25,13 @@ os.environ["GX_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "true"
 # Nor do tests wait for the cores that other commands of this user have.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="mindgap-tests-")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Among workers of pytest-xdist, files with slow tests begin first: no worker waits for a late one."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_runtest_setup(item):
@@ -66,15 +78,76 @@ def make_dataset():
     return make
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def once(request, tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Fill a folder once a session, whichever worker asks first: (name, fill) -> the folder, to copy."""
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        base = base.parent
+
+    def made(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, part = base / name, base / f"{name}.part"
+        with (base / f"{name}.lock").open("w") as lock:
+            flock(lock, LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                fill(part)
+                part.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def prepared(once) -> Path:
     """A project folder with the rendered dataset in it."""
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "reports" / "expectations", folder / "reports" / "expectations")
-    shutil.copytree(ROOT / "data" / "paper", folder / "data" / "paper")
-    with contextlib.chdir(folder):
-        prepare_stage(params_in(folder), "missing")
-    return folder
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(ROOT / "reports" / "expectations", folder / "reports" / "expectations")
+        shutil.copytree(ROOT / "data" / "paper", folder / "data" / "paper")
+        with contextlib.chdir(folder):
+            prepare_stage(params_in(folder), "missing")
+
+    return once("prepared", fill)
+
+
+@pytest.fixture(scope="session")
+def finished(prepared, once) -> Path:
+    """The prepared project with initial models and four runs, and the store of their rounds."""
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(prepared, folder / "project")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder / "project")
+            patch.setenv("MINDGAP_STORE", str(folder / "store"))
+            patch.setenv("MINDGAP_WORKERS", "1")
+            params = params_in(folder / "project")
+            train_stage(params, "missing", "low")
+            acquire_stage(params, "missing", "low")
+
+    return once("finished", fill)
+
+
+@pytest.fixture
+def trained(finished, tmp_path, monkeypatch) -> Params:
+    """A copy of it as the working folder, with initial models and no run begun: its parameters."""
+    folder = working_copy(finished / "project", tmp_path, monkeypatch)
+    for name in ("data/runs", "reports/curves", "reports/provenance"):
+        shutil.rmtree(folder / name)
+    return load_params(folder / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def reproduced(once) -> Clone:
+    """A clone in which `dvc repro` has run, as a user's would: committed; tests take copies."""
+
+    def fill(folder: Path) -> None:
+        clone = Clone(folder)
+        (folder / ".git" / "repro.log").write_text(clone.run("dvc", "repro"))
+        clone.commit("Results")
+
+    return Clone.at(once("reproduced", fill))
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.stages import cli
-from small_project import ROOT, params_in
+from small_project import ROOT, params_in, working_copy
 
 
 def run(monkeypatch, *arguments: str) -> int:
@@ -170,3 +172,22 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_elsewhere(monkeypatch, capsys
     with Progress("acquire", total=3, unit="rounds") as progress:
         progress.advance(2)
     assert "acquire: 2/3 rounds" in capsys.readouterr().out
+
+
+def test_a_failing_expectation_fails_the_stage_and_leaves_its_page(finished, tmp_path, monkeypatch, capsys):
+    folder = working_copy(finished / "project", tmp_path, monkeypatch)
+    suite = folder / "reports/expectations/aulc.json"
+    spec = json.loads(suite.read_text())
+    spec["expectations"].append(
+        {
+            "type": "expect_column_values_to_be_between",
+            "kwargs": {"column": "aulc_mean", "min_value": 100.0},
+            "meta": {"notes": "no AULC is that high"},
+        }
+    )
+    suite.write_text(json.dumps(spec))
+    assert run(monkeypatch, "report") == 1
+    error = capsys.readouterr().err
+    assert re.search(r"table AULC: 1 of \d+ expectations fail", error)
+    assert "aulc_mean" in error
+    assert "no AULC is that high" in (folder / "reports/validation/aulc.html").read_text()

@@ -123,10 +123,8 @@ def test_a_command_waits_says_for_whom_and_goes_on_when_the_other_is_killed(proj
     assert shown[0].rstrip().endswith(waits)
 
 
-def test_runs_of_two_commands_are_no_more_at_once_than_there_are_cores(project, taken):
+def test_runs_of_two_commands_are_no_more_at_once_than_there_are_cores(trained, taken):
     """Two sweeps of two workers each in processes of their own: the seconds of their slow runs tell."""
-    params = params_in(project)
-    train_stage(params, "missing", "low")
     script = (
         "import sys; from faulty import job_of; from mindgap.engine.machine import Machine;"
         "from mindgap.core.params import load_params; from mindgap.engine.sweep import execute;"
@@ -150,7 +148,7 @@ def test_runs_of_two_commands_are_no_more_at_once_than_there_are_cores(project, 
     assert [command.returncode for command in commands] == [0, 0]
     assert max(held) == 2
     assert all(
-        job_of(params, query, seed, seconds=1.0).finished_rounds == 3
+        job_of(trained, query, seed, seconds=1.0).finished_rounds == 3
         for query in ("slow", "slower")
         for seed in (0, 1)
     )

@@ -20,12 +20,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Clone:
+def clone(reproduced, tmp_path_factory) -> Clone:
     """A clone in which `dvc repro` has run."""
-    clone = Clone(tmp_path_factory.mktemp("clone"))
-    output = clone.run("dvc", "repro")
-    assert "acquire missing-low: 4 runs, 0 finished before" in output
-    clone.commit("Results")
+    clone = reproduced.copied(tmp_path_factory.mktemp("pipeline") / "clone")
+    assert "acquire missing-low: 4 runs, 0 finished before" in (clone.folder / ".git/repro.log").read_text()
     return clone
 
 
@@ -79,7 +77,7 @@ def test_experiments_change_the_grid_and_are_compared_by_method_beside_their_sta
     end = time.time() + 60
     while "Failed" not in clone.run("dvc", "queue", "status"):
         assert time.time() < end
-        time.sleep(0.5)
+        time.sleep(2.0)
     clone.run("dvc", "exp", "run", "--queue", "-n", "waits", "-S", "mitigation=[none]")
     readme = (ROOT / "README.md").read_text()
     show, diff = (
@@ -141,24 +139,4 @@ def test_a_typo_stops_before_any_compute_and_leaves_what_is_there(clone):
     assert "mindgap: query: unknown 'entropi'; known" in output
     assert "Running stage 'acquire" not in output
     assert clone.tables() == before
-    clone.git("checkout", "-q", ".")
-
-
-def test_a_failing_expectation_fails_the_stage_and_leaves_its_page(clone):
-    suite = clone.folder / "reports/expectations/aulc.json"
-    spec = json.loads(suite.read_text())
-    spec["expectations"].append(
-        {
-            "type": "expect_column_values_to_be_between",
-            "kwargs": {"column": "aulc_mean", "min_value": 100.0},
-            "meta": {"notes": "no AULC is that high"},
-        }
-    )
-    suite.write_text(json.dumps(spec))
-    page = clone.folder / "reports/validation/aulc.html"
-    page.unlink()
-    output = clone.run("dvc", "repro", expect=1)
-    assert re.search(r"table AULC: 1 of \d+ expectations fail", output)
-    assert "aulc_mean" in output
-    assert "no AULC is that high" in page.read_text()
     clone.git("checkout", "-q", ".")

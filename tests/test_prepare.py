@@ -16,7 +16,6 @@ from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.prepared import swapped_in
 from mindgap.data.storage import mend
 from mindgap.results.expectations import ExpectationFailed
-from mindgap.stages import blueprint, prepare
 from mindgap.stages.blueprint import code_of, load_prepared, write_blueprints
 from mindgap.stages.paths import FLOW, places
 from mindgap.stages.prepare import prepare_stage
@@ -87,7 +86,8 @@ def spoil_settings(project, monkeypatch):
 
 
 def spoil_code(project, monkeypatch):
-    monkeypatch.setattr(prepare, "code_of", lambda name: {**code_of(name), "data/share/pairs.py": "0" * 64})
+    code = json.loads((SHARE / "meta.json").read_text())["code"]
+    spoil_meta(SHARE, code={**code, "data/share/pairs.py": "0" * 64})
     return changed(project)
 
 
@@ -340,7 +340,7 @@ def test_a_dataset_depends_on_its_own_code(share):
         assert not {"data/contact_sheet.py", "base/progress.py"} & set(code_of(dataset))
 
 
-def test_a_blueprint_changes_with_what_its_dataset_is_made_by_and_nothing_else(share, monkeypatch):
+def test_a_blueprint_changes_with_what_its_dataset_is_made_by_and_nothing_else(share):
     def written(params: Params) -> dict[str, bytes]:
         write_blueprints(params)
         return content(Path("data/blueprints"))
@@ -364,8 +364,6 @@ def test_a_blueprint_changes_with_what_its_dataset_is_made_by_and_nothing_else(s
     suited = written(changed(share))
     assert suited["missing.json"] == first["missing.json"]
     assert suited["share.json"] != first["share.json"]
-    monkeypatch.setattr(blueprint, "module_digests", lambda root, left_out: {root.name: "0" * 64})
-    assert written(changed(share))["missing.json"] != first["missing.json"]
 
 
 # -- what other selections left
@@ -392,9 +390,10 @@ def test_files_of_results_that_the_parameters_name_no_more_are_listed(tmp_path, 
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Clone:
+def clone(reproduced, tmp_path_factory) -> Clone:
     """A clone of which the data stages have run, committed, and its raw files are away since."""
-    clone = Clone(tmp_path_factory.mktemp("clone"), dataset=["missing", "share"])
+    clone = reproduced.copied(tmp_path_factory.mktemp("prepare") / "clone")
+    clone.set(dataset=["missing", "share"])
     file = clone.folder / "dvc.yaml"
     stages = yaml.safe_load(file.read_text())["stages"]
     file.write_text(yaml.safe_dump({"stages": {name: stages[name] for name in ("check_params", "prepare")}}))

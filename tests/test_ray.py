@@ -63,12 +63,10 @@ def store(tmp_path) -> Path:
 
 
 @pytest.fixture
-def trained(project, monkeypatch):
-    """The project with its initial models, made in this process, and its parameters."""
+def trained(trained, monkeypatch):
+    """The parameters of a project with initial models, made in one process."""
     monkeypatch.setenv("MINDGAP_EXECUTOR", "local")
-    params = params_in(project)
-    train_stage(params, "missing", "low")
-    return params
+    return trained
 
 
 def comparable(records) -> list[dict]:

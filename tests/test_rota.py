@@ -14,15 +14,11 @@ from mindgap.engine.machine import Machine
 from mindgap.engine.sweep import execute
 from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 from mindgap.parts.query import METHODS
-from mindgap.stages.runs import train_stage
-from small_project import params_in
 
 
 @pytest.fixture
-def params(project):
-    params = params_in(project)
-    train_stage(params, "missing", "low")
-    return params
+def params(trained):
+    return trained
 
 
 def told_by(*jobs: Job, divisor: int = 1) -> list[tuple[str, tuple]]:

@@ -412,9 +412,10 @@ def test_what_is_not_as_it_was_collected_is_refused(collected, damage, message):
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Clone:
+def clone(reproduced, tmp_path_factory) -> Clone:
     """A clone in which the experiments of `default` and `zeros` have run, and that of `image-24` has not."""
-    clone = Clone(tmp_path_factory.mktemp("clone"), query=["random", "bald"])
+    clone = reproduced.copied(tmp_path_factory.mktemp("sensitivity") / "clone")
+    clone.set(query=["random", "bald"])
     file = clone.folder / "dvc.yaml"
     stages = yaml.safe_load(file.read_text())["stages"]
     kept = {name: stages[name] for name in ("check_params", "prepare", "train", "acquire")}
@@ -424,8 +425,7 @@ def clone(tmp_path_factory) -> Clone:
     folder.mkdir()
     variants = {key: RAW["variants"][key] for key in ("image-24", "zeros")}
     write_variants(folder, base=["seeds=[0]"], variants=variants)
-    clone.run("dvc", "repro", "prepare@missing")
-    clone.commit("Prepared")
+    clone.commit("Variants")
     output = clone.run("mindgap", "sensitivity", "queue", "zeros", "default")
     assert output.splitlines()[:2] == ["queued sensitivity-default", "queued sensitivity-zeros"]
     clone.run("dvc", "exp", "run", "--run-all")

@@ -300,10 +300,8 @@ def test_a_missing_initial_model_names_the_stage_that_makes_it(project):
         acquire_stage(params_in(project), "missing", "low")
 
 
-def test_a_killed_worker_is_replaced_and_only_its_run_goes_back(project, monkeypatch, capsys):
-    params = params_in(project)
-    train_stage(params, "missing", "low")
-    jobs = [job_of(params, "slow", seconds=1.0), job_of(params, "slower", seconds=1.0)]
+def test_a_killed_worker_is_replaced_and_only_its_run_goes_back(trained, capsys):
+    jobs = [job_of(trained, "slow", seconds=1.0), job_of(trained, "slower", seconds=1.0)]
     killed = []
 
     def kill_one(where):
@@ -322,10 +320,8 @@ def test_a_killed_worker_is_replaced_and_only_its_run_goes_back(project, monkeyp
     assert not workers()
 
 
-def test_a_run_whose_workers_die_is_given_up_and_the_others_are_kept(project):
-    params = params_in(project)
-    train_stage(params, "missing", "low")
-    jobs = [job_of(params, "slow", seconds=30.0), job_of(params, "random"), job_of(params, "badge")]
+def test_a_run_whose_workers_die_is_given_up_and_the_others_are_kept(trained):
+    jobs = [job_of(trained, "slow", seconds=30.0), job_of(trained, "random"), job_of(trained, "badge")]
     over = threading.Event()
 
     def kill():
@@ -353,11 +349,13 @@ def workers() -> list[psutil.Process]:
 
 @pytest.mark.parametrize("machine", [Machine(1, ("cpu",)), Machine(2, ("cpu",))], ids=["here", "workers"])
 def test_a_run_too_large_for_its_gpu_is_repeated_alone_in_smaller_passes(
-    project, machine, monkeypatch, capsys
+    trained, machine, monkeypatch, capsys
 ):
-    params = params_in(project)
-    train_stage(params, "missing", "low")
-    jobs = [job_of(params, "hungry", most=64), job_of(params, "random"), job_of(params, "hungry", 1, most=3)]
+    jobs = [
+        job_of(trained, "hungry", most=64),
+        job_of(trained, "random"),
+        job_of(trained, "hungry", 1, most=3),
+    ]
     monkeypatch.setitem(METHODS, "hungry", FAULTY["hungry"])  # a worker gets it with the job
     message = (
         r"1 of 3 runs failed.*\nmissing-low-hungry-moddrop-1: the memory of its GPU did not do, even alone "
@@ -373,10 +371,8 @@ def test_a_run_too_large_for_its_gpu_is_repeated_alone_in_smaller_passes(
         assert [how for of, how in found if of == seed] == smaller
 
 
-def test_a_run_that_another_command_works_on_is_waited_for(project, capsys):
-    params = params_in(project)
-    train_stage(params, "missing", "low")
-    held, free = job_of(params, "random"), job_of(params, "badge")
+def test_a_run_that_another_command_works_on_is_waited_for(trained, capsys):
+    held, free = job_of(trained, "random"), job_of(trained, "badge")
     lock = held.record_store.hold()
     releaser = when(lambda: free.finished_rounds == 3, lambda _: lock.close())
     execute([held, free], Machine(1, ("cpu",)), "acquire")
