@@ -29,7 +29,7 @@ def run(name: str) -> dict[str, str | bool | None]:
     try:
         with contextlib.redirect_stdout(shown):
             runpy.run_path(str(script), run_name="__main__")
-    except BaseException:
+    except (Exception, SystemExit):
         error = traceback.format_exc()
     os.chdir(here)
     os.environ.clear()

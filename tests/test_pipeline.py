@@ -72,19 +72,21 @@ def test_experiments_change_the_grid_and_are_compared_by_method_beside_their_sta
     only_new = ("-S", "query=[random,badge,entropy]")
     output = clone.run("dvc", "exp", "run", "--temp", "-n", "entropy", *only_new)
     assert "acquire missing-low: 6 runs, 4 finished before" in output
-    clone.run("dvc", "exp", "run", "--queue", "-n", "fails", "-S", "query=[nobody]")
-    clone.run("dvc", "queue", "start")
+    queue = ("exp", "run", "--queue", "-n")
+    clone.dvc((*queue, "fails", "-S", "query=[nobody]"), ("queue", "start"))
     end = time.time() + 60
     while "Failed" not in clone.run("dvc", "queue", "status"):
         assert time.time() < end
         time.sleep(2.0)
-    clone.run("dvc", "exp", "run", "--queue", "-n", "waits", "-S", "mitigation=[none]")
     readme = (ROOT / "README.md").read_text()
     show, diff = (
-        shlex.split(re.search(rf"^{command} .*$", readme, re.MULTILINE)[0], comments=True)
-        for command in ("dvc exp show", "dvc metrics diff")
+        shlex.split(re.search(rf"^dvc ({command} .*)$", readme, re.MULTILINE)[1], comments=True)
+        for command in ("exp show", "metrics diff")
     )
-    rows = list(csv.DictReader(io.StringIO(clone.run(*show, "--csv"))))
+    diff = ["entropy" if word == "<experiment>" else word for word in diff]
+    waits = (*queue, "waits", "-S", "mitigation=[none]")
+    _, shown, told, _ = clone.dvc(waits, (*show, "--csv"), (*diff, "--json"), ("queue", "remove", "--all"))
+    rows = list(csv.DictReader(io.StringIO(shown)))
     found = {row["Experiment"] or row["rev"]: row for row in rows}
     states = {name: row["State"] for name, row in found.items()}
     assert states == {"workspace": "", "master": "", "entropy": "", "fails": "Failed", "waits": "Queued"}
@@ -93,13 +95,10 @@ def test_experiments_change_the_grid_and_are_compared_by_method_beside_their_sta
     # Another method moved no number.
     assert [found["master"][name] for name in scores[:2]] == [found["entropy"][name] for name in scores[:2]]
     assert [bool(found[name][scores[2]]) for name in ("master", "entropy", "waits")] == [False, True, False]
-    diff = ["entropy" if word == "<experiment>" else word for word in diff]
-    told = clone.run(*diff, "--json")
     assert json.loads(told)["reports/metrics_full.json"].keys() == {
         f"missing.low.moddrop.entropy.{name}"
         for name in ("n_seeds", "weak.aulc", "weak.difference", "all.aulc", "all.difference")
     }
-    clone.run("dvc", "queue", "remove", "--all")
     typo = clone.run("dvc", "exp", "run", "-S", "qery=[entropy]", expect=1)
     assert "qery" in typo
     clone.run("dvc", "plots", "show", "-o", "plots")

@@ -4,20 +4,25 @@ import pytest
 
 from mindgap.core.loop import Cell, initial_record
 from mindgap.core.params import load_params
-from mindgap.data.dataset import load_dataset
+from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.share import pairs as share
 from mindgap.stages.runs import run_of
 from share_raw import share_raw
 from small_project import ROOT
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Dataset:
+    folder = tmp_path_factory.mktemp("share")
+    settings = share.Settings(seed=0, train_size=2500, test_size=1000, canonical=False)
+    raw = share_raw(folder / "raw", per_class=250)
+    share.prepare(raw, folder / "share", settings, workers=1, progress=False)
+    return load_dataset(folder / "share")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mitigation", ["none", "moddrop"])
-def test_digits_are_far_easier_than_photographs_and_both_is_as_good_as_digits(tmp_path, mitigation):
-    settings = share.Settings(seed=0, train_size=2500, test_size=1000, canonical=False)
-    raw = share_raw(tmp_path / "raw", per_class=250)
-    share.prepare(raw, tmp_path / "share", settings, workers=1, progress=False)
-    dataset = load_dataset(tmp_path / "share")
+def test_digits_are_far_easier_than_photographs_and_both_is_as_good_as_digits(dataset, mitigation):
     run = run_of(load_params(ROOT / "params.yaml"), Cell("share", "high", mitigation, 0), dataset)
     record, _ = initial_record(run, dataset)
     assert record["labelled"] == 400
