@@ -14,10 +14,10 @@ Extra memory is what a call adds to its inputs; the written-out embedding is an 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,12 +123,16 @@ def timed(kernel: str, size: dict, repeats: int) -> dict[str, dict]:
     }
 
 
-def extra_mib(name: str, size: dict, repeats: int) -> float:
-    """Peak memory above the inputs: the median of some processes of its own."""
-    command = [sys.executable, __file__, "--worker", name, "--size", json.dumps(size)]
-    run = {"check": True, "capture_output": True, "text": True, "env": os.environ | GIVE_BACK}
-    answers = [subprocess.run(command, **run).stdout for _ in range(repeats)]
-    return statistics.median(json.loads(answer.splitlines()[-1]) for answer in answers)
+def extra_mib(names: Sequence[str], size: dict, repeats: int, together: bool) -> dict[str, float]:
+    """Peak memory of each above the inputs: the median of some processes of its own, or one for all."""
+    answers = {name: [] for name in names}
+    for group in [names] if together else [[name] for name in names]:
+        command = [sys.executable, __file__, "--worker", *group, "--size", json.dumps(size)]
+        run = {"check": True, "capture_output": True, "text": True, "env": os.environ | GIVE_BACK}
+        for _ in range(repeats):
+            for name, mib in json.loads(subprocess.run(command, **run).stdout.splitlines()[-1]).items():
+                answers[name].append(mib)
+    return medians(answers)
 
 
 def worker(name: str, size: dict) -> float:
@@ -149,13 +153,14 @@ def worker(name: str, size: dict) -> float:
     return (status_kib(os.getpid())["VmHWM"] - resident[0]) / 1024
 
 
-def compared(size: dict, repeats: int) -> dict:
+def compared(size: dict, repeats: int, quick: bool) -> dict:
     """Both kernels at one size, and what ours are to theirs."""
     written_out_mib = size["n"] * size["classes"] * size["width"] * 4 / 2**20
     row = {**size, "written_out_mib": written_out_mib}
+    extra = extra_mib(list(KERNELS), size, repeats, together=quick)
     for kernel in ("badge", "k_center"):
         for name, figures in timed(kernel, size, repeats).items():
-            row[name] = figures | {"extra_mib": extra_mib(name, size, repeats)}
+            row[name] = figures | {"extra_mib": extra[name]}
         ours, theirs = row[f"our_{kernel}"], row[f"their_{kernel}"]
         row[f"{kernel}_times_faster"] = theirs["seconds_per_pick"] / ours["seconds_per_pick"]
         if kernel == "k_center":
@@ -183,17 +188,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing written")
-    parser.add_argument("--worker", choices=KERNELS, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs="+", choices=KERNELS, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     threadpool_limits(1)  # NumPy's and scikit-learn's own: a single pick over 50,000 samples would use them
     if options.worker:
-        print(json.dumps(worker(options.worker, options.size)))
+        print(json.dumps({name: worker(name, options.size) for name in options.worker}))
         return
     facts, rows = machine("torch", "numpy", "scikit-learn", threads=1), []
     for size in QUICK if options.quick else FULL:
-        rows.append(compared(size, 1 if options.quick else REPEATS))
+        rows.append(compared(size, 1 if options.quick else REPEATS, options.quick))
         print(json.dumps(rows[-1], indent=1), flush=True)
     if not options.quick:
         command = "python benchmarks/selection.py"
