@@ -80,7 +80,7 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
     [
         ({"dataset": ["mising"]}, r"dataset: unknown 'mising'; known .*missing, unique, synergy, trio"),
         ({"regime": ["lo"]}, r"regime: unknown 'lo'; known in scales\.tiny\.budget\.missing: .*low"),
-        ({"scale": "huge"}, r"scale: unknown 'huge'; known in scales: paper, tiny"),
+        ({"scale": "huge"}, r"scale: unknown 'huge'; known in scales: paper, small, tiny"),
         ({"query": ["entropi"]}, r"query: unknown 'entropi'; known .*entropy"),
         ({"query": ["random", "random"]}, r"query: random is listed twice"),
         ({"query": "random"}, r"query: .*\(given: 'random'\); write a list, also of one"),
@@ -163,7 +163,7 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
             {"scales.tiny.model.absent": "zeros", "scales.tiny.recipe.missing.all.batch_size": 29},
             r"missing\.all\.batch_size is 29, so of an epoch of 320 samples one is left .*absent is zeros",
         ),
-        ({"scales.tiny.render.test_size": 99}, r"render\.test_size is 99, but unique has 100 classes"),
+        ({"scales.tiny.render.test_size": 24}, r"render\.test_size is 24, but unique has 25 classes"),
         ({"scales.tiny.prepare.share.test_size": 9}, r"prepare\.share: test_size is 9: make it 0 \(all\)"),
         ({"scales.tiny.prepare.share.train_size": "all"}, r"prepare\.share\.train_size: .*\(given: 'all'\)"),
         ({"scales.tiny.prepare.food101.side": 3}, r"food101\.side is unknown; known: text_source"),

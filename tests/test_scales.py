@@ -130,7 +130,7 @@ CHANGES = {
         at("setting", "model", "encoder", "image", value={"name": "tiny"}),
         ['model.encoder.image {"name": "efficientnet_b0"} → {"name": "tiny"}'],
     ),
-    "rate": (at("mitigation_settings", "rate", value=0.25), ["mitigation_settings.moddrop.rate 0.5 → 0.25"]),
+    "rate": (at("mitigation_settings", "rate", value=0.25), ["mitigation_settings.moddrop.rate 0.3 → 0.25"]),
     "form": (
         at("mitigation_settings", "form", value="exactly_one"),
         ["mitigation_settings.moddrop.form independent → exactly_one"],

@@ -25,7 +25,7 @@ class ModDrop(Mitigation):
     leaves each sample one modality in both forms.
     """
 
-    def __init__(self, rate: Share = 0.5, form: Form = "independent"):
+    def __init__(self, rate: Share = 0.3, form: Form = "independent"):
         if not 0 <= rate <= 1:
             raise ValueError(f"mitigation_settings.moddrop.rate must be in [0, 1], not {rate}")
         if form not in get_args(Form):
