@@ -80,15 +80,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(monkeypatch, capsys, tmp_pa
     assert error.count("\n") == 1
 
 
-def test_experiments_without_git_say_what_to_do(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    shutil.copytree(ROOT / "reports" / "sensitivity", tmp_path / "reports" / "sensitivity")
-    params_in(tmp_path)
-    assert run(monkeypatch, "sensitivity", "collect") == 1
-    assert "`git init && git add -A && git commit -m start`" in capsys.readouterr().err
-
-
 def test_the_version_is_that_of_the_project(monkeypatch, capsys):
     assert run(monkeypatch, "--version") == 0
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

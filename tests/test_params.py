@@ -27,7 +27,7 @@ from mindgap.engine.layout import expected_layout
 from mindgap.engine.plan import summary_line, training_work
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.contract import Method
-from mindgap.stages.plan import overridden
+from mindgap.stages.overrides import overridden
 
 ROOT = Path(__file__).parents[1]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())

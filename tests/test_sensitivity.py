@@ -1,11 +1,9 @@
-"""Sensitivity: the variants that are shipped, tables on curves made here, and experiments in a clone."""
+"""Sensitivity: the variants that are shipped, tables on curves made here, and variants that run."""
 
 import json
 import math
 import re
 import shutil
-import subprocess
-from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +12,10 @@ import yaml
 from scipy.stats import kendalltau
 from scipy.stats import t as student
 
-from clone import Clone
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import ParamsError
 from mindgap.core.records import CURVE_COLUMNS
+from mindgap.data.storage import read_meta
 from mindgap.results.flow import ReportError
 from mindgap.results.sensitivity import (
     Variants,
@@ -30,8 +28,9 @@ from mindgap.results.sensitivity import (
     sentences,
     wide_table,
 )
-from mindgap.stages.plan import overridden
-from mindgap.stages.sensitivity import check_variants, name_of, queue_stage
+from mindgap.stages.overrides import overridden
+from mindgap.stages.sensitivity import check_variants, collect_stage, run_stage
+from small_project import working_copy
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "reports" / "sensitivity" / "variants.yaml"
@@ -124,7 +123,7 @@ def test_the_shipped_values_are_those_of_the_overrides_and_of_params(shipped):
             {"variants": {"default": RAW["variants"]["zeros"]}},
             "variants.default: the default is `base` alone",
         ),
-        ({"variants": {"a/b": RAW["variants"]["zeros"]}}, "variants.a/b: this names an experiment"),
+        ({"variants": {"a/b": RAW["variants"]["zeros"]}}, "variants.a/b: this names files"),
         ({"questions": {"image size": "32 px"}}, "variants.zeros: unknown question 'absent modality'; known"),
         (
             {"questions": RAW["questions"] | {"ModDrop rate": "0.5"}},
@@ -181,29 +180,17 @@ def changed(key: str, override: str) -> dict:
         ("scales.tiny.recipe.trio.all.epochs=3", "default and image-24 ask for the same: take one out"),
     ],
 )
-def test_what_params_refuse_is_refused_before_anything_is_queued(project, override, message):
-    """The folder is no git repository: a command of git or DVC would fail with another message."""
+def test_what_params_refuse_is_refused_before_anything_runs(project, override, message):
     write_variants(project, **changed("image-24", override))
     with pytest.raises(MindGapError, match=message):
-        queue_stage()
+        run_stage()
 
 
 def test_an_unknown_variant_is_refused(project):
     with pytest.raises(
         MindGapError, match="unknown variant image-25; known: default, image-24, image-48, zeros"
     ):
-        queue_stage(["image-25"])
-
-
-def test_a_module_that_git_does_not_know_stops_the_queue(project):
-    """An experiment runs in a copy of what git knows, which would lack the module."""
-    subprocess.run(["git", "init", "-q"], check=True)
-    subprocess.run(["git", "add", "params.yaml"], check=True)
-    module = Path("src/mindgap/new.py")
-    module.parent.mkdir(parents=True)
-    module.touch()
-    with pytest.raises(MindGapError, match="git does not know src/mindgap/new"):
-        queue_stage()
+        run_stage(["image-25"])
 
 
 def test_the_table_is_exact_and_paired_by_seed():
@@ -342,22 +329,6 @@ def collected(tmp_path) -> Path:
     return tmp_path
 
 
-def test_what_was_collected_under_a_parameters_old_name_is_read(tmp_path):
-    whose = {"question": "image size", "value": "BALD's only"}
-    asked = "scales.tiny.model.head_dropout_for=bald_only"
-    write_variants(tmp_path, variants={**RAW["variants"], "image-24": {**whose, "set": [asked]}})
-    write_collected(tmp_path, "default")
-    path = write_collected(tmp_path, "image-24").with_suffix(".json")
-    for value, readable in (("bald_only", True), ("all", False)):
-        made = json.loads(path.read_text())
-        made["set"][-1] = f"loop.dropout_for={value}"
-        path.write_text(json.dumps(made))
-        with (
-            nullcontext() if readable else pytest.raises(ReportError, match=f"head_dropout_for={value}`, but")
-        ):
-            assert read_sensitivity(tmp_path) is not None
-
-
 def test_what_was_collected_is_read_as_it_was_written(collected, tmp_path):
     frame = read_sensitivity(collected)
     pd.testing.assert_frame_equal(frame[FRAME_COLUMNS], curves(), check_exact=True, check_dtype=False)
@@ -385,7 +356,10 @@ def damage_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_csv, "image-24.csv was changed after it was collected; run `mindgap sensitivity collect`"),
+        (
+            damage_csv,
+            "image-24.csv was changed after it was collected; run `mindgap sensitivity run image-24`",
+        ),
         (damage_overrides, "image_size=24`, but variants.yaml asks for `.*image_size=28`; run `mindgap sens"),
         (damage_json, r"image-24.json is no record of provenance \(KeyError\('runs'\)\); run `mindgap"),
         (lambda folder: (folder / "image-24.json").unlink(), "image-24.json is not there; run `mindgap"),
@@ -407,79 +381,76 @@ def test_what_is_not_as_it_was_collected_is_refused(collected, damage, message):
         read_sensitivity(collected)
 
 
-# Two experiments in a clone, as a queue runs them: prepare, train and acquire. Of the other stages
-# tests/test_pipeline.py sees to it that they run.
+# Two variants of a small project, run as by hand.
 
 
-@pytest.fixture(scope="module")
-def clone(reproduced, tmp_path_factory) -> Clone:
-    """A clone in which the experiments of `default` and `zeros` have run, and that of `image-24` has not."""
-    clone = reproduced.copied(tmp_path_factory.mktemp("sensitivity") / "clone")
-    clone.set(query=["random", "bald"])
-    file = clone.folder / "dvc.yaml"
-    stages = yaml.safe_load(file.read_text())["stages"]
-    kept = {name: stages[name] for name in ("check_params", "prepare", "train", "acquire")}
-    file.write_text(yaml.safe_dump({"stages": kept}))
-    folder = clone.folder / "reports" / "sensitivity"
-    shutil.rmtree(folder)
-    folder.mkdir()
-    variants = {key: RAW["variants"][key] for key in ("image-24", "zeros")}
-    write_variants(folder, base=["seeds=[0]"], variants=variants)
-    clone.commit("Variants")
-    output = clone.run("mindgap", "sensitivity", "queue", "zeros", "default")
-    assert output.splitlines()[:2] == ["queued sensitivity-default", "queued sensitivity-zeros"]
-    clone.run("dvc", "exp", "run", "--run-all")
-    return clone
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "reports" / "sensitivity").glob("*.*")}
 
 
-@pytest.fixture(scope="module")
-def first_collect(clone) -> str:
-    """What the first collection printed."""
-    return clone.run("mindgap", "sensitivity", "collect", expect=1)
-
-
-def files_of(clone: Clone) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (clone.folder / "reports" / "sensitivity").glob("*.*")}
+@pytest.fixture
+def small_project(finished, tmp_path, monkeypatch) -> Path:
+    """A project with finished runs as the working folder, whose store has those of the default too."""
+    folder = working_copy(finished / "project", tmp_path, monkeypatch)
+    shutil.copytree(finished / "store", tmp_path / "store")
+    (folder / "reports" / "sensitivity").mkdir()
+    variants = {"image-24": RAW["variants"]["image-24"]}
+    base = ["seeds=[0]", "query=[random]"]
+    write_variants(
+        folder / "reports" / "sensitivity", base=base, variants=variants, questions={"image size": "16 px"}
+    )
+    return folder
 
 
 @pytest.mark.slow
-def test_experiments_are_collected_and_one_that_is_lacking_is_named(clone, first_collect):
-    assert "1 of 3 variants were not collected:\nthere is no experiment sensitivity-image-24" in first_collect
-    assert "queue it: mindgap sensitivity queue image-24" in first_collect
-    files = ["default.csv", "default.json", "variants.yaml", "zeros.csv", "zeros.json"]
-    assert sorted(files_of(clone)) == files
-    for key in ("default", "zeros"):
-        (ref,) = clone.git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name_of(key)}").split()
-        made = clone.git("show", f"{ref}:reports/curves/missing-low.csv")
-        assert files_of(clone)[f"{key}.csv"].decode() == made
-    frame = read_sensitivity(clone.folder / "reports" / "sensitivity")
-    assert frame.groupby("variant")["run"].nunique().to_dict() == {"default": 2, "zeros": 2}
-    assert len(sensitivity_table(frame, VARIANTS, WEAK)) == 8
-
-
-@pytest.mark.slow
-def test_an_experiment_with_other_parameters_is_named_and_what_was_collected_stays(clone, first_collect):
-    path, before = clone.folder / "reports" / "sensitivity" / "variants.yaml", files_of(clone)
-    path.write_text(path.read_text().replace("absent=zeros", "min_present=3"))
-    output = clone.run("mindgap", "sensitivity", "collect", expect=1)
-    path.write_bytes(before["variants.yaml"])
+def test_variants_are_run_and_collected_with_the_store_of_the_project(small_project, tmp_path):
+    before = {path.parent.name for path in (tmp_path / "store").glob("*/round_*.json")}
+    run_stage()
+    frame = read_sensitivity(small_project / "reports" / "sensitivity")
+    assert frame.groupby("variant")["run"].nunique().to_dict() == {"default": 1, "image-24": 1}
+    made = small_project / ".mindgap" / "sensitivity"
+    assert (made / "default/data/prepared/missing").resolve() == small_project / "data/prepared/missing"
+    assert read_meta(made / "image-24/data/prepared/missing")["style"]["image_size"] == 24
     assert (
-        "sensitivity-zeros: it was made with other parameters: scales.tiny.model.absent was zeros, skip is "
-        "asked for; scales.tiny.model.min_present was 2, 3 is asked for; queue it anew: mindgap sensitivity "
-        "queue --force zeros"
-    ) in output
-    assert files_of(clone) == before
+        files_of(small_project)["image-24.csv"]
+        == (made / "image-24/reports/curves/missing-low.csv").read_bytes()
+    )
+    # Of the default nothing was computed again: the new runs are an initial model, or two, and one run.
+    (run,) = frame.loc[frame["variant"] == "default", "run"].unique()
+    assert run in before
+    after = {path.parent.name for path in (tmp_path / "store").glob("*/round_*.json")}
+    assert len(after - before) == 2
+    # Damage is mended as the message says.
+    path = small_project / "reports/sensitivity/default.csv"
+    path.write_text(path.read_text().replace("0.", "0.1", 1))
+    with pytest.raises(
+        ReportError, match="was changed after it was collected; run `mindgap sensitivity run de"
+    ):
+        read_sensitivity(path.parent)
+    run_stage(["default"])
+    pd.testing.assert_frame_equal(read_sensitivity(path.parent), frame)
 
 
-@pytest.mark.slow
-def test_an_experiment_is_queued_anew_by_force_only_and_what_was_collected_stays(clone, first_collect):
-    before = files_of(clone)
-    output = clone.run("mindgap", "sensitivity", "queue", "default", "image-24", expect=1)
-    assert "sensitivity-default: there already, done or in the queue" in output
-    clone.run("mindgap", "sensitivity", "queue", "--force", "default")
-    assert clone.git("for-each-ref", "refs/exps/*/*/sensitivity-default") == ""
-    output = clone.run("mindgap", "sensitivity", "collect", expect=1)
-    assert "default.csv: kept as it is, sensitivity-default is queued (dvc queue start" in output
-    assert "there is no experiment sensitivity-image-24" in output
-    assert files_of(clone) == before
-    clone.run("dvc", "queue", "remove", "--all")
+def test_plain_runs_are_collected_if_they_are_the_variants(small_project, tmp_path):
+    made = tmp_path / "made"
+    shutil.copytree(small_project, made)
+    with pytest.raises(MindGapError, match=r"default: .* was made with other parameters: .*seeds was"):
+        collect_stage("default", made)
+    asked = ["seeds=[0,1]", "query=[random,badge]"]
+    write_variants(small_project / "reports" / "sensitivity", base=asked)
+    collect_stage("default", made)
+    assert files_of(small_project)["default.csv"] == (made / "reports/curves/missing-low.csv").read_bytes()
+    assert set(json.loads(files_of(small_project)["default.json"])["runs"]) == set(
+        read_sensitivity(small_project / "reports" / "sensitivity")["run"]
+    )
+    before = files_of(small_project)
+    with pytest.raises(
+        MindGapError, match=r"zeros: .*scales\.tiny.model\.absent was skip, zeros is asked for"
+    ):
+        collect_stage("zeros", made)
+    (made / "reports/curves/missing-low.csv").unlink()
+    with pytest.raises(MindGapError, match=r"missing-low\.csv"):
+        collect_stage("default", made)
+    with pytest.raises(MindGapError, match=r"params\.yaml"):
+        collect_stage("default", tmp_path / "nowhere")
+    assert files_of(small_project) == before

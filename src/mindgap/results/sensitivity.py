@@ -31,8 +31,6 @@ from mindgap.results.reading import ReportError, read_json, read_text
 
 DEFAULT = "default"
 VARIANTS = "variants.yaml"
-# Parameters by the names that older records have for them.
-RENAMED = {"loop.dropout_for": "scales.tiny.model.head_dropout_for"}
 
 ASKED = ["question", "value", "is_default"]
 WHERE = ["dataset", "mitigation", "regime", "subset", "part"]
@@ -62,7 +60,7 @@ class Variants(Block):
         return [DEFAULT, *self.variants]
 
     def overrides(self, key: str) -> list[str]:
-        """What `dvc exp run -S` is given for a variant."""
+        """The changes of a variant, as `dvc exp run -S` takes them."""
         return self.base + (self.variants[key].set if key != DEFAULT else [])
 
     def answers(self, question: str) -> dict[str, str]:
@@ -73,9 +71,7 @@ class Variants(Block):
 
 def mend_of(key: str) -> str:
     """What to do about a variant whose results are not what they should be."""
-    return (
-        f"run `mindgap sensitivity collect`; without its experiment `mindgap sensitivity queue {key}` first"
-    )
+    return f"run `mindgap sensitivity run {key}`"
 
 
 def read_variants(path: Path) -> Variants:
@@ -97,7 +93,7 @@ def _check_variant(where: str, key: str, one: Variant, variants: Variants) -> No
         raise ReportError(f"{where}: the default is `base` alone; take it out")
     if not re.fullmatch(r"[a-z0-9]+([-._][a-z0-9]+)*", key):
         raise ReportError(
-            f"{where}: this names an experiment: lower-case letters and digits, with single - . _ between"
+            f"{where}: this names files: lower-case letters and digits, with single - . _ between"
         )
     if one.question not in variants.questions:
         known = ", ".join(variants.questions)
@@ -145,7 +141,7 @@ def _read_numerics(path: Path, overrides: Sequence[str]) -> dict[str, str]:
     curves, mend = path.with_suffix(".csv"), mend_of(path.stem)
     made = read_json(path, mend)
     try:
-        checksum, asked = made["curves"], [_renamed(one) for one in made["set"]]
+        checksum, asked = made["curves"], [str(one) for one in made["set"]]
         numerics = {run: str(told["numerics"]) for run, told in made["runs"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"{path} is no record of provenance ({error!r}); {mend}") from error
@@ -159,12 +155,6 @@ def _read_numerics(path: Path, overrides: Sequence[str]) -> dict[str, str]:
     return numerics
 
 
-def _renamed(override: str) -> str:
-    """An override with the parameter's name of today."""
-    key, equals, value = str(override).partition("=")
-    return f"{RENAMED.get(key, key)}{equals}{value}"
-
-
 def _check_code(folder: Path, numerics: Mapping[str, Mapping[str, str]]) -> None:
     """A difference between variants is the parameter's only if the code of the numerics is one."""
     runs = [(key, run, digest) for key, of_key in numerics.items() for run, digest in of_key.items()]
@@ -172,8 +162,8 @@ def _check_code(folder: Path, numerics: Mapping[str, Mapping[str, str]]) -> None
         if digest != runs[0][2]:
             raise ReportError(
                 f"{folder / key}.csv: run {run} was made by other code ({digest[:12]}) than {runs[0][0]} "
-                f"({runs[0][2][:12]}), so differences need not be the parameter's: queue all variants anew "
-                f"(mindgap sensitivity queue --force), then run `mindgap sensitivity collect`"
+                f"({runs[0][2][:12]}), so differences need not be the parameter's: run `mindgap sensitivity "
+                f"run`"
             )
 
 

@@ -94,7 +94,8 @@ def plan(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the exact numbers here")] = None,
 ) -> None:
     """Count what would be computed, estimate time, disk and memory; finished rounds beside their estimate."""
-    from mindgap.stages.plan import overridden, plan_stage
+    from mindgap.stages.overrides import overridden
+    from mindgap.stages.plan import plan_stage
 
     plan_stage(overridden(changes or []), datasets or [], measure=measure, json_file=json_file)
 
@@ -175,25 +176,27 @@ sensitivity = typer.Typer(help="How far results depend on what the paper leaves 
 app.add_typer(sensitivity, name="sensitivity")
 
 
-@sensitivity.command("queue")
-def queue_sensitivity(
+@sensitivity.command("run")
+def run_sensitivity(
     variants: Annotated[
         list[str] | None, typer.Argument(help="keys of variants.yaml; all by default")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="remove experiments of these names")] = False,
 ) -> None:
-    """Queue an experiment for each variant of reports/sensitivity/variants.yaml, after checking them all."""
-    from mindgap.stages.sensitivity import queue_stage
+    """Run the variants of reports/sensitivity/variants.yaml, and collect what they find."""
+    from mindgap.stages.sensitivity import run_stage
 
-    queue_stage(variants or [], force)
+    run_stage(variants or [])
 
 
 @sensitivity.command("collect")
-def collect_sensitivity() -> None:
-    """Copy what the experiments found to reports/sensitivity, where the report reads it."""
+def collect_sensitivity(
+    variant: Annotated[str, typer.Argument(help="a key of variants.yaml")],
+    folder: Annotated[Path, typer.Argument(help="where its params.yaml lies and `mindgap acquire` ran")],
+) -> None:
+    """Copy what runs found to reports/sensitivity, where the report reads it."""
     from mindgap.stages.sensitivity import collect_stage
 
-    collect_stage()
+    collect_stage(variant, folder)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ Nothing is written but what `--json` names. A run counts as finished where the s
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,11 +18,8 @@ from mindgap.core.loop import Cell, device_name
 from mindgap.core.params import (
     DatasetRecipe,
     Params,
-    ParamsError,
     check_params,
     check_runs,
-    load_params,
-    read_mapping,
 )
 from mindgap.core.records import numbers_digest, write_atomically
 from mindgap.core.search import choose
@@ -82,45 +78,6 @@ def make_plan(params: Params, datasets: Sequence[str] = (), *, measure: bool = T
         device_name(torch.device(machine.devices[0])),
         _capacity(machine),
     )
-
-
-def overridden(changes: Sequence[str], path: Path = Path("params.yaml")) -> Params:
-    """The parameters with changes as `dvc exp run -S` takes them, `key=value` in Hydra's grammar."""
-    if not changes:
-        return load_params(path)
-    read_mapping(path)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, path.name)
-        copy.write_bytes(path.read_bytes())
-        _apply(changes, copy)
-        try:
-            return load_params(copy)
-        except ParamsError as error:
-            raise ParamsError(str(error).replace(str(copy), f"{path} with -S")) from error
-
-
-def _apply(changes: Sequence[str], path: Path) -> None:
-    """Write the changes into the file, by DVC's own functions; ParamsError for what they refuse."""
-    from dvc.exceptions import InvalidArgumentError
-    from dvc.utils.cli_parse import to_path_overrides
-    from dvc.utils.hydra import apply_overrides, to_hydra_overrides
-    from hydra.errors import HydraException
-
-    by_file, given = to_path_overrides(changes), f"-S {' '.join(changes)}"
-    for file in by_file:
-        if Path(file) != Path(path.name):
-            raise ParamsError(f"{given}: parameters are in {path.name} alone: leave {file}: out")
-    overrides = [one for ones in by_file.values() for one in ones]
-    try:
-        if any(one.is_sweep_override() for one in to_hydra_overrides(overrides)):
-            raise ParamsError(
-                f"{given}: several values are several experiments, which DVC queues: plan one of them; a "
-                f"list is written key=[a,b]"
-            )
-        apply_overrides(path, overrides)
-    except (InvalidArgumentError, HydraException) as error:
-        cause = " ".join(str(error.__cause__ or error).partition("\nSee http")[0].split())
-        raise ParamsError(f"{given}: {cause}") from error
 
 
 def _layout(params: Params, dataset: str) -> tuple[Layout, str]:
