@@ -62,6 +62,18 @@ def pretended_batch(modalities, size: int = 8) -> Batch:
     return Batch(zeros, {}, keys, key_B, present_BM, key_B, one_B, present_BM[0].float(), one, one)
 
 
+def without_kernels_of_a_gpu(monkeypatch) -> None:
+    """Twins in place of the kernels that a CPU's torch has no pretended ones of."""
+    monkeypatch.setattr(training, "autocast", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(hosted, "_fused", hosted._plain)
+    monkeypatch.setattr(torch, "_fused_sgd_", lambda *_, **__: None)
+    monkeypatch.setattr(training, "random_states", lambda device: [])
+    # Autograd asks the driver for the device's context.
+    monkeypatch.setattr(
+        training.Steps, "_gradients", lambda s, losses: dict.fromkeys(losses, s.optimiser.parameters)
+    )
+
+
 ENCODERS = {
     "tiny": {"image": {"name": "tiny"}, "tokens": {"name": "bag"}, "signal": {"name": "tiny"}},
     "paper": {
@@ -77,15 +89,8 @@ ENCODERS = {
 @pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize("modalities", [{"a": IMAGE, "b": IMAGE}, {"a": TOKENS, "b": SIGNAL, "c": TABLE}])
 def test_a_step_reads_no_value_and_stays_on_the_device(modalities, kind, absent, monkeypatch):
-    """But for kernels that a CPU's torch has no pretended ones of: their twins are there instead."""
-    monkeypatch.setattr(training, "autocast", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(hosted, "_fused", hosted._plain)
-    monkeypatch.setattr(torch, "_fused_sgd_", lambda *_, **__: None)
-    monkeypatch.setattr(training, "random_states", lambda device: [])
-    # Autograd asks the driver for the device's context.
-    monkeypatch.setattr(
-        training.Steps, "_gradients", lambda s, losses: dict.fromkeys(losses, s.optimiser.parameters)
-    )
+    """With models of all kinds, and several losses."""
+    without_kernels_of_a_gpu(monkeypatch)
     spec = ModelSpec(
         {**ENCODERS[kind], "table": {"name": "mlp"}},
         {"name": "transformer", "dropout": 0.1},

@@ -28,7 +28,13 @@ DATASETS = {
 
 MODALITIES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "ecg": "ECG"}
 
-MITIGATIONS = {"none": "no mitigation", "moddrop": "ModDrop"}
+MITIGATIONS = {
+    "none": "no mitigation",
+    "moddrop": "ModDrop",
+    "multi_loss": "multi-loss",
+    "ogm_ge": "OGM-GE",
+    "agm": "AGM",
+}
 
 # How a text begins that lists what the records of runs lack.
 NOT_RECORDED = "not recorded"

@@ -4,14 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from mindgap.base.settings import checked
+from mindgap.parts.mitigations.agm import Agm
 from mindgap.parts.mitigations.base import Mitigation, Step
 from mindgap.parts.mitigations.moddrop import ModDrop
+from mindgap.parts.mitigations.multi_loss import MultiLoss
+from mindgap.parts.mitigations.ogm_ge import OgmGe
 
 __all__ = ["MITIGATIONS", "Mitigation", "Step"]
 
 MITIGATIONS = {
     "none": Mitigation,
     "moddrop": ModDrop,
+    "multi_loss": MultiLoss,
+    "ogm_ge": OgmGe,
+    "agm": Agm,
 }
 
 

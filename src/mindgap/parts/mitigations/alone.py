@@ -1,0 +1,77 @@
+"""What mitigations share that weigh modalities: how each does alone, and which weights are whose.
+
+A number per modality is made from the samples that have it. Where a batch has fewer than two modalities there
+is nothing to balance, and its step is the plain one.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mindgap.parts.mitigations.base import Step
+
+# Axes: B samples, M modalities, C classes, P parameters.
+Strength = Annotated[float, Field(ge=0, le=1e6)]
+
+
+def alone(step: Step) -> Tensor:
+    """B x M x C: the logits of each modality alone, without gradients. Rows without it mean nothing."""
+    with torch.no_grad():
+        logits = [step.logits_of(keep_M) for keep_M in _each(step)]
+    return torch.stack(logits, dim=1).to(step.model.head.weight.dtype)
+
+
+def true_class_share(step: Step) -> Tensor:
+    """M: the mean probability that each modality alone gives the true class."""
+    probs_BMC = alone(step).softmax(dim=2)
+    true_BM = probs_BMC.gather(2, step.labels.view(-1, 1, 1).expand(-1, probs_BMC.shape[1], 1)).squeeze(2)
+    return mean_where(true_BM, step.present)
+
+
+def mean_where(values_BM: Tensor, have_BM: Tensor) -> Tensor:
+    """M: the mean over the samples that have a modality; 0 where none has."""
+    have_BM = have_BM.to(values_BM.dtype)
+    return (values_BM * have_BM).sum(dim=0) / have_BM.sum(dim=0).clamp(min=1)
+
+
+def represented(step: Step) -> Tensor:
+    """M: whether any sample of the batch has it; nowhere true where fewer than two are."""
+    some_M = step.present.any(dim=0)
+    return some_M & (some_M.sum() >= 2)
+
+
+def over_the_others(score_M: Tensor, some_M: Tensor) -> Tensor:
+    """M: each score divided by the mean of the others of those that `some_M` names; 0 for the rest.
+
+    Of two modalities this is the ratio of the two.
+    """
+    score_M = score_M * some_M
+    others_M = (score_M.sum() - score_M) / (some_M.sum() - 1).clamp(min=1)
+    return score_M / others_M.clamp(min=torch.finfo(score_M.dtype).eps)
+
+
+def owners(model: nn.Module) -> list[int | None]:
+    """Whose each trained weight of the model is (P): the position of a modality, None for what all share."""
+    of = {
+        id(p): m
+        for m, name in enumerate(model.modalities)
+        for part in model.parts[name]
+        for p in part.parameters()
+    }
+    return [of.get(id(p)) for p in model.parameters() if p.requires_grad]
+
+
+def scaled(gradients_P: Sequence[Tensor], owner_P: Sequence[int | None], factor_M: Tensor) -> list[Tensor]:
+    """The gradients, those of each modality's weights times its factor; `owner_P` may be shorter."""
+    rest = [None] * (len(gradients_P) - len(owner_P))
+    return [
+        g if m is None else g * factor_M[m].to(g.dtype)
+        for g, m in zip(gradients_P, [*owner_P, *rest], strict=True)
+    ]
+
+
+def _each(step: Step) -> Tensor:
+    return torch.eye(step.present.shape[1], dtype=torch.bool, device=step.present.device)
