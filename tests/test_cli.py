@@ -148,7 +148,10 @@ def test_checked_parameters_leave_blueprints_and_say_what_is_to_be_done(monkeypa
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "check-params") == 0
-    assert [path.name for path in (tmp_path / "data" / "blueprints").iterdir()] == ["missing.json"]
+    assert {path.name for path in (tmp_path / "data" / "blueprints").iterdir()} == {
+        "missing.json",
+        "plug_ins.json",
+    }
     assert capsys.readouterr().out.startswith("4 runs at scale tiny: ")
 
 

@@ -346,7 +346,7 @@ def test_a_blueprint_changes_with_what_its_dataset_is_made_by_and_nothing_else(s
         return content(Path("data/blueprints"))
 
     first = written(changed(share))
-    assert set(first) == {"missing.json", "share.json"}
+    assert set(first) == {"missing.json", "plug_ins.json", "share.json"}
     assert written(changed(share, training__momentum=0.5)) == first
     rendered = written(changed(share, render__train_size=250))
     assert rendered["share.json"] == first["share.json"]

@@ -22,7 +22,7 @@ from mindgap.parts.encoders import ENCODERS, make_encoder
 from mindgap.parts.fusions import make_fusion
 
 STORED = {kind: torch.from_numpy(np.empty(0, dtype)).dtype for kind, dtype in DTYPES.items()}
-DEFAULT_ENCODERS = {kind: {"name": next(iter(table))} for kind, table in ENCODERS.items()}
+DEFAULT_ENCODERS = {kind: {"name": next(iter(table.ours))} for kind, table in ENCODERS.items()}
 REST = ""  # the part of a model beside its encoders with their projections: fusion and classifier
 
 

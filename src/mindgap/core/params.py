@@ -20,6 +20,7 @@ from mindgap.base.errors import ParamsError
 from mindgap.base.settings import Rate, Share, Width, checked, explain
 
 if TYPE_CHECKING:
+    from mindgap.base.plugins import Registry
     from mindgap.data.quintfeatures.pairing import Pairing
 
 # Bounds beyond which nothing could be computed, or no model would learn.
@@ -353,26 +354,34 @@ def check_runs(params: Params, datasets: Iterable[str], regimes: Iterable[str]) 
 
 
 def _check_data(params: Params) -> None:
-    from mindgap.data import DATASETS, RENDERED
+    from mindgap.data import DATASETS, RENDERED, SOURCES
     from mindgap.data.errors import NotInstalled
     from mindgap.data.quintfeatures.images import Style
 
     scale, where = params.at_scale, f"scales.{params.scale}"
     for block in ("prepare", "recipe", "budget"):
         for name in getattr(scale, block):
-            pick(DATASETS, name, f"{where}.{block}", "mindgap.data.DATASETS")
+            if not _left_alone(SOURCES, name, params.dataset):
+                pick(DATASETS, name, f"{where}.{block}", "mindgap.data.DATASETS")
     for name, recipes in scale.recipe.items():
         for regime in recipes:
             regimes = {"all": None, **scale.budget.get(name, {})}
             pick(regimes, regime, f"{where}.recipe.{name}", f"{where}.budget.{name}, beside all")
     _as_params_error(f"{where}.render", Style, **scale.render.style)
     for name in scale.prepare:
+        if _left_alone(SOURCES, name, params.dataset):
+            continue
         if name in RENDERED:
             pairing_asked(params, name)
         else:
             # Training needs none of the packages that only some files from outside are read with.
             with contextlib.nullcontext() if name in params.dataset else contextlib.suppress(NotInstalled):
                 source_settings(params, name)
+
+
+def _left_alone(table: "Registry", name: str, used: Iterable[str]) -> bool:
+    """Whether a name that has settings is another package's and not in use: it may be broken."""
+    return name not in used and bool(table.outside(name))
 
 
 def source_settings(params: Params, dataset: str) -> Any:
@@ -425,6 +434,8 @@ def _check_plug_ins(params: Params) -> None:
 
     for key, names in {"query": params.query, "query_settings": params.query_settings}.items():
         for name in names:
+            if _left_alone(METHODS, name, params.query):
+                continue
             pick(METHODS, name, key, "mindgap.parts.query.METHODS")
             check_settings(name, params.query_settings.get(name, {}))
     mitigations = {
@@ -434,6 +445,8 @@ def _check_plug_ins(params: Params) -> None:
     }
     for key, names in mitigations.items():
         for name in names:
+            if _left_alone(MITIGATIONS, name, [*params.mitigation, params.search.mitigation]):
+                continue
             pick(MITIGATIONS, name, key, "mindgap.parts.mitigations.MITIGATIONS")
             settings = params.mitigation_settings.get(name, {})
             _as_params_error(f"mitigation_settings.{name}", make_mitigation, name, settings)

@@ -28,15 +28,18 @@ class Source:
     credentialed: bool = False
     # Of its checks those that count over all patients: what a row of them holds may be told.
     totals: tuple[str, ...] = ()
+    # Of another package's dataset: the name of its module, and the folder of its suites.
+    code: str = ""
+    suites: Path | None = None
 
     @property
     def module(self) -> ModuleType:
         try:
-            return importlib.import_module(f"mindgap.data.{self.name}")
+            return importlib.import_module(self.code or f"mindgap.data.{self.name}")
         except ModuleNotFoundError as error:
             raise NotInstalled(
-                f"{self.name} is read with {error.name}, which is not installed here: `make setup` "
-                f"installs it"
+                f"{self.name} is read with {error.name}, which is not installed here: "
+                f"{'install it' if self.code else '`make setup` installs it'}"
             ) from error
 
     @property

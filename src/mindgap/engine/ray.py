@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from mindgap.base.errors import MindGapError
+from mindgap.base.plugins import outside_parts
 from mindgap.core.digest import SOURCE, code_digest, versions
 from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset, Split, load_dataset
@@ -275,7 +276,8 @@ def serve(
 @functools.cache
 def identity() -> dict[str, str]:
     """What has to be the same on all nodes for their numbers to belong together."""
-    return {"code": code_digest((SOURCE / "parts").rglob("*.py"))[:16], **versions()}
+    files = set((SOURCE / "parts").rglob("*.py")).union(*outside_parts().values())
+    return {"code": code_digest(files)[:16], **versions()}
 
 
 def difference(expected: dict[str, str], found: dict[str, str]) -> str:

@@ -300,12 +300,19 @@ def _validate_dataset(
         title = f"{name}: {suite.split('_', 1)[-1]}"
         page = Path(html_dir) / f"{suite}-{name}.html"
         try:
-            suite_path = Path(suites_dir) / f"{suite}.json"
+            folders = [*own_suites(name), Path(suites_dir)]
+            paths = [path for folder in folders if (path := folder / f"{suite}.json").exists()]
+            suite_path = paths[0] if paths else folders[-1] / f"{suite}.json"
             validate(title, frame, suite_path, page, parameters, private=_is_private(name, suite))
         except ExpectationFailed as failure:
             failures.append(str(failure))
     if failures:
         raise ExpectationFailed("\n".join(failures))
+
+
+def own_suites(dataset: str) -> list[Path]:
+    """The folder of the suites that another package brings for its dataset, if it does."""
+    return [Path(folder)] if dataset in SOURCES and (folder := SOURCES[dataset].suites) else []
 
 
 def _is_private(name: str, suite: str) -> bool:

@@ -1,7 +1,13 @@
 """How names of the code read in a report: the paper's words where it has them, else the name itself."""
 
+from mindgap.base.plugins import declared
+
 # The controls see what no query method may see, or have no claim to choose well: marked, and never the best.
-CONTROLS = ("class_balanced_oracle", "presence_balanced")
+CONTROLS = (
+    "class_balanced_oracle",
+    "presence_balanced",
+    *(one.entry.name for one in declared("mindgap.control")),
+)
 
 METHODS = {
     "random": "Random",

@@ -211,12 +211,12 @@ def table_of(params: Params) -> dict[str, Any]:
             **scale.model_dump(include={"recipe", "budget"}, exclude_none=True),
         }
     settings = {
-        "mitigation_settings": {name: defaults(one, 0) for name, one in MITIGATIONS.items()},
-        "query_settings": {name: hyperparameters(name) for name in METHODS},
+        "mitigation_settings": {name: defaults(one, 0) for name, one in MITIGATIONS.ours.items()},
+        "query_settings": {name: hyperparameters(name) for name in METHODS.ours},
     }
     for block, plug_ins in settings.items():
         settings[block] = {name: one | getattr(params, block).get(name, {}) for name, one in plug_ins.items()}
-    needs_dropout = [name for name, method in METHODS.items() if method.dropout]
+    needs_dropout = [name for name, method in METHODS.ours.items() if method.dropout]
     table = {"loop": params.loop.model_dump(), **settings, "needs_dropout": needs_dropout, "scales": scales}
     return json.loads(json.dumps(table))  # as records have it: no tuples
 

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mindgap.core.digest import SOURCE, module_digests
+from mindgap.base.plugins import outside_parts
+from mindgap.core.digest import SOURCE, code_digest, module_digests
 from mindgap.core.params import Params, pairing_asked, pick, source_settings
 from mindgap.core.records import write_atomically
 from mindgap.data import DATASETS, RENDERED, SOURCES
@@ -19,7 +20,8 @@ from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.errors import DataError
 from mindgap.data.quintfeatures.images import Style
 from mindgap.data.storage import read_meta
-from mindgap.stages.paths import EXPECTATIONS, places
+from mindgap.results.expectations import own_suites
+from mindgap.stages.paths import EXPECTATIONS, PLUG_INS, places
 
 # Modules that no array or table of a dataset passes through: a picture for people, a bar, classes of errors;
 # and the table of all datasets, of which `asked_of` has what it says of this one.
@@ -36,7 +38,9 @@ def write_blueprint(params: Params, dataset: str) -> Path:
     """Write the file that a dataset's stage depends on; where it lies."""
     code, where = code_of(dataset), places(dataset)
     prefix = "rendered" if dataset in RENDERED else dataset
-    suites = [EXPECTATIONS / "prepared/flow.json", *(EXPECTATIONS / "prepared").glob(f"{prefix}_*.json")]
+    folders = [EXPECTATIONS / "prepared", *own_suites(dataset)]
+    suites = [EXPECTATIONS / "prepared/flow.json"]
+    suites += [path for folder in folders for path in folder.glob(f"{prefix}_*.json")]
     blueprint = {
         "asked": asked_of(params, dataset),
         "code": code,
@@ -47,8 +51,10 @@ def write_blueprint(params: Params, dataset: str) -> Path:
 
 
 def write_blueprints(params: Params) -> None:
-    """The blueprints of the datasets in the parameters, and of no others."""
-    written = {write_blueprint(params, dataset) for dataset in params.dataset}
+    """The blueprints of the datasets in the parameters, of no others, and of what is installed beside."""
+    parts = {name: code_digest(files) if files else "" for name, files in outside_parts().items()}
+    write_atomically(PLUG_INS, (json.dumps(parts, indent=1) + "\n").encode())
+    written = {PLUG_INS, *(write_blueprint(params, dataset) for dataset in params.dataset)}
     for folder in {path.parent for path in written}:
         for path in set(folder.iterdir()) - written:
             path.unlink()

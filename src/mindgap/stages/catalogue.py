@@ -1,10 +1,13 @@
 """list: what params.yaml can name, one line each, from the docstrings and signatures of the plug-ins."""
 
+import contextlib
 import importlib
 import inspect
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
+from mindgap.base.plugins import PluginError, Registry, declared
 from mindgap.base.settings import parameters
 from mindgap.data import CREDENTIALED, RENDERED, SOURCES
 from mindgap.parts.encoders import ENCODERS
@@ -16,51 +19,76 @@ Line = tuple[str, str, str]  # name, what it is, its settings
 
 
 def list_stage() -> None:
-    """Print the plug-ins under the key of params.yaml that names them."""
+    """Print the plug-ins under the key of params.yaml that names them; last those that cannot be used."""
     for title, lines in catalogue().items():
         print(title)
         width = max(len(name) for name, _, _ in lines)
         for name, about, settings in lines:
             print(f"  {name:{width}}  {about}{settings and f' [{settings}]'}")
         print()
+    if lines := faults():
+        print("installed, and of no use", *lines, sep="\n  ")
 
 
 def catalogue() -> dict[str, list[Line]]:
     """The plug-ins by the key that names them."""
     encoders = {
-        f"scales.*.model.encoder.{kind} (name, and the settings beside it)": [
-            (name, _first(cls.__doc__), _settings(cls, 1)) for name, cls in table.items()
-        ]
+        f"scales.*.model.encoder.{kind} (name, and the settings beside it)": _parts(table, 1)
         for kind, table in ENCODERS.items()
     }
     return {
         "dataset (settings: scales.*.prepare.<name>)": list(_datasets()),
         "query (settings: query_settings.<name>)": list(_methods()),
-        "mitigation (settings: mitigation_settings.<name>)": [
-            (name, _first(cls.__doc__), _settings(cls, 0)) for name, cls in MITIGATIONS.items()
-        ],
+        "mitigation (settings: mitigation_settings.<name>)": _parts(MITIGATIONS, 0),
         **encoders,
-        "scales.*.model.fusion (name, and the settings beside it)": [
-            (name, _first(cls.__doc__), _settings(cls, 2)) for name, cls in FUSIONS.items()
-        ],
+        "scales.*.model.fusion (name, and the settings beside it)": _parts(FUSIONS, 2),
     }
 
 
+def faults() -> list[str]:
+    """What is wrong with plug-ins of other packages, a line each."""
+    tables = [RENDERED, SOURCES, METHODS, MITIGATIONS, FUSIONS, *ENCODERS.values()]
+    kinds = ", ".join(f"{kind}." for kind in ENCODERS)
+    unknown = [
+        str(one.fault(f"its name has to begin with one of {kinds}"))
+        for one in declared("mindgap.encoder")
+        if one.entry.name.partition(".")[0] not in ENCODERS
+    ]
+    return list(dict.fromkeys([*(line for table in tables for line in table.faults()), *unknown]))
+
+
+def _sound(table: Registry) -> Iterator[tuple[str, Any, str]]:
+    """Name, entry, and which other package it is from."""
+    for name in table:
+        with contextlib.suppress(PluginError):
+            yield name, table[name], "".join(f" (from {one.package})" for one in table.outside(name))
+
+
+def _parts(table: Registry, given: int) -> list[Line]:
+    return [
+        (name, _first(one.__doc__) + origin, _settings(one, given)) for name, one, origin in _sound(table)
+    ]
+
+
 def _datasets() -> Iterator[Line]:
-    for name, pairing in RENDERED.items():
-        module = importlib.import_module(f"mindgap.data.quintfeatures.{name}")
+    for name, pairing, origin in _sound(RENDERED):
         own = (f"{key}={getattr(pairing, key)!r}" for key in ("absence", "label_values", "style"))
-        yield name, _first(module.__doc__), ", ".join(own)
-    for name, source in SOURCES.items():
+        about = "a dataset that is rendered" if origin else _first(_module(name).__doc__)
+        yield name, about + origin, ", ".join(own)
+    for name, source, origin in _sound(SOURCES):
         mark = "credentialed, a project of its own: " if name in CREDENTIALED else ""
-        yield name, mark + _first(source.module.__doc__), _settings(source.module.Settings, 0)
+        yield name, mark + _first(source.module.__doc__) + origin, _settings(source.module.Settings, 0)
+
+
+def _module(rendered: str) -> ModuleType:
+    return importlib.import_module(f"mindgap.data.quintfeatures.{rendered}")
 
 
 def _methods() -> Iterator[Line]:
-    for name, method in METHODS.items():
+    for name, method, origin in _sound(METHODS):
         mark = "" if method.kind == "query" else f"({method.kind}) "
         about = _first(inspect.getmodule(method.fn).__doc__ or method.fn.__doc__)
-        yield name, mark + about, _settings(method.fn, method.given)
+        yield name, mark + about + origin, _settings(method.fn, method.given)
 
 
 def _settings(plug_in: Any, given: int) -> str:

@@ -8,6 +8,7 @@ from mindgap.data import CREDENTIALED
 
 PAPER = Path("data/paper")
 REPORTS = Path("reports")
+PLUG_INS = Path("data/blueprints/plug_ins.json")
 CURVES = REPORTS / "curves"
 FLOW = REPORTS / "flow"
 EXPECTATIONS = REPORTS / "expectations"

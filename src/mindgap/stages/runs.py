@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mindgap.base.errors import MindGapError
+from mindgap.base.plugins import Registry
 from mindgap.base.settings import defaults
 from mindgap.core.digest import SOURCE, code_digest, commit, files_of, versions
 from mindgap.core.loop import Cell, Run, warnings_of
@@ -41,6 +42,7 @@ from mindgap.parts.encoders import ENCODERS
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
+from mindgap.parts.query.contract import Method
 from mindgap.parts.query.select import hyperparameters
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.paths import places
@@ -130,20 +132,21 @@ def run_of(
     params.yaml by default.
     """
     setting = setting or params.setting(cell.dataset, cell.regime)
-    mitigation = MITIGATIONS[cell.mitigation]
-    mitigation_settings = {**defaults(mitigation, 0), **params.mitigation_settings.get(cell.mitigation, {})}
-    files, query_settings = files_of(mitigation), {}
+    mitigation_settings = {
+        **defaults(MITIGATIONS[cell.mitigation], 0),
+        **params.mitigation_settings.get(cell.mitigation, {}),
+    }
+    files, query_settings = _code(MITIGATIONS, cell.mitigation), {}
     if cell.query is not None:
         query_settings = {**hyperparameters(cell.query), **params.query_settings.get(cell.query, {})}
-        files |= {SOURCE / "parts/query/select.py", *files_of(METHODS[cell.query].fn)}
+        files |= {SOURCE / "parts/query/select.py", *_code(METHODS, cell.query)}
     values = {k: v if isinstance(v, str) else v.model_dump() for k, v in vars(setting).items()}
     kinds = {modality.kind for modality in dataset.modalities.values()}
     encoder = {kind: values["model"]["encoder"][kind] for kind in sorted(kinds)}
     values["model"]["encoder"] = encoder  # the encoders of other kinds change nothing here
-    fusion = files_of(FUSIONS[setting.model.fusion["name"]])
-    parts = [ENCODERS[kind][one["name"]] for kind, one in encoder.items()]
-    parts += augmentation(setting.recipe.augmentation)
-    files = files.union(fusion, *map(files_of, parts))
+    fusion = _code(FUSIONS, setting.model.fusion["name"])
+    files = files.union(fusion, *(_code(ENCODERS[kind], one["name"]) for kind, one in encoder.items()))
+    files = files.union(*map(files_of, augmentation(setting.recipe.augmentation)))
     depends_on = {
         "cell": asdict(cell),
         "setting": values,
@@ -164,6 +167,12 @@ def run_of(
     }
     digest, subsets = digest_of(depends_on), tuple(dataset.ceilings)
     return Run(cell, setting, mitigation_settings, query_settings, digest, provenance, subsets)
+
+
+def _code(table: Registry, name: str) -> set[Path]:
+    """Where a part is written, and what else another package makes it with."""
+    part = table[name]
+    return files_of(part.fn if isinstance(part, Method) else part) | table.files(name)
 
 
 def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) -> str:

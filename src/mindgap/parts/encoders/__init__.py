@@ -5,17 +5,31 @@ from typing import Any
 
 from torch import nn
 
+from mindgap.base.plugins import Registry, check_call
 from mindgap.base.settings import checked
 from mindgap.parts.encoders.image import EfficientNetB0, TinyEncoder
 from mindgap.parts.encoders.signal import EfficientNet1dB0, TinySignal
 from mindgap.parts.encoders.table import TableMLP
 from mindgap.parts.encoders.text import BagOfTokens, MiniLM
 
-ENCODERS = {
+OURS = {
     "image": {"tiny": TinyEncoder, "efficientnet_b0": EfficientNetB0},
     "tokens": {"bag": BagOfTokens, "minilm": MiniLM},
     "table": {"mlp": TableMLP},
     "signal": {"tiny": TinySignal, "efficientnet1d_b0": EfficientNet1dB0},
+}
+
+
+def _of_package(thing: Any, group: str) -> Any:
+    """What an entry point of another package names, such as `image.resnet`, as an entry of a table."""
+    check_call(thing, 1, "the shape of a stored sample")
+    if not callable(getattr(thing, "prepare", None)):
+        raise TypeError("it has no `prepare`, which turns stored samples into input")
+    return thing
+
+
+ENCODERS = {
+    kind: Registry(ours, "mindgap.encoder", _of_package, prefix=f"{kind}.") for kind, ours in OURS.items()
 }
 
 

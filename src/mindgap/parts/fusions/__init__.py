@@ -6,12 +6,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from mindgap.base.plugins import Registry, check_call
 from mindgap.base.settings import SettingsError, checked
 from mindgap.parts.fusions.transformer import TransformerFusion
 
-FUSIONS = {
-    "transformer": TransformerFusion,
-}
+
+def _of_package(thing: Any, group: str) -> Any:
+    """What an entry point of another package names, as an entry of the table."""
+    check_call(thing, 2, "the number of modalities and the width")
+    return thing
+
+
+FUSIONS = Registry(
+    {
+        "transformer": TransformerFusion,
+    },
+    "mindgap.fusion",
+    _of_package,
+)
 
 
 def make_fusion(settings: Mapping[str, Any], modalities: int, width: int) -> nn.Module:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mindgap.base.plugins import Registry
 from mindgap.base.settings import checked
 from mindgap.parts.mitigations.agm import Agm
 from mindgap.parts.mitigations.base import Mitigation, Step
@@ -12,13 +13,25 @@ from mindgap.parts.mitigations.ogm_ge import OgmGe
 
 __all__ = ["MITIGATIONS", "Mitigation", "Step"]
 
-MITIGATIONS = {
-    "none": Mitigation,
-    "moddrop": ModDrop,
-    "multi_loss": MultiLoss,
-    "ogm_ge": OgmGe,
-    "agm": Agm,
-}
+
+def _of_package(thing: Any, group: str) -> type[Mitigation]:
+    """What an entry point of another package names, as an entry of the table."""
+    if not (isinstance(thing, type) and issubclass(thing, Mitigation)):
+        raise TypeError("it is no subclass of mindgap.parts.mitigations.Mitigation")
+    return thing
+
+
+MITIGATIONS = Registry(
+    {
+        "none": Mitigation,
+        "moddrop": ModDrop,
+        "multi_loss": MultiLoss,
+        "ogm_ge": OgmGe,
+        "agm": Agm,
+    },
+    "mindgap.mitigation",
+    _of_package,
+)
 
 
 def make_mitigation(name: str, settings: Mapping[str, Any]) -> Mitigation:

@@ -1,5 +1,8 @@
 """Query methods: functions `method(view, n, **hyperparameters)` of n distinct positions in the view."""
 
+from typing import Any
+
+from mindgap.base.plugins import Registry, check_call
 from mindgap.parts.query.badge import badge
 from mindgap.parts.query.bald import bald
 from mindgap.parts.query.bmmal import bmmal
@@ -12,15 +15,34 @@ from mindgap.parts.query.margin import margin
 from mindgap.parts.query.presence_balanced import presence_balanced
 from mindgap.parts.query.random_ import random
 
-METHODS = {
-    "random": Method(random),
-    "entropy": Method(entropy),
-    "margin": Method(margin),
-    "bald": Method(bald, dropout=True),
-    "kcenter_greedy": Method(kcenter_greedy),
-    "badge": Method(badge),
-    "bmmal": Method(bmmal),
-    "grace_r": Method(grace_r, kind="reconstruction"),
-    "class_balanced_oracle": Method(class_balanced_oracle, kind="control", oracle=True),
-    "presence_balanced": Method(presence_balanced, kind="control"),
-}
+
+def _of_package(thing: Any, group: str) -> Method:
+    """What an entry point of another package names, a Method or what one is made of, as a Method.
+
+    Reports know a control by its group, `mindgap.control`, as they load no method.
+    """
+    control = group == "mindgap.control"
+    method = thing if isinstance(thing, Method) else Method(thing, kind="control" if control else "query")
+    if (method.kind == "control") != control:
+        right = "mindgap.query" if control else "mindgap.control"
+        raise ValueError(f"its kind is {method.kind!r}: declare it in the group {right}")
+    check_call(method.fn, method.given, "a policy's rng" if method.learns else "view and n")
+    return method
+
+
+METHODS = Registry(
+    {
+        "random": Method(random),
+        "entropy": Method(entropy),
+        "margin": Method(margin),
+        "bald": Method(bald, dropout=True),
+        "kcenter_greedy": Method(kcenter_greedy),
+        "badge": Method(badge),
+        "bmmal": Method(bmmal),
+        "grace_r": Method(grace_r, kind="reconstruction"),
+        "class_balanced_oracle": Method(class_balanced_oracle, kind="control", oracle=True),
+        "presence_balanced": Method(presence_balanced, kind="control"),
+    },
+    ("mindgap.query", "mindgap.control"),
+    _of_package,
+)
