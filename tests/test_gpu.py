@@ -14,10 +14,12 @@ from torch.nn.functional import cross_entropy
 from mindgap.base import gpu, hosted
 from mindgap.base.gpu import Engine
 from mindgap.base.modality import Modality
+from mindgap.base.settings import parameters
 from mindgap.core import training
 from mindgap.core.batches import Batch, Batches, Recipe
 from mindgap.core.evaluation import encode, predict
 from mindgap.core.network import REST, STORED, ModelSpec, build_model, place
+from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 
 RECIPE = Recipe(
@@ -86,18 +88,16 @@ ENCODERS = {
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 @pytest.mark.parametrize("absent", ["skip", "zeros"])
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize(
+    ("kind", "fusion"), [*((kind, "transformer") for kind in ENCODERS), *(("tiny", name) for name in FUSIONS)]
+)
 @pytest.mark.parametrize("modalities", [{"a": IMAGE, "b": IMAGE}, {"a": TOKENS, "b": SIGNAL, "c": TABLE}])
-def test_a_step_reads_no_value_and_stays_on_the_device(modalities, kind, absent, monkeypatch):
+def test_a_step_reads_no_value_and_stays_on_the_device(modalities, kind, fusion, absent, monkeypatch):
     """With models of all kinds, and several losses."""
     without_kernels_of_a_gpu(monkeypatch)
-    spec = ModelSpec(
-        {**ENCODERS[kind], "table": {"name": "mlp"}},
-        {"name": "transformer", "dropout": 0.1},
-        32,
-        0.1,
-        absent=absent,
-    )
+    own = {"dropout": 0.1} if "dropout" in parameters(FUSIONS[fusion], 2) else {}
+    encoders = {**ENCODERS[kind], "table": {"name": "mlp"}}
+    spec = ModelSpec(encoders, {"name": fusion, **own}, 32, 0.1, absent=absent)
     model = build_model(modalities, 10, spec, seed=0)
     with FakeTensorMode():
         on_a_pretended_gpu(model)
@@ -459,6 +459,19 @@ def test_recorded_steps_give_the_numbers_of_launched_ones(make_dataset, mitigati
         assert recorded == eager
         assert all(torch.equal(weights[name], again[name]) for name in weights)
         assert torch.equal(probs, probs_again)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_recorded_steps_of_every_fusion_give_the_numbers_of_launched_ones(make_dataset, fusion):
+    dataset, device = make_dataset().to("cuda"), torch.device("cuda")
+    spec, ids, found = dataclasses.replace(SPEC, fusion={"name": fusion}), torch.arange(160), []
+    for engine in (Engine(device, pad=True, record=False), Engine.of(device)):
+        model = build_model(dataset.modalities, dataset.num_classes, spec, 0)
+        model = place(model, engine, RECIPE.batch_size)
+        training.fit(model, dataset.train, ids[:96], ids[96:], RECIPE, Mitigation(), (0,), "here")
+        found.append(predict(model, encode(model, dataset.test), dataset.test.present_NM))
+    assert torch.equal(*found)
 
 
 @pytest.mark.gpu

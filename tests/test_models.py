@@ -8,7 +8,6 @@ from mindgap.core.loop import model_spec
 from mindgap.core.network import REST, ModelSpec, build_model
 from mindgap.core.params import load_params
 from mindgap.parts.encoders import ENCODERS
-from mindgap.parts.fusions import FUSIONS
 
 ROOT = Path(__file__).parents[1]
 MODALITIES = {
@@ -36,17 +35,6 @@ def test_every_encoder_takes_stored_images_of_one_or_three_channels(encoder, cha
     module = ENCODERS["image"][encoder]((32, 32, channels)).eval()
     x = torch.randint(0, 256, (2, 32, 32, channels)).byte()
     assert module(module.prepare(x)).shape == (2, module.out_features)
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_every_fusion_ignores_absent_tokens_and_answers_an_empty_coalition_with_zeros(fusion):
-    torch.manual_seed(0)
-    module = FUSIONS[fusion](3, 8).eval()
-    tokens = torch.randn(4, 3, 8)
-    present = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]).bool()
-    other = torch.where(present.unsqueeze(-1), tokens, torch.tensor(torch.nan))
-    assert torch.equal(module(tokens, present), module(other, present))
-    assert module(tokens, present)[2].abs().sum() == 0
 
 
 def test_tokens_of_absent_modalities_are_zero_and_of_present_ones_do_not_depend_on_them():

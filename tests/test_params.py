@@ -101,6 +101,11 @@ def test_every_mistake_is_named_at_once_with_its_key(load):
         ({"scales.tiny.model.fusion.heads": 5}, r"model\.fusion: heads \(5\) must divide width \(96\)"),
         ({"scales.tiny.model.fusion.name": "transfomer"}, r"fusion\.name: unknown 'transfomer'; known"),
         ({"scales.tiny.model.fusion.depth": 2}, r"model\.fusion\.depth is unknown; known: layers"),
+        ({"scales.tiny.model.fusion.temperature": 2.0}, r"fusion\.temperature is unknown; known: layers"),
+        (
+            {"scales.tiny.model.fusion.name": "moe", "scales.tiny.model.fusion.depth": 2},
+            r"model\.fusion\.depth is unknown; known: hidden",
+        ),
         ({"scales.tiny.model.fusion.dropout": 1.0}, r"model\.fusion\.dropout: Input should be less than 1"),
         ({"scales.tiny.model.head_dropout": 0.0}, r"'bald' needs dropout .*head_dropout"),
         ({"scales.tiny.recipe.missing.all.augmentation": "basik"}, r"all\.augmentation: unknown 'basik'"),

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.hosted import KEYS, Dropout, PartError, RowNorm, StochasticDepth, draw, dropping, hosted
+from mindgap.base.settings import parameters
 from mindgap.core import loop
 from mindgap.core.batches import Batches
 from mindgap.core.loop import initial_record, rounds
@@ -51,14 +52,17 @@ def test_what_draws_is_seen():
 ENCODER_NAMES = [(kind, name) for kind, table in ENCODERS.items() for name in table]
 
 
-@pytest.mark.parametrize(("kind", "encoder"), ENCODER_NAMES)
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize(
+    ("kind", "encoder", "fusion"),
+    [*((*names, "transformer") for names in ENCODER_NAMES), *(("image", "tiny", name) for name in FUSIONS)],
+)
 def test_no_operation_of_a_step_draws(kind, encoder, fusion):
     """Forward and backward, of each encoder and fusion with all that may be dropped."""
     modalities, x = samples_of_every_kind(6)
     settings = {"pretrained": False} if encoder == "minilm" else {}
     encoders = {**ModelSpec().encoder, kind: {"name": encoder, **settings}}
-    spec = ModelSpec(encoders, {"name": fusion, "dropout": 0.1}, 16, projection_dropout=0.1, head_dropout=0.5)
+    own = {"dropout": 0.1} if "dropout" in parameters(FUSIONS[fusion], 2) else {}
+    spec = ModelSpec(encoders, {"name": fusion, **own}, 16, projection_dropout=0.1, head_dropout=0.5)
     model = build_model(modalities, 3, spec, seed=0).train()
     assert not [
         m
@@ -155,7 +159,7 @@ def test_a_mask_belongs_to_its_row_layer_and_step_and_not_to_what_else_is_there(
 
 def test_a_layer_without_draws_says_so_and_in_evaluation_needs_none():
     layer = Dropout(0.5)
-    with pytest.raises(PartError, match=r"has no draws for this step: call mindgap\.models\.hosted\.draw"):
+    with pytest.raises(PartError, match=r"has no draws for this step: call mindgap\.base\.hosted\.draw"):
         layer(torch.ones(2, 3))
     assert torch.equal(layer.eval()(torch.ones(2, 3)), torch.ones(2, 3))
 

@@ -19,7 +19,7 @@ from mindgap.base.gpu import Engine, Passes, reproducible
 from mindgap.base.hosted import Rows, counting, draw, dropping, hosted, norms, settle
 from mindgap.base.modality import DTYPES, Modality
 from mindgap.parts.encoders import ENCODERS, make_encoder
-from mindgap.parts.fusions import make_fusion
+from mindgap.parts.fusions import make_fusion, make_head
 
 STORED = {kind: torch.from_numpy(np.empty(0, dtype)).dtype for kind, dtype in DTYPES.items()}
 DEFAULT_ENCODERS = {kind: {"name": next(iter(table.ours))} for kind, table in ENCODERS.items()}
@@ -61,7 +61,7 @@ class MultimodalNet(nn.Module):
         )
         self.fusion = make_fusion(spec.fusion, len(modalities), spec.width)
         self.dropout = nn.Dropout(spec.head_dropout)
-        self.head = nn.Linear(self.fusion.out_features, num_classes)
+        self.head = make_head(self.fusion, num_classes)
         hosted(self)
         parts = {name: (self.encoders[name], self.projections[name]) for name in modalities}
         parts[REST] = (self.fusion, self.dropout)

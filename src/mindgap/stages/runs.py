@@ -39,7 +39,7 @@ from mindgap.engine.machine import Machine
 from mindgap.engine.sweep import Job, execute
 from mindgap.parts.augment.images import augmentation
 from mindgap.parts.encoders import ENCODERS
-from mindgap.parts.fusions import FUSIONS
+from mindgap.parts.fusions import FUSIONS, own_settings
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.contract import Method
@@ -144,6 +144,7 @@ def run_of(
     kinds = {modality.kind for modality in dataset.modalities.values()}
     encoder = {kind: values["model"]["encoder"][kind] for kind in sorted(kinds)}
     values["model"]["encoder"] = encoder  # the encoders of other kinds change nothing here
+    values["model"]["fusion"] = own_settings(setting.model.fusion)  # nor do the sizes of another fusion
     fusion = _code(FUSIONS, setting.model.fusion["name"])
     files = files.union(fusion, *(_code(ENCODERS[kind], one["name"]) for kind, one in encoder.items()))
     files = files.union(*map(files_of, augmentation(setting.recipe.augmentation)))

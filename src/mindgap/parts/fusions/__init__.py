@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from mindgap.base.plugins import Registry, check_call
-from mindgap.base.settings import SettingsError, checked
+from mindgap.base.settings import SettingsError, checked, parameters
+from mindgap.parts.fusions.concat import ConcatFusion
+from mindgap.parts.fusions.cross_attention import CrossAttentionFusion
+from mindgap.parts.fusions.evidential import EvidentialFusion
+from mindgap.parts.fusions.gated import GatedFusion
+from mindgap.parts.fusions.moe import MoeFusion
+from mindgap.parts.fusions.quality import QualityFusion
+from mindgap.parts.fusions.sum_logits import SumLogitsFusion
 from mindgap.parts.fusions.transformer import TransformerFusion
 
 
@@ -20,6 +27,13 @@ def _of_package(thing: Any, group: str) -> Any:
 FUSIONS = Registry(
     {
         "transformer": TransformerFusion,
+        "concat": ConcatFusion,
+        "sum_logits": SumLogitsFusion,
+        "gated": GatedFusion,
+        "quality": QualityFusion,
+        "moe": MoeFusion,
+        "evidential": EvidentialFusion,
+        "cross_attention": CrossAttentionFusion,
     },
     "mindgap.fusion",
     _of_package,
@@ -31,9 +45,22 @@ def make_fusion(settings: Mapping[str, Any], modalities: int, width: int) -> nn.
     return FUSIONS[settings["name"]](modalities, width, **fusion_settings("model.fusion", settings, width))
 
 
+def make_head(fusion: nn.Module, classes: int) -> nn.Linear:
+    """The linear layer behind a fusion; one that has to know the classes makes it in its `head`."""
+    own = getattr(fusion, "head", None)
+    return nn.Linear(fusion.out_features, classes) if own is None else own(classes)
+
+
+def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the sizes of a scale's transformer where another fusion is named that has no such setting."""
+    known, sizes = parameters(FUSIONS[settings["name"]], 2), parameters(TransformerFusion, 2)
+    return {key: value for key, value in settings.items() if key in known or key not in sizes}
+
+
 def fusion_settings(where: str, settings: Mapping[str, Any], width: int) -> dict[str, Any]:
     """A fusion's own settings, those beside its name, as `encoder_settings`; the width has to suit them."""
-    fusion, own = FUSIONS[settings["name"]], {key: value for key, value in settings.items() if key != "name"}
+    fusion = FUSIONS[settings["name"]]
+    own = {key: value for key, value in own_settings(settings).items() if key != "name"}
     own = checked(where, fusion, 2, own)
     try:
         with torch.device("meta"):
