@@ -275,6 +275,14 @@ def test_good_aulc_tables_pass(aulc, tmp_path):
     validate_aulc(aulc, SUITES, tmp_path)
 
 
+def test_cells_have_as_many_seeds_unless_runs_may_be_missing(aulc, tmp_path):
+    curves = make_curves("unique", SELECTION)
+    fewer = curves[(curves["seed"] == 0) | (curves["query"] == "random")]
+    tidy(fewer, order_of(fewer)).to_csv(aulc, index=False)
+    assert "n_seeds: expect_column_unique_value_count" in failure_of(validate_aulc, aulc, html=tmp_path)
+    validate_aulc(aulc, SUITES, tmp_path, holes=True)
+
+
 AULC_FAULTS = {
     "above the ceiling": (
         lambda f: f.assign(aulc_mean=f["aulc_mean"].mask(f["subset"] == "partial", 0.5)),

@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp
 from mindgap.results import tables
 from mindgap.results.aulc import per_seed, tidy
 from mindgap.results.claims import UNRANKED
-from mindgap.results.curves import COLUMNS, Selection
+from mindgap.results.curves import COLUMNS, SETTING, Selection
 from mindgap.results.gate import (
     FAILED,
     FEW,
@@ -166,6 +166,24 @@ def test_four_seeds_or_one_mitigation_are_not_enough_but_what_fails_has_failed()
     assert gate_of(bad, alone).failed == {("share", "low", "moddrop"): "weak below strong"}
     without = replace(SELECTION, queries=("badge",))
     assert {verdict for verdict, _ in gate_of(make_curves(without), without).verdicts.values()} == {FEW}
+
+
+def test_with_holes_settings_are_asked_that_have_runs_and_of_random_in_both():
+    """Random with both mitigations, all methods with one of them, and a regime of one dataset alone."""
+    there = [("missing", "mid"), ("missing", "low"), ("synergy", "low")]
+    holes = replace(SELECTION, datasets=("missing", "synergy"), regimes=("mid", "low"), there=there)
+    curves = make_curves(holes)
+    gone = (curves["query"] != "random") & (curves["mitigation"] == "moddrop")
+    curves = curves[~gone & ((curves["dataset"] == "missing") | (curves["regime"] == "low"))]
+    gate = gate_of(curves, holes)
+    settings = {(*pair, mitigation) for pair in there for mitigation in ("none", "moddrop")}
+    assert set(gate.verdicts) == settings
+    assert {verdict for verdict, _ in gate.verdicts.values()} == {PASSED}
+    # A setting without any run is no setting with too few.
+    alone = curves[(curves["dataset"] == "missing") | (curves["mitigation"] == "none")]
+    verdicts = gate_of(alone, holes).verdicts
+    assert set(verdicts) == settings - {("synergy", "low", "moddrop")}
+    assert verdicts["synergy", "low", "none"] == (FEW, "ModDrop lowers the joint")
 
 
 def test_every_seed_is_enough_where_the_interval_is_not():
@@ -334,7 +352,8 @@ def test_every_setting_of_the_reference_run_is_passed_or_ranked_nowhere():
     selection = selection_of(kept, REFERENCE)
     curves = read_inputs(selection, REFERENCE, kept.about).curves
     gate = gate_of(curves, selection)
-    assert len(gate.verdicts) == len(selection.weak) * len(selection.regimes) * len(selection.mitigations)
+    weak = curves[curves["dataset"].isin(list(selection.weak))]
+    assert set(gate.verdicts) == set(weak[SETTING].itertuples(index=False, name=None))
     enough = len(selection.seeds) >= MIN_SEEDS and set(selection.mitigations) >= {"none", "moddrop"}
     assert {verdict for verdict, _ in gate.verdicts.values()} <= (
         {PASSED, FAILED} if enough else {FEW, FAILED, PASSED}

@@ -15,11 +15,13 @@ import yaml
 
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import ParamsError, load_kept, load_params
+from mindgap.core.records import digest_of, seal, text_digest
 from mindgap.results.flow import ReportError
 from mindgap.stages.keep import keep_stage
 from mindgap.stages.report import kept_report_stage, record_files, report_stage, restore_kept, set_aside
 from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import ROOT, params_in, small, working_copy
+from test_cli import run as command
 
 KEPT = Path("reports/reference")
 
@@ -103,10 +105,10 @@ def test_a_number_can_be_traced_from_the_page_to_its_parameters_and_commit(repor
     assert 'href="provenance/missing-low.json"' in page
 
 
-def test_keeping_again_forgets_what_was_kept_before_and_its_page(reported):
+def test_replacing_forgets_what_was_kept_before_and_its_page(reported):
     (KEPT / ".gitignore").write_text("/validation/\n")
     # Whatever the report writes is no stranger to the next keep.
-    keep_stage(params_in(Path(), query=["random"]), KEPT, "Two runs.")
+    keep_stage(params_in(Path(), query=["random"]), KEPT, "Two runs.", replace=True)
     assert not (KEPT / "index.html").exists()
     assert (KEPT / ".gitignore").read_text() == "/validation/\n"
     selection = yaml.safe_load((KEPT / "selection.yaml").read_text())
@@ -393,3 +395,153 @@ def test_a_search_table_of_another_form_is_refused(kept):
         match=r"search/missing-low\.csv lacks the columns scale, .*; it is in git: git checkout -- reports",
     ):
         kept_report_stage(KEPT)
+
+
+# A union
+
+
+def resealed(change, name: str = "missing-low") -> None:
+    """Change the table of curves and the provenance of reports/, as another computation would write them."""
+    curves, provenance = (
+        Path("reports") / kind for kind in (f"curves/{name}.csv", f"provenance/{name}.json")
+    )
+    text, made = change(curves.read_text(), json.loads(provenance.read_text()))
+    curves.write_text(text)
+    body = {key: value for key, value in made.items() if key != "sha256"}
+    provenance.write_text(json.dumps(seal(body | {"curves": text_digest(text)})))
+
+
+def test_runs_of_selections_that_are_no_product_add_up(project, monkeypatch):
+    """Random with both mitigations and BADGE with one of them, each as it was computed; then its page."""
+    keep_stage(load_params(project / "params.yaml"), KEPT, "Two methods with ModDrop.")
+    assert load_kept(KEPT / "selection.yaml").there == {}
+    whole = files(KEPT)
+    random_alone = params_in(project, mitigation=["none"], query=["random"])
+    train_stage(random_alone, "missing", "low")
+    acquire_stage(random_alone, "missing", "low")
+    assert command(monkeypatch, "keep", str(KEPT)) == 0
+    kept = load_kept(KEPT / "selection.yaml")
+    assert (kept.mitigation, kept.query, kept.seeds) == (["none", "moddrop"], ["random", "badge"], [0, 1])
+    assert (kept.there, kept.about) == ({"missing": ["low"]}, "Two methods with ModDrop.")
+    assert command(monkeypatch, "report", str(KEPT)) == 0
+    page = (KEPT / "index.html").read_text()
+    assert "6 of 8 combinations; the other 2 are holes" in page
+    assert "not recorded" not in page
+    assert "| BADGE | · | · | · |" in (KEPT / "tables/missing-none.md").read_text()
+    first = files(KEPT)
+    kept_report_stage(KEPT)
+    assert files(KEPT) == first
+    # Again: nothing changes but that the page goes. And a folder of another's is added as the own runs are.
+    keep_stage(random_alone, KEPT)
+    assert files(KEPT) == {name: first[name] for name in [*record_files(kept), "selection.yaml"]}
+    both = files(KEPT)
+    keep_stage(random_alone, Path("other"), "Two methods with ModDrop.")
+    for name, data in whole.items():
+        (Path("theirs") / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path("theirs") / name).write_bytes(data)
+    assert command(monkeypatch, "keep", "other", "--from", "theirs") == 0
+    assert files(Path("other")) == both
+
+
+def test_seeds_of_one_method_add_up_and_keep_every_byte(kept, project):
+    whole = files(KEPT)
+    for query, seeds in (("badge", [1]), ("random", [0, 1]), ("badge", [0])):
+        keep_stage(
+            params_in(project, query=[query], seeds=seeds), Path("parts"), "Four runs on little images."
+        )
+        holes = load_kept(Path("parts/selection.yaml")).there
+    assert holes == {}  # the union is a product again
+    assert files(Path("parts")) == whole
+
+
+def test_what_a_folder_with_holes_lacks_is_what_was_not_kept(kept, project):
+    """A run that goes missing later is no hole, however its files are sealed."""
+    keep_stage(params_in(project, query=["random"]), Path("parts"), "Three runs.")
+    older = files(Path("parts"))
+    keep_stage(params_in(project, query=["badge"], seeds=[0]), Path("parts"))
+    for name in ("curves/missing-low.csv", "provenance/missing-low.json"):
+        (Path("parts") / name).write_bytes(older[name])
+    with pytest.raises(ReportError, match=r"provenance/missing-low\.json is not what was kept"):
+        kept_report_stage(Path("parts"))
+    selection = Path("parts/selection.yaml")
+    raw = yaml.safe_load(selection.read_text())
+    selection.write_text(yaml.safe_dump(raw | {"there": {"share": ["low"]}}))
+    with pytest.raises(ParamsError, match="`there` has other datasets or regimes than the lists"):
+        kept_report_stage(Path("parts"))
+    selection.write_text(yaml.safe_dump(raw | {"there": {}}))
+    with pytest.raises(ReportError, match="run badge, moddrop, seed 0 is missing"):
+        kept_report_stage(Path("parts"))
+
+
+def other_number(text, made):
+    changed = re.sub(r"(,rare,0\.)(\d)", lambda m: f"{m[1]}{(int(m[2]) + 1) % 10}", text, count=1)
+    return changed, made
+
+
+def of_all(name, value):
+    def change(text, made):
+        return text, made | {"runs": {key: one | {name: value} for key, one in made["runs"].items()}}
+
+    return change
+
+
+def other_setting(text, made):
+    """Every run with another rate of ModDrop."""
+    settings, named = {}, {}
+    for digest, one in made["settings"].items():
+        other = one | {"mitigation_settings": one["mitigation_settings"] | {"rate": 0.9}}
+        named[digest] = digest_of(other)[:16]
+        settings[named[digest]] = other
+    runs = {key: one | {"settings": named[one["settings"]]} for key, one in made["runs"].items()}
+    return text, made | {"settings": settings, "runs": runs}
+
+
+def other_scale(text, made):
+    return re.sub("^tiny", "small", text, flags=re.M), made
+
+
+CLASHES = {
+    "numbers": (other_number, {}, r"run missing, low, random, moddrop, seed 0 with other numbers"),
+    "settings": (other_setting, {}, r"run missing, low, \w+, moddrop, seed [01] with other settings"),
+    "data": (of_all("data", "d" * 64), {}, r"run missing, low, \w+, moddrop, seed [01] with other data"),
+    "code": (of_all("code", "c" * 64), {}, r"run missing, low, \w+, moddrop, seed [01] with other code"),
+    "scale": (other_scale, {"scale": "small"}, r"has runs of scale tiny, reports of scale small"),
+}
+
+
+@pytest.mark.parametrize("clash", CLASHES)
+def test_a_run_that_is_there_otherwise_is_refused_and_replacing_mends_it(kept, project, capsys, clash):
+    change, asked, message = CLASHES[clash]
+    resealed(change)
+    params, before = params_in(project, **asked), files(KEPT)
+    with pytest.raises(ReportError, match=message) as error:
+        keep_stage(params, KEPT)
+    assert "\n" not in str(error.value)
+    assert f"mindgap keep {KEPT} --replace --about" in str(error.value)
+    assert files(KEPT) == before
+    keep_stage(params, KEPT, "Anew.", replace=True)
+    assert "4 runs kept;" in capsys.readouterr().out
+
+
+def test_runs_of_other_code_are_refused_also_where_no_run_is_there_twice(kept, project):
+    keep_stage(params_in(project, query=["random"]), Path("parts"), "Two runs.")
+    resealed(of_all("numerics", "n" * 64))
+    with pytest.raises(ReportError, match=r"parts: the code of the numerics of run .* --replace") as error:
+        keep_stage(params_in(project, query=["badge"]), Path("parts"))
+    assert "(missing, low, badge, moddrop, seed 0) is not that of run" in str(error.value)
+    assert load_kept(Path("parts/selection.yaml")).query == ["random"]
+
+
+def test_a_flow_and_a_search_that_are_there_otherwise_are_refused(kept, project):
+    shutil.rmtree("data/prepared")
+    path = Path("reports/flow/missing.csv")
+    text = path.read_text()
+    path.write_text(re.sub(r"absent", "gone", text))
+    with pytest.raises(ReportError, match=r"reference/flow/missing.csv is not what reports/flow/miss.* says"):
+        keep_stage(kept, KEPT)
+
+
+def test_a_new_folder_needs_a_text(project):
+    with pytest.raises(MindGapError, match="--about is missing: say in a sentence or two"):
+        keep_stage(load_params(project / "params.yaml"), Path("mine"))
+    assert not Path("mine").exists()

@@ -720,3 +720,117 @@ def test_published_values_are_scaled_as_printed_and_judged_at_paper_scale(tmp_pa
     assert f"<td>{10 * row['ours_mean']:.2f} ± {10 * row['ours_std']:.2f}</td>" in cells
     assert f"<td>{row['printed']:.2f} ± {row['printed_std']:.2f}</td>" in cells
     assert "<td>not reproduced</td>" in cells
+
+
+# Holes
+
+HOLES = replace(
+    SELECTION,
+    regimes=("low", "mid"),
+    queries=("random", "badge", "entropy", "class_balanced_oracle"),
+    seeds=(0, 1, 2),
+    there=(("missing", "low"), ("missing", "mid"), ("unique", "low")),
+)
+
+
+def with_holes(folder: Path) -> Path:
+    """Curves of Random with both mitigations, of the others with ModDrop, of Entropy with fewer seeds."""
+    write_curves(folder, HOLES)
+    (folder / "unique-mid.csv").unlink()
+    for path in folder.glob("*.csv"):
+        curves = pd.read_csv(path)
+        gone = (curves["query"] != "random") & (curves["mitigation"] == "none")
+        gone |= (curves["query"] == "entropy") & (curves["seed"] == 2) & (path.stem == "missing-low")
+        gone |= (curves["query"] != "random") & (path.stem == "unique-low")
+        curves[~gone].to_csv(path, index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def holed(tmp_path_factory) -> Path:
+    """A report with holes; tests only read it."""
+    folder = tmp_path_factory.mktemp("holes")
+    curves = read_curves(with_holes(folder / "curves"), HOLES)
+    there = set(curves[["dataset", "regime", "mitigation", "query"]].itertuples(index=False, name=None))
+    origins = [
+        replace(
+            one, settings={k: v for k, v in one.settings.items() if (one.dataset, one.regime, *k) in there}
+        )
+        for one in origins_of(HOLES)
+    ]
+    build_report(Inputs(curves, origins), folder, PAPER, HOLES)
+    return folder
+
+
+def test_a_run_may_be_missing_where_the_selection_says_so_and_nowhere_else(tmp_path):
+    folder = with_holes(tmp_path / "curves")
+    runs = read_curves(folder, HOLES).drop_duplicates("run")
+    assert runs.groupby(["dataset", "regime"]).size().to_dict() == {
+        ("missing", "low"): 2 * 3 + 2 * 3 + 2,
+        ("missing", "mid"): 2 * 3 + 3 * 3,
+        ("unique", "low"): 2 * 3,
+    }
+    with pytest.raises(ReportError, match=r"missing-low.csv: run badge, none, seed 0 is missing"):
+        read_curves(folder, replace(HOLES, there=()))
+    # A file that is named is there, and has a run.
+    with pytest.raises(ReportError, match=r"unique-mid.csv is not there"):
+        read_curves(folder, replace(HOLES, there=(*HOLES.there, ("unique", "mid"))))
+    (folder / "unique-low.csv").write_text(",".join(COLUMNS) + "\n")
+    with pytest.raises(ReportError, match=r"unique-low.csv: no run of the selection is there"):
+        read_curves(folder, HOLES)
+
+
+def test_tables_show_holes_and_say_what_was_not_run(holed):
+    text = (holed / "tables/missing-none.md").read_text()
+    assert "| BADGE | · | · | · | · | · | · |" in text
+    assert "not run: no runs of BADGE, Entropy, Class-balanced oracle without mitigation." in text
+    text = (holed / "tables/weak-moddrop.md").read_text()
+    assert "no runs of Unique in mid; no runs of BADGE, Entropy, Class-balanced oracle on Unique." in text
+    assert (
+        "over 2 seeds (Missing low: Entropy), 3 seeds "
+        "(Missing low: Random, BADGE, Class-balanced oracle; Missing mid; Unique low)"
+    ) in text
+    page = (holed / "index.html").read_text()
+    assert "<dd>35 of 96 combinations; the other 61 are holes (“·”)</dd>" in page
+    assert "not recorded" not in page
+    assert "unique-mid" not in page
+    for link in re.findall(r'(?:src|href)="((?:tables|figures|curves)/[^"#:]+)"', page):
+        assert (holed / link).exists(), link
+
+
+def test_ranks_add_up_what_all_ranked_methods_have(holed):
+    """Unique has Random alone: it is left out; without mitigation nothing is ranked."""
+    text = (holed / "tables/rank_sums-moddrop.md").read_text()
+    assert "added over Missing/rare:" in text
+    assert "Left out of the sums, as runs are missing: Unique in low." in text
+    assert "Means are over 2 seeds (Missing low: Entropy), 3 seeds (Missing low: Random, BADGE;" in text
+    sums = pd.read_csv(holed / "tables/rank_sums-moddrop.csv").set_index("method")
+    assert sums["rank sum low"].to_dict() == {"Random": 2, "BADGE": 1, "Entropy": 3}
+    assert not (holed / "tables/rank_sums-none.md").exists()
+
+
+def test_statistics_take_common_seeds_and_say_what_is_left_out(holed):
+    page = (holed / "index.html").read_text()
+    assert (
+        "5 blocks: 2 settings with 2 to 3 seeds each. 4 of 9 blocks left out, as methods are missing: "
+        "Missing low seed 2 (Entropy); Unique low seeds 0, 1, 2 (Entropy, BADGE)."
+    ) in page
+    ranks = pd.read_csv(holed / "tables/statistics_ranks.csv")
+    assert set(ranks.loc[ranks["mitigation"] == "moddrop", "n"]) == {5}
+    detectable = pd.read_csv(holed / "tables/detectable.csv")
+    seeds = detectable.groupby(["dataset", "regime", "mitigation"])["n_seeds"].unique().map(list).to_dict()
+    # Three methods in two seeds, or two methods in three: as many runs, and more methods.
+    assert seeds == {("missing", "low", "moddrop"): [2], ("missing", "mid", "moddrop"): [3]}
+    full = json.loads((holed / "metrics_full.json").read_text())["missing"]["low"]
+    assert {query: one["n_seeds"] for query, one in full["moddrop"].items()} == {
+        **{"random": 3, "badge": 3, "class_balanced_oracle": 3},
+        "entropy": 2,
+    }
+    assert list(full["none"]) == ["random"]
+
+
+def test_claims_that_lack_runs_say_so(holed):
+    judged = pd.read_csv(holed / "tables/claims.csv", keep_default_na=False).set_index("key")
+    unknown = judged[judged["verdict"] == "not enough data"]
+    assert len(unknown)
+    assert (unknown["needs"] != "").all()

@@ -22,6 +22,7 @@ from mindgap.results.statistics import (
     Wins,
     _resampling_weights,
     as_tables,
+    balanced,
     bootstrap,
     friedman,
     groups,
@@ -598,22 +599,46 @@ def test_blocks_with_a_method_missing_are_left_out_and_named():
         pd.testing.assert_frame_equal(table, as_tables([without])[name], check_exact=True)
 
 
-def test_many_missing_blocks_are_counted():
+def test_the_largest_part_without_a_hole_is_compared_and_the_rest_is_named():
+    """BADGE has 7 of 14 blocks: 6 methods in 14 blocks are more runs than 7 methods in 7."""
     curves = make_curves(scattered, seeds=range(7))
     curves = curves[(curves["query"] != "badge") | (curves["dataset"] == "unique")]
     result = statistics(curves, {}, "none", "all")
-    assert result.note.startswith(
-        "7 blocks: 1 setting with 7 seeds each. 7 of 14 blocks left out, as methods "
+    assert result.note == (
+        "14 blocks: 2 settings with 7 seeds each. Left out, as runs of them are missing: BADGE."
     )
-    assert result.note.endswith("Missing low seed 4 (BADGE) and 2 more.")
+    assert list(result.mean_ranks.index) == [query for query in METHODS if query != "badge"]
+    # Random alone has more seeds, and a setting for itself: common seeds and settings count.
+    alone = (curves["dataset"] == "missing") | (curves["seed"] > 3)
+    result = statistics(curves[~alone | (curves["query"] == "random")], {}, "none", "all")
+    others = ", ".join(["Entropy", "BALD", "KCG", "BADGE", "BMMAL", "GRACE-R"])
+    assert result.note == (
+        "4 blocks: 1 setting with 4 seeds each. 10 of 14 blocks left out, as methods are missing: "
+        f"Missing low seeds 0, 1, 2, 3, 4, 5, 6, Unique low seeds 4, 5, 6 ({others})."
+    )
+    assert (result.n_blocks, len(result.mean_ranks)) == (4, 7)
 
 
-def test_no_complete_block_and_no_runs_are_said():
+def test_balanced_by_hand():
+    hole = math.nan
+    blocks = pd.DataFrame(
+        {"a": [1, 1, 1, 1], "b": [1, 1, hole, hole], "c": [1, 1, hole, hole], "d": [hole, 1, 1, 1]}
+    )
+    # a, b, c in two blocks: 6 runs; a, d in three as well: more methods; all four in one: 4.
+    assert balanced(blocks).columns.tolist() == ["a", "b", "c"]
+    assert balanced(blocks).index.tolist() == [0, 1]
+    # One method compares nothing, however many blocks it has.
+    assert balanced(blocks[["a", "b"]]).shape == (2, 2)
+    assert balanced(blocks[["a"]]).shape == (4, 1)
+    assert balanced(blocks.iloc[:, :0]).empty
+
+
+def test_methods_that_share_no_block_and_no_runs_are_said():
     curves = make_curves(scattered)
     halves = curves[(curves["query"] == "badge") == (curves["dataset"] == "unique")]
     result = statistics(halves, {}, "none", "all")
-    assert (result.n_blocks, result.note.split(". ")[0]) == (0, "No block has all methods")
-    assert len(result.refusals) == 4
+    assert "Left out, as runs of them are missing: BADGE." in result.note
+    assert "BADGE" not in result.mean_ranks
     for mitigation, target in (("none", "weak"), ("moddrop", "all")):
         result = statistics(curves, {}, mitigation, target)
         assert (result.n_blocks, result.note) == (0, "There are no runs of query methods.")

@@ -10,11 +10,12 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mindgap.base.errors import ParamsError
 from mindgap.base.settings import Rate, Share, Width, checked, explain
@@ -210,15 +211,36 @@ class Selected(Block):
     seeds: list[Seed] = Field(min_length=1, max_length=1_000)
     scale: Name
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The datasets and regimes that have runs."""
+        return list(product([*self.dataset, *self.published], self.regime))
+
 
 class Kept(Selected):
     """The selection of a kept report (`mindgap keep`), with a paragraph about it for its page.
 
-    `records`: digests (`text_digest`) of its flows and searches by their names; none in older folders.
+    `there`: the regimes of each dataset that have runs, where not every combination of the lists was run; so
+    holes are allowed in such a folder, and in no other. `records`: digests (`text_digest`) of its flows and
+    searches by their names, with holes also of its provenance; none in older folders.
     """
 
     about: str = Field(min_length=1)
+    there: dict[Name, list[Name]] = {}
     records: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _of_the_lists(self) -> "Kept":
+        named = {regime for regimes in self.there.values() for regime in regimes}
+        if self.there and (set(self.there) != {*self.dataset, *self.published} or named != set(self.regime)):
+            raise ValueError("`there` has other datasets or regimes than the lists")
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        if not self.there:
+            return super().pairs
+        return [pair for pair in super().pairs if pair[1] in self.there[pair[0]]]
 
 
 class Params(Selected):

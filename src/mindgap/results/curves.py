@@ -24,11 +24,12 @@ COLUMNS = list(CURVE_COLUMNS)
 
 @dataclass(frozen=True)
 class Selection:
-    """What a report is about: all combinations of these.
+    """What a report is about: all combinations of these, or of some combinations only (`there`).
 
     `weak`: each dataset's weak modality, if any; `flows`: what its data stage dropped; `skipped`: datasets
     that could not be made for want of their files, and the line that says which; `unranked`: by dataset,
-    regime and mitigation why no method is ranked there (`gate.Gate.failed`).
+    regime and mitigation why no method is ranked there (`gate.Gate.failed`); `there`: the datasets and
+    regimes that have runs, where runs may be missing (holes); empty where every combination has one.
     """
 
     scale: str
@@ -41,6 +42,12 @@ class Selection:
     flows: Mapping[str, Flow] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     unranked: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    there: Sequence[tuple[str, str]] = ()
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The datasets and regimes that have runs."""
+        return list(self.there or product(self.datasets, self.regimes))
 
     def ranked(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows of the settings in which methods are ranked."""
@@ -62,7 +69,6 @@ class Selection:
 
 def read_curves(curves_dir: Path, selection: Selection) -> pd.DataFrame:
     """The rows of the selected runs, checked, in the order of the selection."""
-    files = list(product(selection.datasets, selection.regimes))
     for name in ("datasets", "regimes", "queries", "mitigations", "seeds"):
         values = list(getattr(selection, name))
         if not values:
@@ -71,7 +77,9 @@ def read_curves(curves_dir: Path, selection: Selection) -> pd.DataFrame:
             raise ReportError(
                 f"the selection has {name} twice: {', '.join(map(str, values))}; name each once"
             )
-    return pd.concat([_read_file(curves_dir, *file, selection) for file in files], ignore_index=True)
+    return pd.concat(
+        [_read_file(curves_dir, *file, selection) for file in selection.pairs], ignore_index=True
+    )
 
 
 def read_curve_file(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -110,9 +118,12 @@ def _read_file(curves_dir: Path, dataset: str, regime: str, selection: Selection
     runs = dict(iter(frame.groupby(KEYS, sort=False)))
     parts = []
     for key in product(selection.mitigations, selection.queries, selection.seeds):
-        if key not in runs:
+        if key in runs:
+            parts.append(_checked_run(path, key, runs[key]))
+        elif not selection.there:
             raise ReportError(f"{path}: run {_name(key)} is missing; {_mend(path)}")
-        parts.append(_checked_run(path, key, runs[key]))
+    if not parts:
+        raise ReportError(f"{path}: no run of the selection is there; {_mend(path)}")
     frame = pd.concat(parts, ignore_index=True)
     _check_together(path, frame)
     return frame

@@ -27,7 +27,7 @@ def mend_for(path: Path, stage: str) -> str:
     The records of a kept report lie in git.
     """
     if (path.parent.parent / SELECTION).exists():
-        return f"it is in git: git checkout -- {path}, or keep the records again (mindgap keep)"
+        return f"it is in git: git checkout -- {path}, or keep the records anew (mindgap keep --replace)"
     dataset = path.stem if stage == "prepare" else path.stem.rsplit("-", 1)[0]
     return mend_of(dataset, f"-f -s {stage}@{path.stem}")
 

@@ -107,9 +107,10 @@ def gate_of(curves: pd.DataFrame, selection: Selection) -> Gate:
         key: part.pivot_table("level", "seed", "round", "min")
         for key, part in points.groupby([*SETTING, "role"])
     }
-    rows = pd.DataFrame(list(_rows(runs, selection)), columns=COLUMNS)
-    weak = [dataset for dataset in selection.datasets if dataset in selection.weak]
-    settings = product(weak, selection.regimes, selection.mitigations)
+    there = set(curves[SETTING].itertuples(index=False, name=None))
+    asked = product([pair for pair in selection.pairs if pair[0] in selection.weak], selection.mitigations)
+    settings = [setting for pair, mitigation in asked if (setting := (*pair, mitigation)) in there]
+    rows = pd.DataFrame(list(_rows(runs, settings)), columns=COLUMNS)
     return Gate(rows, {setting: _verdict(rows, *setting) for setting in settings})
 
 
@@ -126,15 +127,18 @@ def _of_roles(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     return frame.assign(role=role)[joint | (sizes == 0)]
 
 
-def _rows(runs: Mapping[tuple, pd.DataFrame], selection: Selection) -> Iterator[tuple]:
+def _rows(runs: Mapping[tuple, pd.DataFrame], settings: Sequence[Setting]) -> Iterator[tuple]:
     """COLUMNS of each criterion in each setting that it is asked of.
 
     `runs`: levels, seeds x rounds, by setting and role.
     """
-    for dataset, regime, criterion in product(selection.datasets, selection.regimes, criteria()):
-        if dataset not in selection.weak or not criterion.asked_of(dataset, regime):
+    mitigations: dict[tuple[str, str], list[str]] = {}
+    for dataset, regime, mitigation in settings:
+        mitigations.setdefault((dataset, regime), []).append(mitigation)
+    for (dataset, regime), criterion in product(mitigations, criteria()):
+        if not criterion.asked_of(dataset, regime):
             continue
-        for mitigation in criterion.asked_with(dataset, selection.mitigations):
+        for mitigation in criterion.asked_with(dataset, mitigations[dataset, regime]):
             sides = [
                 runs.get((dataset, regime, side.get("mitigation", mitigation), side["role"]), NO_RUNS)
                 for side in (criterion.left, criterion.right)

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, groupby, product
+from itertools import product
 
 import pandas as pd
 
@@ -36,6 +36,8 @@ from mindgap.results.tables import (
     Table,
     best_ranks,
     complete_rank_sums,
+    hole_note,
+    lacking,
     method_lines,
     notes_of,
     published_name,
@@ -187,7 +189,7 @@ def _table(
         marks = sorted({mark for row in rows for mark in re.findall("×[0-9.]+", row.title)})
         notes += [SCALED_NOTE.format(", ".join(marks))] * bool(marks)
         notes += [CHANCE_NOTE]
-    notes += [*_hole_note(reasons), *_scale_note(shown)]
+    notes += [*hole_note(reasons), *_scale_note(shown)]
     return _named(number, title, columns, rows, notes, reasons, corner)
 
 
@@ -216,10 +218,6 @@ def _scale_note(shown: Iterable[tuple]) -> list[str]:
     """Which runs behind a table are not at scale paper with its settings."""
     scales = sorted({scale_name(row.scale, row.changed) for row in shown} - {"paper"})
     return [f"Runs at scale {scale}: not comparable with the paper's numbers." for scale in scales]
-
-
-def _hole_note(reasons: Sequence[str]) -> list[str]:
-    return [f"“{HOLE}”: not run: {'; '.join(reasons)}."] if reasons else []
 
 
 def _rank_table(
@@ -273,40 +271,6 @@ def _rank_notes(sums: Mapping[tuple[str, str], float], selection: Selection) -> 
     if few:
         notes.append(f"Fewer methods than the paper's seven are ranked ({', '.join(few)}): sums are lower.")
     return notes
-
-
-def lacking(wanted: Iterable[Key], numbers: Numbers, selection: Selection) -> list[str]:
-    """Why wanted cells have no run, in few and general statements: "no runs of Share", "no runs in high".
-
-    A statement is about all runs of the report; narrower ones ("no runs of Share in high") come after.
-    """
-    left, reasons = [key for key in wanted if key not in numbers.rows], []
-    axes = range(4)  # dataset, mitigation, regime, query: a run has all its subsets
-    for chosen in (chosen for size in range(1, 5) for chosen in combinations(axes, size)):
-        there = {tuple(key[axis] for axis in chosen) for key in numbers.rows}
-        places = dict.fromkeys(tuple(key[axis] for axis in chosen) for key in left)
-        gone = [place for place in places if place not in there]
-        left = [key for key in left if tuple(key[axis] for axis in chosen) in there]
-        for prefix, group in groupby(gone, key=lambda place: place[:-1]):
-            values = [*((value,) for value in prefix), tuple(place[-1] for place in group)]
-            reasons.append(_reason(dict(zip(chosen, values, strict=True)), selection))
-    return reasons
-
-
-def _reason(values: Mapping[int, Sequence[str]], selection: Selection) -> str:
-    """The statement; `values` are the names that a run lacks on each axis."""
-    datasets, mitigations, regimes, queries = (values.get(axis, ()) for axis in range(4))
-    text = "no runs"
-    if queries:
-        text += f" of {', '.join(map(method_name, queries))}"
-    if datasets:
-        names = (
-            dataset_name(d) + " (skipped for want of its files)" * (d in selection.skipped) for d in datasets
-        )
-        text += f" {'on' if queries else 'of'} {', '.join(names)}"
-    for mitigation in mitigations:
-        text += " without mitigation" if mitigation == "none" else f" with {mitigation_name(mitigation)}"
-    return text + (f" in {', '.join(regimes)}" if regimes else "")
 
 
 def _chance(line: Line, title: str) -> Line:

@@ -16,6 +16,7 @@ from scipy.stats import t as student
 from mindgap.results.aulc import levels
 from mindgap.results.claims import comparable
 from mindgap.results.names import CONTROLS
+from mindgap.results.statistics import balanced
 
 ALPHA = 0.05
 POWER = 0.8
@@ -68,17 +69,18 @@ def power(accuracies: pd.DataFrame) -> Power:
 def detectable(seeds: pd.DataFrame) -> pd.DataFrame:
     """The smallest difference of two query methods that the seeds can find: DETECTABLE_COLUMNS.
 
-    A row per setting and subset with two methods and two seeds or more. `level` is that difference in units
-    of level, `aulc` in those of the tables, whose columns are scaled to a ceiling of 1. `residual` is the
-    standard deviation of what is left of the levels, methods x seeds, without the mean of each method and of
-    each seed (randomized blocks; Montgomery, Design and Analysis of Experiments); the paired difference of
-    two methods has twice its square for variance. `seeds` is as of `per_seed`; controls are left out.
+    A row per setting and subset whose `balanced` part has two methods and two seeds or more. `level` is that
+    difference in units of level, `aulc` in those of the tables, whose columns are scaled to a ceiling of 1.
+    `residual` is the standard deviation of what is left of the levels, methods x seeds, without the mean of
+    each method and of each seed (randomized blocks; Montgomery, Design and Analysis of Experiments); the
+    paired difference of two methods has twice its square for variance. `seeds` is as of `per_seed`; controls
+    are left out.
     """
     seeds = seeds[~seeds["query"].isin(CONTROLS)]
     seeds = seeds.assign(level=levels(seeds))
     rows = []
     for key, part in seeds.groupby(DETECTABLE_COLUMNS[:4], sort=False):
-        levels_SM = part.pivot(index="seed", columns="query", values="level").dropna().to_numpy()
+        levels_SM = balanced(part.pivot(index="seed", columns="query", values="level")).to_numpy()
         n, k = levels_SM.shape
         if min(n, k) < 2:
             continue

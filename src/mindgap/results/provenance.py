@@ -7,7 +7,6 @@ in it are an error that names a run of each. Commits, devices and versions may d
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +76,31 @@ class Origin:
 
 def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> list[Origin]:
     """The origins of all datasets and regimes, checked to be of one kind. Raises ReportError."""
-    named = curves.drop_duplicates("run").set_index("run")[RUN_NAME]
-    files = {key: _read(folder, *key, named) for key in product(selection.datasets, selection.regimes)}
-    runs = [run for _, of_file, _ in files.values() for run in of_file.values()]
-    _check_one(folder, runs, ["numerics"], [], "the code of the numerics")
-    _check_one(folder, runs, ["data"], ["dataset"], "the data")
-    _check_one(folder, runs, ["code"], ["dataset", "mitigation", "query"], "the code")
-    _check_one(folder, runs, ["own"], ["dataset", "regime", "mitigation", "query"], "the settings")
-    _check_one(folder, runs, ["shared"], ["dataset", "regime"], "the setting")
+    files = {key: read_runs(folder, *key, curves) for key in selection.pairs}
+    check_one_kind(folder, [run for _, of_file, _ in files.values() for run in of_file.values()])
     return [_origin(*key, *of_key) for key, of_key in files.items()]
 
 
-def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple[dict, dict[str, dict], bool]:
-    """Settings and runs of a file, those of the report only, each with its cell; whether it vouches for the
-    curves.
+def check_one_kind(folder: Path, runs: Sequence[Mapping[str, Any]], mend: str = "") -> None:
+    """Whether runs (of `read_runs`) belong into one table of a folder. `mend`: what else can be done."""
+    kinds = [
+        ("numerics", [], "the code of the numerics"),
+        ("data", ["dataset"], "the data"),
+        ("code", ["dataset", "mitigation", "query"], "the code"),
+        ("own", ["dataset", "regime", "mitigation", "query"], "the settings"),
+        ("shared", ["dataset", "regime"], "the setting"),
+    ]
+    for name, within, what in kinds:
+        _check_one(folder, runs, name, within, what, mend)
+
+
+def read_runs(
+    folder: Path, dataset: str, regime: str, curves: pd.DataFrame
+) -> tuple[dict[str, dict], dict[str, dict], bool]:
+    """Settings and runs of a file, those of `curves` only, each with its cell and under `told` all that is
+    recorded of it; whether the file vouches for the curves.
     """
+    named = curves.drop_duplicates("run").set_index("run")[RUN_NAME]
     path = Path(folder) / f"{dataset}-{regime}.json"
     mend = mend_for(path, "acquire")
     made = read_json(path, mend)
@@ -108,15 +117,17 @@ def _read(folder: Path, dataset: str, regime: str, named: pd.DataFrame) -> tuple
     kept = {}
     for digest, cell in zip(wanted.index, wanted.to_dict("records"), strict=True):
         if digest not in runs:
-            raise ReportError(f"{path} does not tell where run {digest} ({_name(cell)}) comes from; {mend}")
+            raise ReportError(
+                f"{path} does not tell where run {digest} ({cell_name(cell)}) comes from; {mend}"
+            )
         if runs[digest]["settings"] not in settings:
             lack = f"the settings {runs[digest]['settings']}"
-            raise ReportError(f"{path}: run {digest} ({_name(cell)}) lacks {lack}; {mend}")
+            raise ReportError(f"{path}: run {digest} ({cell_name(cell)}) lacks {lack}; {mend}")
         made = settings[runs[digest]["settings"]]
         # Those of the dataset follow from its digest; records of rounds from before they were kept lack them.
         own = json.dumps({key: value for key, value in made.items() if key != "data"}, sort_keys=True)
         told = {"own": own, "shared": _shared(made["setting"]), "cell": cell, "run": digest}
-        kept[digest] = {**runs[digest], **cell, **told}
+        kept[digest] = {**runs[digest], **cell, **told, "told": runs[digest]}
     return settings, kept, verified
 
 
@@ -143,19 +154,18 @@ def _shared(setting: Mapping[str, Any]) -> str:
 
 
 def _check_one(
-    folder: Path, runs: Iterable[Mapping], names: Sequence[str], within: Sequence[str], what: str
+    folder: Path, runs: Iterable[Mapping], name: str, within: Sequence[str], what: str, mend: str
 ) -> None:
-    """One value of `names` within each group."""
+    """One value of `name` within each group."""
     first: dict[tuple, Mapping] = {}
     for run in runs:
         other = first.setdefault(tuple(run[key] for key in within), run)
-        for name in names:
-            if run[name] != other[name]:
-                raise ReportError(
-                    f"{folder}: {what} of run {run['run']} ({_name(run['cell'])}) is not that of run "
-                    f"{other['run']} ({_name(other['cell'])}): {_differ(run[name], other[name])}. Numbers of "
-                    f"both do not belong into one table: make them anew with one checkout (dvc repro)"
-                )
+        if run[name] != other[name]:
+            raise ReportError(
+                f"{folder}: {what} of run {run['run']} ({cell_name(run['cell'])}) is not that of run "
+                f"{other['run']} ({cell_name(other['cell'])}): {_differ(run[name], other[name])}. Numbers of "
+                f"both do not belong into one table: make them anew with one checkout (dvc repro){mend}"
+            )
 
 
 def _differ(one: str, other: str) -> str:
@@ -175,7 +185,8 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return {key: one for part in parts for key, one in part.items()}
 
 
-def _name(cell: Mapping[str, Any]) -> str:
+def cell_name(cell: Mapping[str, Any]) -> str:
+    """A run by its cell and seed, for messages."""
     return ", ".join([cell["dataset"], cell["regime"], cell["query"], cell["mitigation"]]) + (
         f", seed {cell['seed']}"
     )

@@ -16,6 +16,7 @@ from mindgap.results.aulc import rank_sums
 from mindgap.results.comparison import NOT_RUN, known_spread, statuses
 from mindgap.results.names import dataset_name
 from mindgap.results.paper import SEEDS, WEAK, ordered_weak_cells, published_rank_sums
+from mindgap.results.tables import ranked_part
 
 RANK_COLUMNS = [
     *("regime", "query", "published", "paper", "paper_spread", "ours", "ours_spread", "difference"),
@@ -63,10 +64,9 @@ def rank_sum_comparison(
 
 
 def _regime_ranks(weak: pd.DataFrame) -> pd.DataFrame:
-    """Both rank sums over what we have of one regime: datasets with a run, and the methods run on all."""
-    run = weak[weak["n_seeds"] > 0]
-    datasets = list(run["dataset"].unique())
-    shared = run[run["query"].map(run["query"].value_counts()) == len(datasets)]
+    """Both rank sums over the `ranked_part` of our runs of one regime."""
+    shared = ranked_part(weak[weak["n_seeds"] > 0].assign(aulc_mean=weak["ours_value"]))
+    datasets = list(shared["dataset"].unique())
     rows = weak[["regime", "query"]].drop_duplicates()
     for side in ("paper", "ours"):
         rows = rows.merge(_sums(shared, side), "left", on="query")

@@ -42,6 +42,8 @@ def changes_of(origins: Sequence[Origin], selection: Selection) -> dict[Cell, li
         (one.dataset, one.regime, *cell): made for one in origins for cell, made in one.settings.items()
     }
     cells = product(selection.datasets, selection.regimes, selection.mitigations, selection.queries)
+    if selection.there:
+        cells = (cell for cell in cells if cell in recorded)
     return {cell: _changes(selection.scale, cell, recorded.get(cell)) for cell in cells}
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -27,8 +26,7 @@ def read_searches(folder: Path, selection: Selection, origins: Sequence[Origin] 
         for one in origins
         for made in one.settings.values()  # one recipe for all
     }
-    keys = product(selection.datasets, selection.regimes)
-    frames = [_read(folder, key, selection.scale, recipes.get(key)) for key in keys]
+    frames = [_read(folder, key, selection.scale, recipes.get(key)) for key in selection.pairs]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -132,7 +132,7 @@ def statistics(
     """The statistics of one mitigation on each dataset's weak modality or on all modalities together."""
     rows = _target_rows(curves, weak, mitigation, target)
     every_block = _blocks(rows)
-    blocks = every_block.dropna()
+    blocks = balanced(every_block)
     ranks = blocks.rank(axis=1, ascending=False).mean()
     overall, pairs = friedman(blocks, alpha), pairwise(blocks, alpha)
     drawn = isinstance(overall, Friedman) and isinstance(pairs, pd.DataFrame)
@@ -142,7 +142,7 @@ def statistics(
         target=target,
         alpha=alpha,
         n_blocks=len(blocks),
-        note=_note(every_block),
+        note=_note(every_block, blocks),
         mean_ranks=ranks,
         mean_levels=blocks.mean(),
         friedman=overall,
@@ -182,26 +182,47 @@ def _place(query: str) -> tuple[int, str]:
     return (known.index(query) if query in known else len(known)), query
 
 
-def _note(every_block: pd.DataFrame) -> str:
-    """How many blocks there are of which settings, and which were left out."""
+def balanced(blocks: pd.DataFrame) -> pd.DataFrame:
+    """The part of blocks x methods without a hole that has the most runs, of two methods or more.
+
+    Methods and blocks are left out for it; of parts with as many runs the one with more methods is taken.
+    """
+    patterns = {frozenset(blocks.columns[row]) for row in blocks.notna().to_numpy()}
+    shared: set[frozenset] = set()
+    for pattern in patterns:
+        shared |= {pattern, *(pattern & other for other in shared)}
+
+    def worth(methods: frozenset) -> tuple:
+        whole = blocks[list(methods)].notna().all(axis=1).sum()
+        return len(methods) > 1, len(methods) * whole, len(methods), sorted(methods)
+
+    kept = max(shared, key=worth, default=frozenset())
+    return blocks[[query for query in blocks if query in kept]].dropna()
+
+
+def _note(every_block: pd.DataFrame, blocks: pd.DataFrame) -> str:
+    """How many blocks there are of which settings, and which blocks and methods were left out."""
     if every_block.empty:
         return "There are no runs of query methods."
-    complete = every_block.notna().all(axis=1)
-    text = _extent(every_block[complete].groupby(level=SETTING).size())
-    lacking = [
-        f"{_setting(key)} seed {key[2]} ({', '.join(method_name(q) for q in row.index[row.isna()])})"
-        for key, row in every_block[~complete].iterrows()
-    ]
+    text = _extent(blocks.groupby(level=SETTING).size())
+    if gone := [method_name(query) for query in every_block if query not in blocks]:
+        text += f" Left out, as runs of them are missing: {', '.join(gone)}."
+    lacking: dict[str, dict[str, list[str]]] = {}
+    for key, row in every_block.loc[~every_block.index.isin(blocks.index), list(blocks)].iterrows():
+        names = ", ".join(method_name(query) for query in row.index[row.isna()])
+        lacking.setdefault(names, {}).setdefault(_setting(key), []).append(str(key[2]))
     if not lacking:
         return text
-    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-    named = "; ".join(lacking[:5]) + more
-    return f"{text} {len(lacking)} of {len(every_block)} blocks left out, as methods are missing: {named}."
+    left_out = []
+    for names, settings in lacking.items():
+        told = (f"{one} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" for one, seeds in settings.items())
+        left_out.append(f"{', '.join(told)} ({names})")
+    more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+    named, count = "; ".join(left_out[:5]) + more, len(every_block) - len(blocks)
+    return f"{text} {count} of {len(every_block)} blocks left out, as methods are missing: {named}."
 
 
 def _extent(seeds: pd.Series) -> str:
-    if not len(seeds):
-        return "No block has all methods."
     low, high = seeds.min(), seeds.max()
     each = _count(low, "seed") if low == high else f"{low} to {high} seeds"
     return f"{_count(seeds.sum(), 'block')}: {_count(len(seeds), 'setting')} with {each} each."

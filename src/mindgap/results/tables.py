@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, product
+from itertools import combinations, groupby, product
 from typing import NamedTuple
 
 import pandas as pd
@@ -25,7 +25,7 @@ from mindgap.results.names import (
     scale_name,
     subset_name,
 )
-from mindgap.results.statistics import ALPHA, Refusal, blocks_needed, unbeaten
+from mindgap.results.statistics import ALPHA, Refusal, balanced, blocks_needed, unbeaten
 
 HOLE = "·"
 CHANCE = "chance"  # stands for a query method in the keys of cells that show the chance level
@@ -265,6 +265,56 @@ class Numbers:
         return [self.rows[key] for line in lines for key in line.keys if key in self.rows]
 
 
+def lacking(wanted: Iterable[Key], numbers: Numbers, selection: Selection) -> list[str]:
+    """Why wanted cells have no run, in few and general statements: "no runs of Share", "no runs in high".
+
+    A statement is about all runs of the report; narrower ones ("no runs of Share in high") come after.
+    """
+    left, reasons = [key for key in wanted if key not in numbers.rows], []
+    axes = range(4)  # dataset, mitigation, regime, query: a run has all its subsets
+    for chosen in (chosen for size in range(1, 5) for chosen in combinations(axes, size)):
+        there = {tuple(key[axis] for axis in chosen) for key in numbers.rows}
+        places = dict.fromkeys(tuple(key[axis] for axis in chosen) for key in left)
+        gone = [place for place in places if place not in there]
+        left = [key for key in left if tuple(key[axis] for axis in chosen) in there]
+        for values in _together(gone):
+            reasons.append(_reason(dict(zip(chosen, values, strict=True)), selection))
+    return reasons
+
+
+def _together(places: Iterable[tuple[str, ...]]) -> list[tuple[tuple[str, ...], ...]]:
+    """Places as few products of values: those alike but for the last, then those alike but for the first."""
+    lasts: dict[tuple, dict[str, None]] = {}
+    for place in places:
+        lasts.setdefault(place[:-1], {})[place[-1]] = None
+    firsts: dict[tuple, list[str]] = {}
+    for prefix, values in lasts.items():
+        rest = (*((value,) for value in prefix[1:]), tuple(values))
+        firsts.setdefault(rest, []).extend(prefix[:1])
+    return [(*([tuple(first)] if first else []), *rest) for rest, first in firsts.items()]
+
+
+def _reason(values: Mapping[int, Sequence[str]], selection: Selection) -> str:
+    """The statement; `values` are the names that a run lacks on each axis."""
+    datasets, mitigations, regimes, queries = (values.get(axis, ()) for axis in range(4))
+    text = "no runs"
+    if queries:
+        text += f" of {', '.join(map(method_name, queries))}"
+    if datasets:
+        names = (
+            dataset_name(d) + " (skipped for want of its files)" * (d in selection.skipped) for d in datasets
+        )
+        text += f" {'on' if queries else 'of'} {', '.join(names)}"
+    withs = ("without mitigation" if one == "none" else f"with {mitigation_name(one)}" for one in mitigations)
+    text += f" {' or '.join(withs)}" if mitigations else ""
+    return text + (f" in {', '.join(regimes)}" if regimes else "")
+
+
+def hole_note(reasons: Sequence[str]) -> list[str]:
+    """Why cells are empty, as a note; none where none are."""
+    return [f"“{HOLE}”: not run: {'; '.join(reasons)}."] if reasons else []
+
+
 def published_name(query: str) -> str:
     """Whose published numbers stand beside a method's."""
     return "GRACE, paper" if query == "grace_r" else f"{method_name(query)}, paper"
@@ -307,10 +357,9 @@ def dataset_table(
     seeds: pd.DataFrame | None = None,
 ) -> Table:
     """A dataset with or without a mitigation, in the regimes of the selection."""
-    frame = tidy[(tidy["dataset"] == dataset) & (tidy["mitigation"] == mitigation)]
     subsets = tidy.loc[tidy["dataset"] == dataset, "subset"].unique().tolist()
     settings = [Key(dataset, mitigation, r, "", s) for r in selection.regimes for s in subsets]
-    numbers = Numbers(frame, seeds=seeds)
+    numbers = Numbers(tidy, seeds=seeds)
     columns = setting_columns(settings, selection.weak, numbers)
     title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: AULC on every subset of modalities"
     return _aulc_table(f"{dataset}-{mitigation}", title, numbers, settings, columns, selection)
@@ -321,7 +370,7 @@ def weak_table(
 ) -> Table | None:
     """The weak modality of every dataset that has one (of the paper's Table 2); None without any."""
     frame = weak_rows(tidy, mitigation, selection)
-    numbers, settings, columns = Numbers(frame, seeds=seeds), [], []
+    numbers, settings, columns = Numbers(tidy, seeds=seeds), [], []
     for regime in selection.regimes:
         for dataset in frame["dataset"].unique():
             subset = selection.weak[dataset]
@@ -340,9 +389,10 @@ def rank_table(
     """As the paper's Table 3, over our datasets and methods: rank sums on the weak modality, low is good."""
     frame = weak_rows(tidy, mitigation, selection)
     frame = selection.ranked(frame[~frame["query"].isin(CONTROLS)])
+    every, frame = frame, ranked_part(frame)
     if frame.empty:
         return None
-    datasets, queries = frame["dataset"].unique().tolist(), frame["query"].unique().tolist()
+    datasets, queries = frame["dataset"].unique().tolist(), every["query"].unique().tolist()
     sums = complete_rank_sums(frame)
     best = best_ranks(seeds, frame, sums)
     left_out = selection.unranked_note(product(selection.weak, selection.regimes, [mitigation]))
@@ -352,7 +402,7 @@ def rank_table(
     notes = (
         f"Ranks by the unrounded mean AULC on the weak modality (rank 1 = highest), added over {names}: the "
         "lower the better. Exactly equal means share their mean rank; controls are not ranked. "
-        f"{best.note('column')} {left_out}".strip(),
+        f"{_unranked_note(every, frame)}{best.note('column')} {left_out}".strip(),
         "These sums are not those of the counterpart of Table 3 (comparison.html): that ranks the paper's "
         "seven methods only, on the paper's four datasets, Synergy without ModDrop and the others with it; "
         f"these rank {len(queries)} methods on {len(datasets)} dataset{'s' * (len(datasets) != 1)}, all "
@@ -362,16 +412,39 @@ def rank_table(
     return Table(f"rank_sums-{mitigation}", title, columns, tuple(rows), notes)
 
 
-def complete_rank_sums(weak: pd.DataFrame, datasets: Sequence[str] = ()) -> dict[tuple[str, str], float]:
-    """Rank sums by regime and query of the methods that have a run of each of `datasets` in the regime, or of
-    each that is there in it.
+def _unranked_note(every: pd.DataFrame, ranked: pd.DataFrame) -> str:
+    """What `ranked_part` left out of rank sums, by regime, and whether their means are of as many seeds."""
+    told = []
+    for axis, name in (("dataset", dataset_name), ("query", method_name)):
+        kept = set(ranked[["regime", axis]].itertuples(index=False, name=None))
+        pairs = dict.fromkeys(every[["regime", axis]].itertuples(index=False, name=None))
+        told += [f"{name(value)} in {regime}" for regime, value in pairs if (regime, value) not in kept]
+    text = f"Left out of the sums, as runs are missing: {', '.join(told)}. " if told else ""
+    if ranked["n_seeds"].nunique() > 1:
+        text += f"Means are over {_seeds(list(ranked.itertuples(index=False)))}. "
+    return text
 
-    The others are not ranked at all: a sum over fewer datasets would look better than it is.
+
+def complete_rank_sums(weak: pd.DataFrame, datasets: Sequence[str] = ()) -> dict[tuple[str, str], float]:
+    """Rank sums by regime and query, of the `ranked_part` of the runs.
+
+    The other methods are not ranked at all: a sum over fewer datasets would look better than it is.
     """
-    counts = weak.groupby(["regime", "query"])["dataset"].transform("nunique")
-    there = weak.groupby("regime")["dataset"].transform("nunique")
-    sums = rank_sums(weak[counts == (len(datasets) or there)])
+    sums = rank_sums(ranked_part(weak, datasets))
     return {(row.regime, row.query): row.rank_sum for row in sums.itertuples(index=False)}
+
+
+def ranked_part(weak: pd.DataFrame, datasets: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows of what is ranked in each regime: the methods with a run of each of `datasets`; without these
+    the `balanced` part of datasets and methods. One method alone is not ranked.
+    """
+    parts = [weak.iloc[:0]]
+    for _, part in weak.groupby("regime", sort=False):
+        cells = part.pivot(index="dataset", columns="query", values="aulc_mean")
+        whole = cells.reindex(datasets).dropna(axis=1) if datasets else balanced(cells)
+        if whole.shape[1] > 1:
+            parts.append(part[part["dataset"].isin(whole.index) & part["query"].isin(whole.columns)])
+    return pd.concat(parts)
 
 
 def best_ranks(seeds: pd.DataFrame | None, weak: pd.DataFrame, sums: Collection[tuple[str, str]]) -> Best:
@@ -419,6 +492,7 @@ def _aulc_table(
     best = numbers.best(key for line in lines for key in line.keys)
     rows = numbers.fill(lines, best)
     notes = notes_of(numbers.shown(lines), columns, rows, best.note("column"), selection)
+    notes += hole_note(lacking((key for line in lines for key in line.keys), numbers, selection))
     return Table(name, title, tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -461,19 +535,22 @@ def notes_of(
 
 
 def _seeds(shown: Sequence[tuple]) -> str:
-    """ "3 seeds", or where there are how many: "2 seeds (Share low), 3 seeds (Missing low)"."""
-    places = defaultdict(set)
+    """ "3 seeds", or where there are how many: "2 seeds (Share low: BADGE), 3 seeds (Missing low)".
+
+    Methods are named where those of a dataset and regime differ.
+    """
+    places = defaultdict(lambda: defaultdict(dict))
     for row in shown:
-        places[f"{dataset_name(row.dataset)} {row.regime}"].add(int(row.n_seeds))
+        places[f"{dataset_name(row.dataset)} {row.regime}"][int(row.n_seeds)][row.query] = None
     where = defaultdict(list)
     for place, counts in places.items():
-        where[tuple(sorted(counts))].append(place)
-    names = {
-        counts: f"{' or '.join(map(str, counts))} seed{'s' * (counts != (1,))}" for counts in sorted(where)
-    }
+        for count, queries in counts.items():
+            names = ", ".join(map(method_name, queries))
+            where[count].append(f"{place}: {names}" if len(counts) > 1 else place)
+    told = {count: f"{count} seed{'s' * (count != 1)}" for count in sorted(where)}
     if len(where) == 1:
-        return next(iter(names.values()))
-    return ", ".join(f"{name} ({', '.join(where[counts])})" for counts, name in names.items())
+        return next(iter(told.values()))
+    return ", ".join(f"{text} ({'; '.join(where[count])})" for count, text in told.items())
 
 
 def _interval_note(counts: Sequence[int]) -> list[str]:

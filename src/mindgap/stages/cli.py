@@ -148,12 +148,21 @@ def report(
 @app.command()
 def keep(
     folder: Annotated[Path, typer.Argument(help="where to, such as reports/reference")],
-    about: Annotated[str, typer.Option(help="what the runs are, in a sentence or two, for the page")],
+    about: Annotated[
+        str | None, typer.Option(help="what the runs are, in a sentence or two, for the page")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="forget what FOLDER has")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="another kept folder to add, in place of reports/")
+    ] = None,
 ) -> None:
-    """Copy the records behind the report of params.yaml, to be committed; `report FOLDER` reads them."""
-    from mindgap.stages.keep import keep_stage
+    """Add the records behind the report of params.yaml to a folder, to be committed.
 
-    keep_stage(_named_params(), folder, about)
+    `report FOLDER` reads them. Runs that FOLDER has stay: selections that are no product of lists add up.
+    """
+    from mindgap.stages.keep import REPORTS, keep_stage
+
+    keep_stage(None if source else _named_params(), folder, about, replace, source or REPORTS)
 
 
 @app.command()

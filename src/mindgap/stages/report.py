@@ -2,7 +2,6 @@
 
 import os
 import re
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -63,7 +62,7 @@ def kept_report_stage(folder: Path) -> None:
         )
     selection = selection_of(kept, folder)
     inputs = read_inputs(selection, folder, kept.about)
-    _check_kept(folder, kept)
+    check_kept(folder, kept)
     _report(selection, folder, inputs)
 
 
@@ -85,7 +84,7 @@ def kept_selection(folder: Path) -> Kept:
 def record_files(selected: Selected) -> list[str]:
     """The records that a report of a selection is made of, below its folder; searches may be missing."""
     datasets = [*selected.dataset, *selected.published]
-    pairs = [f"{dataset}-{regime}" for dataset, regime in product(datasets, selected.regime)]
+    pairs = ["-".join(pair) for pair in selected.pairs]
     names = {folder: datasets if folder == "flow" else pairs for folder in RECORDS}
     return [f"{folder}/{name}.{RECORDS[folder]}" for folder in RECORDS for name in names[folder]]
 
@@ -116,11 +115,15 @@ def restore_kept(folder: Path) -> None:
 
 
 def vouched_for(selected: Selected) -> list[str]:
-    """The records whose digests a kept selection has; provenance has its own and that of the curves."""
-    return [name for name in record_files(selected) if name.startswith(("flow/", "search/"))]
+    """The records whose digests a kept selection has. Provenance has its own and that of the curves; where
+    runs may be missing, the selection says which provenance it is, so that none goes unnoticed.
+    """
+    with_holes = isinstance(selected, Kept) and selected.there
+    folders = ("flow/", "search/", "provenance/") if with_holes else ("flow/", "search/")
+    return [name for name in record_files(selected) if name.startswith(folders)]
 
 
-def _check_kept(folder: Path, kept: Kept) -> None:
+def check_kept(folder: Path, kept: Kept) -> None:
     """Whether records are those that were kept, where the selection says what they were."""
     for name in vouched_for(kept) if kept.records else ():
         path, mend = folder / name, mend_for(folder / name, "")
@@ -132,11 +135,12 @@ def _check_kept(folder: Path, kept: Kept) -> None:
 def _report(selection: Selection, folder: Path, inputs: Inputs) -> None:
     # The inputs come first: what is wrong with a run is said with its name; the suites speak of rows.
     verify_paper(PAPER)
-    for dataset, regime in product(selection.datasets, selection.regimes):
+    for dataset, regime in selection.pairs:
         path = folder / "curves" / f"{dataset}-{regime}.csv"
         validate_curves(path, EXPECTATIONS, folder / "validation")
     build_report(inputs, folder, PAPER, selection)
-    validate_aulc(folder / "tables" / "aulc.csv", EXPECTATIONS, folder / "validation")
+    holes = bool(selection.there)
+    validate_aulc(folder / "tables" / "aulc.csv", EXPECTATIONS, folder / "validation", holes)
 
 
 def read_inputs(
@@ -188,4 +192,5 @@ def selection_of(selected: Selected, folder: Path) -> Selection:
         weak={name: DATASETS[name].weak for name in datasets if DATASETS[name].weak},
         flows={name: flows[name] for name in datasets},
         skipped=skipped,
+        there=selected.pairs if isinstance(selected, Kept) and selected.there else (),
     )

@@ -151,8 +151,9 @@ def all_tables(table: pd.DataFrame, selection: Selection, seeds: pd.DataFrame) -
             tables.weak_table(table, mitigation, selection, seeds),
             tables.rank_table(table, mitigation, selection, seeds),
         ]
-    for dataset in selection.datasets:
-        for mitigation in selection.mitigations:
+    there = set(table[["dataset", "mitigation"]].itertuples(index=False, name=None))
+    for dataset, mitigation in product(selection.datasets, selection.mitigations):
+        if (dataset, mitigation) in there:
             made.append(tables.dataset_table(table, dataset, mitigation, selection, seeds))
     return [one for one in made if one is not None]
 

@@ -45,7 +45,7 @@ from mindgap.results.statistics import (
     Wins,
     taken_together,
 )
-from mindgap.results.tables import BEST_RULE
+from mindgap.results.tables import BEST_RULE, HOLE
 
 # What a dataset isolates, for readers; one without a text here gets none. `most`: its lowest ceiling, in %.
 ISOLATES = {
@@ -238,7 +238,8 @@ def _gate(content: Content) -> dict[str, Any]:
     if not gate.verdicts and not closed:
         closed = "no dataset of this page declares a modality weak"
     elif not closed and set(verdicts) == {FEW}:
-        here = f"{'is' if len(selection.seeds) == 1 else 'are'} {len(selection.seeds)}, with "
+        seeds = int(gate.rows["n_seeds"].max())
+        here = f"{'is' if seeds == 1 else 'are'} {seeds}, with "
         here += " and ".join(map(mitigation_name, selection.mitigations))
         if BASELINE not in selection.queries:
             here = "is no run of Random"
@@ -374,8 +375,15 @@ def _facts(selection: Selection, runs: int) -> list[tuple[str, str]]:
         *[("Controls", ", ".join(map(method_name, c))) for c in [_controls(selection)] if c],
         ("Mitigations", ", ".join(map(mitigation_name, selection.mitigations))),
         ("Seeds", ", ".join(map(str, selection.seeds))),
-        ("Runs", str(runs)),
+        ("Runs", f"{runs}{_of_all(selection, runs)}"),
     ]
+
+
+def _of_all(selection: Selection, runs: int) -> str:
+    """How many runs are holes, where not every combination was run."""
+    axes = (selection.datasets, selection.regimes, selection.queries, selection.mitigations, selection.seeds)
+    lacking = math.prod(map(len, axes)) - runs
+    return f" of {runs + lacking} combinations; the other {lacking} are holes (“{HOLE}”)" if lacking else ""
 
 
 def _controls(selection: Selection) -> list[str]:
@@ -409,11 +417,15 @@ def _dataset(name, curves, table, named, subsets, selection, own) -> dict:
     parts = []
     for mitigation in selection.mitigations:
         title = mitigation_name(mitigation)
+        if f"{name}-{mitigation}" not in named:
+            continue
         parts.append(
             {
                 "title": title[0].upper() + title[1:],
                 "table": named[f"{name}-{mitigation}"],
-                "figures": _figures(name, mitigation, selection),
+                "figures": _figures(
+                    name, mitigation, frame.loc[frame["mitigation"] == mitigation, "regime"], selection.scale
+                ),
             }
         )
     return {
@@ -426,13 +438,13 @@ def _dataset(name, curves, table, named, subsets, selection, own) -> dict:
         "chance": chance,
         "levels": ", ".join(f"{area:.3g}" for area in areas),
         "parts": parts,
-        "files": [f"{name}-{regime}" for regime in selection.regimes],
+        "files": [f"{name}-{regime}" for dataset, regime in selection.pairs if dataset == name],
     }
 
 
-def _figures(dataset: str, mitigation: str, selection: Selection) -> list[dict]:
-    regimes = ", ".join(selection.regimes)
-    what = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}, {regimes}, scale {selection.scale}"
+def _figures(dataset: str, mitigation: str, regimes: pd.Series, scale: str) -> list[dict]:
+    names = [dataset_name(dataset), mitigation_name(mitigation), *regimes.unique(), f"scale {scale}"]
+    what = ", ".join(names)
     stem = f"{dataset}-{mitigation}"
     theirs = FIGURES.get((dataset, mitigation))
     results = f"Results for {dataset_name(dataset)} {'without' if mitigation == 'none' else 'with'} ModDrop"
@@ -461,5 +473,6 @@ def _checks(selection: Selection, kept: bool) -> list[tuple[str, list[str]]]:
         titles = []
         if dataset not in CREDENTIALED and not kept:  # whose pages stay in its own project
             titles = ["flow", *(SOURCES[dataset].checks if dataset in SOURCES else RENDERED_CHECKS)]
-        lines.append((dataset_name(dataset), titles + [f"curves {regime}" for regime in selection.regimes]))
+        curves = [f"curves {regime}" for name, regime in selection.pairs if name == dataset]
+        lines.append((dataset_name(dataset), titles + curves))
     return [*lines, ("AULC", ["table"])]
