@@ -187,7 +187,7 @@ def balanced(blocks: pd.DataFrame) -> pd.DataFrame:
 
     Methods and blocks are left out for it; of parts with as many runs the one with more methods is taken.
     """
-    patterns = {frozenset(blocks.columns[row]) for row in blocks.notna().to_numpy()}
+    patterns = {frozenset(itertools.compress(blocks.columns, row)) for row in blocks.notna().to_numpy()}
     shared: set[frozenset] = set()
     for pattern in patterns:
         shared |= {pattern, *(pattern & other for other in shared)}
