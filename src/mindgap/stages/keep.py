@@ -110,7 +110,8 @@ def keep_stage(
             f"room or name another folder, then keep again"
         ) from error
     holes = "; not every combination of its lists is there, which its page shows as holes" * bool(kept.there)
-    print(f"{folder}: {len(records.runs)} runs kept{holes}; `mindgap report {folder}` makes its page")
+    count = f"{len(records.runs)} run{'s' * (len(records.runs) != 1)}"
+    print(f"{folder}: {count} kept{holes}; `mindgap report {folder}` makes its page")
 
 
 def _about(about: str | None, older: Kept | None, selected: Selected) -> str:
