@@ -403,10 +403,11 @@ def test_the_number_of_seeds_is_told_and_where_it_differs(runs):
     assert table(runs, 7).notes[0].startswith("Mean ± standard deviation over 3 seeds; ")
     fewer = runs.assign(n_seeds=runs["n_seeds"] - at(runs, regime="mid", dataset="missing"))
     one = table(fewer, 7)
-    assert "over 2 seeds (Missing mid), 3 seeds (Missing low, Missing high); " in one.notes[0]
+    assert "over 2 seeds (Missing mid), 3 seeds (Missing low; Missing high); " in one.notes[0]
     assert any("± 8.98 standard deviations with 2 seeds, ± 2.48" in note for note in one.notes)
     mixed = runs.assign(n_seeds=runs["n_seeds"] - 2 * at(runs, query="badge"))
-    assert "over 1 or 3 seeds; " in table(mixed, 7).notes[0]
+    note = table(mixed, 7).notes[0]
+    assert "over 1 seed (Missing low: BADGE; Missing mid: BADGE; Missing high: BADGE), 3 seeds (" in note
 
 
 # The best, other methods, controls
