@@ -20,8 +20,15 @@ def first_largest(x, rank):
     return int(torch.where(x == x.max(), rank, len(x)).argmin())
 
 
+def outer(r, h):
+    return (r.double()[:, :, None] * h.double()[:, None, :]).flatten(1)
+
+
 def brute_k_means_pp(r, h, n, generator):
-    g = (r.double()[:, :, None] * h.double()[:, None, :]).flatten(1)
+    return brute_k_means_pp_on(outer(r, h), n, generator)
+
+
+def brute_k_means_pp_on(g, n, generator):
     rank = torch.randperm(len(g), generator=generator)
     u = torch.rand(n, generator=generator, dtype=torch.float64)
     picks = [first_largest(g.norm(dim=1), rank)]

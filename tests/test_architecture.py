@@ -16,7 +16,8 @@ from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import select
-from mindgap.results.names import CONTROLS
+from mindgap.results.names import CONTROLS, OURS
+from mindgap.results.names import METHODS as NAMES
 
 # A folder may import itself and what stands in a line before its own.
 LAYERS = [["base"], ["data"], ["parts"], ["core"], ["engine", "results"], ["stages"]]
@@ -72,6 +73,11 @@ def test_comments_do_not_count_and_code_does(tmp_path):
 def test_the_report_knows_every_control():
     controls = {name for name, method in METHODS.items() if method.kind == "control"}
     assert set(CONTROLS) == controls, "name each control in results/names.py: reports load no torch"
+
+
+def test_the_report_has_a_name_for_every_method_and_knows_ours():
+    assert set(NAMES) == set(METHODS)
+    assert set(OURS) <= set(METHODS)
 
 
 def names(*roots: Path) -> set[str]:

@@ -119,6 +119,7 @@ def test_the_list_has_every_plug_in_on_a_line_with_its_settings(monkeypatch, cap
     assert lines["bald"].endswith("dropout mask. [passes=50]")
     assert "(control)" in lines["presence_balanced"]
     assert "(reconstruction)" in lines["grace_r"]
+    assert "(ours) " in lines["teach"]
     assert "credentialed" in lines["mimic"]
     assert lines["moddrop"].endswith("[rate=0.3, form='independent']")
     assert "lab_units={}" in lines["mimic"]

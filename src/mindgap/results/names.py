@@ -8,6 +8,8 @@ CONTROLS = (
     "presence_balanced",
     *(one.entry.name for one in declared("mindgap.control")),
 )
+# Methods of our own, registered before they were run.
+OURS = ("teach", "mcover")
 
 METHODS = {
     "random": "Random",
@@ -18,6 +20,18 @@ METHODS = {
     "badge": "BADGE",
     "bmmal": "BMMAL",
     "grace_r": "GRACE-R",
+    "weak_entropy": "Weak entropy",
+    "weak_badge": "Weak BADGE",
+    "max_modality_entropy": "Max entropy",
+    "disagreement": "Disagreement",
+    "power": "Power sampling",
+    "power_bald": "PowerBALD",
+    "typiclust": "TypiClust",
+    "max_herding": "MaxHerding",
+    "rlmba_score": "RL-MBA-R score",
+    "rlmba": "RL-MBA-R",
+    "teach": "Teach",
+    "mcover": "MCover",
     "class_balanced_oracle": "Class-balanced oracle",
     "presence_balanced": "Presence-balanced",
 }

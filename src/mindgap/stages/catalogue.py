@@ -14,6 +14,7 @@ from mindgap.parts.encoders import ENCODERS
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
+from mindgap.results.names import OURS
 
 Line = tuple[str, str, str]  # name, what it is, its settings
 
@@ -86,7 +87,8 @@ def _module(rendered: str) -> ModuleType:
 
 def _methods() -> Iterator[Line]:
     for name, method, origin in _sound(METHODS):
-        mark = "" if method.kind == "query" else f"({method.kind}) "
+        kind = "ours" if name in OURS else method.kind
+        mark = "" if kind == "query" else f"({kind}) "
         about = _first(inspect.getmodule(method.fn).__doc__ or method.fn.__doc__)
         yield name, mark + about + origin, _settings(method.fn, method.given)
 

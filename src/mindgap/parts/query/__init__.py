@@ -8,12 +8,24 @@ from mindgap.parts.query.bald import bald
 from mindgap.parts.query.bmmal import bmmal
 from mindgap.parts.query.class_balanced_oracle import class_balanced_oracle
 from mindgap.parts.query.contract import Method
+from mindgap.parts.query.disagreement import disagreement
 from mindgap.parts.query.entropy import entropy
 from mindgap.parts.query.grace_r import grace_r
 from mindgap.parts.query.kcenter_greedy import kcenter_greedy
 from mindgap.parts.query.margin import margin
+from mindgap.parts.query.max_herding import max_herding
+from mindgap.parts.query.max_modality_entropy import max_modality_entropy
+from mindgap.parts.query.mcover import mcover
+from mindgap.parts.query.power import power
+from mindgap.parts.query.power_bald import power_bald
 from mindgap.parts.query.presence_balanced import presence_balanced
 from mindgap.parts.query.random_ import random
+from mindgap.parts.query.rlmba import RLMBA
+from mindgap.parts.query.rlmba_score import rlmba_score
+from mindgap.parts.query.teach import teach
+from mindgap.parts.query.typiclust import typiclust
+from mindgap.parts.query.weak_badge import weak_badge
+from mindgap.parts.query.weak_entropy import weak_entropy
 
 
 def _of_package(thing: Any, group: str) -> Method:
@@ -40,6 +52,18 @@ METHODS = Registry(
         "badge": Method(badge),
         "bmmal": Method(bmmal),
         "grace_r": Method(grace_r, kind="reconstruction"),
+        "weak_entropy": Method(weak_entropy),
+        "weak_badge": Method(weak_badge),
+        "max_modality_entropy": Method(max_modality_entropy),
+        "disagreement": Method(disagreement),
+        "power": Method(power),
+        "power_bald": Method(power_bald, dropout=True),
+        "typiclust": Method(typiclust),
+        "max_herding": Method(max_herding),
+        "rlmba_score": Method(rlmba_score, kind="reconstruction"),
+        "rlmba": Method(RLMBA, kind="reconstruction"),
+        "teach": Method(teach),
+        "mcover": Method(mcover),
         "class_balanced_oracle": Method(class_balanced_oracle, kind="control", oracle=True),
         "presence_balanced": Method(presence_balanced, kind="control"),
     },
