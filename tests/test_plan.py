@@ -16,7 +16,7 @@ import yaml
 
 from mindgap.core import batches, evaluation, loop, training
 from mindgap.core.params import Params, ParamsError, load_params
-from mindgap.engine.calibration import Calibration, as_a_worker, beside, line, present_shares
+from mindgap.engine.calibration import Calibration, as_a_worker, line, present_shares
 from mindgap.engine.layout import LayoutError, expected_layout
 from mindgap.engine.plan import (
     Finished,
@@ -34,14 +34,14 @@ from mindgap.engine.plan import (
     part_seconds,
     plan_part,
     time_text,
-    together,
     training_work,
 )
 from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 from mindgap.parts.query import METHODS
 from mindgap.stages import cli
+from mindgap.stages.overrides import overridden
 from mindgap.stages.paths import places
-from mindgap.stages.plan import make_plan, overridden, plan_stage
+from mindgap.stages.plan import make_plan, plan_stage
 from mindgap.stages.plan_table import as_json, cost_rows, remarks
 from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.runs import acquire_stage, train_stage
@@ -141,7 +141,7 @@ def test_the_summary_loads_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(
-        "42 runs at scale tiny: 174 trainings, 22,656 steps, 1.2 M training samples"
+        "42 runs at scale tiny: 174 trainings, 20,640 steps, 1.0 M training samples"
     )
 
 
@@ -389,8 +389,8 @@ def test_planned_is_the_sum_of_finished_rounds_by_their_mitigation():
         [(took,), ()],  # the second trial diverged
         {
             Name("moddrop", 0, True): (took,),
-            Name("none", 0, True): (took,),
-            Name("none", 0, True, "random"): (took, took),
+            Name("none", 0, False): (took,),
+            Name("none", 0, False, "random"): (took, took),
         },
     )
     layout = expected_layout(params, "missing")
@@ -405,8 +405,8 @@ def test_planned_is_the_sum_of_finished_rounds_by_their_mitigation():
     assert done.planned == 60 + 600 + 60
     assert (done.seconds, done.rounds) == (4 * 4.0, {"cpu": 4})
     assert [job.finished for job in part.search[:3]] == [1, 1, 0]
-    assert together([done, done]).ratio == done.ratio == 720 / 16
-    assert together([done, actual(part, None)]).ratio is None
+    assert (done + done).ratio == done.ratio == 720 / 16
+    assert (done + actual(part, None)).ratio is None
 
 
 def test_a_dataset_of_other_parameters_has_nothing_finished(done):
@@ -457,35 +457,17 @@ def test_a_skipped_dataset_says_so(project, monkeypatch):
 # -- seconds
 
 
-def test_a_line_is_found_again_and_few_rows_are_enough_when_time_is_short():
+def test_a_line_goes_through_two_sizes():
     asked = []
 
-    def measure(rows: int, limit: float) -> float:
+    def measure(rows: int) -> float:
         asked.append(rows)
         return 0.25 + 0.5 * rows
 
-    assert line(measure, 2, 64, seconds=1e6) == Line(0.25, 0.5)
-    assert asked == [2, 64]
-    asked.clear()
-    assert line(measure, 2, 64, seconds=0.0) == Line(0.25, 0.5)
-    assert asked == [2, 4]
-    assert line(measure, 8, 8, seconds=1.0) == Line(0.0, 4.25 / 8)
-    assert line(lambda rows, limit: 1 / rows, 2, 64, seconds=1e6) == Line(0.0, 1 / 64**2)
-
-
-def test_a_second_line_has_the_base_of_the_first_and_one_size():
-    asked = []
-
-    def measure(rows: int, limit: float) -> float:
-        asked.append(rows)
-        return 0.25 + 0.125 * rows
-
-    known = Line(0.25, 0.5)
-    assert beside(known, measure, 4, 64, seconds=1e6) == Line(0.25, 0.125)
-    assert beside(known, measure, 4, 64, seconds=0.0) == Line(0.25, 0.125)
-    assert beside(known, measure, 4, 64, seconds=16.5) == Line(0.25, 0.125)
-    assert asked == [64, 4, 16]
-    assert beside(known, lambda rows, limit: 0.125, 4, 64, seconds=0.0) == Line(0.0, 0.125 / 4)
+    assert line(measure, 2, 64) == Line(0.25, 0.5)
+    assert sorted(asked) == [2, 64]
+    assert line(measure, 8, 8) == Line(0.0, 4.25 / 8)
+    assert line(lambda rows: 1 / rows, 2, 64) == Line(0.0, 1 / 64**2)  # more rows in less time: noise
 
 
 @pytest.mark.parametrize(
@@ -498,9 +480,9 @@ def test_jobs_go_to_whichever_worker_is_free(durations, workers, end):
 def test_seconds_of_a_part():
     part = part_of(paper(query=["random", "badge"], seeds=[0, 1], mitigation=["none"]), "missing", "low")
     speed = Speed(7.0, step=Line(1.0, 0.0), forward=Line(0.0, 0.0), test=Line(0.0, 0.0))
-    later = (1560 - 60) * 2
-    assert part_seconds(part, {"none": speed}, 1) == (14 + 2 * 60 + 2 * later,) * 2
-    assert part_seconds(part, {"none": speed}, 2) == (14 + 60 + later,) * 2
+    later = (1560 - 60) * 2  # two runs; a seed has two initial models, with dropout and without
+    assert part_seconds(part, {"none": speed}, 1) == (14 + 4 * 60 + 2 * later,) * 2
+    assert part_seconds(part, {"none": speed}, 2) == (14 + 2 * 60 + later,) * 2
     assert part_seconds(part, {"none": speed}, 99) == (14 + 60 + later / 2,) * 2
     parts = Speed(0.0, Line(0.0, 1.0), Line(1.0, 0.0), Line(0.0, 2.0))
     assert parts.seconds(Work(drawn=3, passes=5, tested=7, validated=11)) == 3 + 5 + 14
@@ -537,7 +519,7 @@ def test_every_kind_of_dataset_is_timed(device, dataset):
     state = torch.random.get_rng_state()
     with as_a_worker(device):
         assert torch.get_num_threads() == 1
-        calibration = Calibration(device, 0.2)
+        calibration = Calibration(device)
         layout, setting = expected_layout(params, dataset), params.setting(dataset, "low")
         speed = calibration.speed(layout, setting, "moddrop", {"rate": 0.5})
         assert calibration.speed(layout, setting, "moddrop", {"rate": 0.5}) == speed
@@ -625,16 +607,6 @@ def test_the_command_prints_a_table_and_writes_exact_numbers(project, monkeypatc
     )
     assert run(monkeypatch, "plan", "missin") == 1
     assert "dataset: unknown 'missin'; known in mindgap.data.DATASETS: missing" in capsys.readouterr().err
-
-
-def test_a_terminal_gets_a_drawn_table(project, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "140")
-    plan_stage(params_in(project))
-    shown = capsys.readouterr().out
-    assert "missing-low" in shown
-    assert "│" in shown
-    assert "Times are estimates" in shown.replace("\n", " ")
 
 
 def test_figures_are_readable():

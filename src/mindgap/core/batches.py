@@ -16,6 +16,7 @@ from torch import Tensor
 from mindgap.base.gpu import send
 from mindgap.base.hosted import KEYS
 from mindgap.core.network import REST, MultimodalNet
+from mindgap.core.recipe import Recipe
 from mindgap.core.rng import torch_rng
 from mindgap.data.dataset import Split
 from mindgap.parts.augment.images import apply_augmentation, draw_augmentation
@@ -24,32 +25,6 @@ from mindgap.parts.mitigations import Mitigation
 # Numbers of the largest modality that are augmented at once. On a GPU 5,461 images of 64 px, 445 of 224; on a
 # CPU an eighth, beyond which nothing is gained: RandAugMC then takes half the time of 128 images at once.
 NUMBERS_AT_ONCE = {"cuda": 2**26, "cpu": 2**23}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained. Epochs are counted in draws: see `min_samples_per_epoch`."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    augmentation: str
-    class_balanced: bool
-    momentum: float
-    warmup_epochs: float
-    min_samples_per_epoch: int
-    validate_from: float
-
-    def batches_per_epoch(self, labelled: int) -> int:
-        return math.ceil(max(labelled, self.min_samples_per_epoch) / self.batch_size)
-
-    def rate(self, epoch: float) -> float:
-        """The learning rate: linear warm-up to the base rate, then a cosine to 0 at the last epoch."""
-        if epoch < self.warmup_epochs:
-            return self.learning_rate * epoch / self.warmup_epochs
-        progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-8)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 @dataclass(frozen=True)
@@ -197,7 +172,7 @@ def epoch_batches(y_L: Tensor, recipe: Recipe, rng: torch.Generator) -> Iterator
     Without the minimum, 50 labels at batch 128 and 60 epochs would get 60 steps in all. With `class_balanced`
     the draws are with replacement, each class equally likely.
     """
-    draws = max(len(y_L), recipe.min_samples_per_epoch)
+    draws = recipe.draws_per_epoch(len(y_L))
     if recipe.class_balanced:
         weight_L = 1.0 / torch.bincount(y_L)[y_L]
         order = torch.multinomial(weight_L, draws, replacement=True, generator=rng)

@@ -19,11 +19,11 @@ from torch import Tensor
 from mindgap.base.errors import MindGapError
 from mindgap.base.gpu import Engine
 from mindgap.base.view import LabelledSamples, Measured, Metrics, PoolView, Reward, ValidationSamples
-from mindgap.core.batches import Recipe
 from mindgap.core.evaluation import by_subset, encode, evaluate
 from mindgap.core.network import ModelSpec, MultimodalNet, build_model, place
 from mindgap.core.params import Setting
 from mindgap.core.pool import Pool
+from mindgap.core.recipe import Recipe
 from mindgap.core.rng import numpy_rng, stream_seed, torch_rng
 from mindgap.core.training import Fit, fit_in_turns, to_the_end
 from mindgap.data.dataset import Dataset, Split
@@ -202,9 +202,7 @@ def train_round(
 ) -> Generator[Turn, None, Round]:
     """A model from scratch on the labelled samples, and how well it does on every subset of modalities."""
     setting, seconds, where = run.setting, {}, f"{run.cell}, round {round}"
-    recipe = Recipe(
-        **setting.recipe.model_dump(exclude={"projection_dropout"}), **setting.training.model_dump()
-    )
+    recipe = Recipe.of(setting.recipe, setting.training)
     seed = stream_seed(*run.key(round, "weights"))
     model = placed(run, dataset, seed, engine)
     training = fit_in_turns(

@@ -73,7 +73,7 @@ def fit_in_turns(
         for batch in batches.epoch():
             yield steps.take(batch, where)
             step += 1
-        scored = epoch + 1 >= recipe.validate_from * recipe.epochs
+        scored = recipe.validates(epoch)
         told = [steps.loss_sum.double() / per_epoch]
         if scored:
             told += validation(model, train, validation_ids)

@@ -1,18 +1,20 @@
 """What a selection costs, counted before anything starts: trainings, steps, samples, seconds and bytes.
 
-Counts are exact: they follow `loop.rounds`, `training.fit` and `training.epoch_batches` number by number.
-Seconds come from speeds that `mindgap.engine.calibration` measures; without them nothing here needs torch.
+Counts are exact: a training's come from its own `Recipe`, and tests hold them to what real stages do. Seconds
+come from speeds that `mindgap.engine.calibration` measures; without them nothing here needs torch.
 """
 
 import heapq
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import product, zip_longest
 
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import Params, Setting
+from mindgap.core.recipe import Recipe
+from mindgap.core.search import planned as planned_trials
 from mindgap.engine.layout import Layout, layout_if_known
 
 
@@ -138,17 +140,12 @@ class Part:
 
 def training_work(setting: Setting, labelled: int, test: int = 0) -> Work:
     """One training on so many labels, its validations, and its test if it has one."""
-    recipe, shared = setting.recipe, setting.training
-    draws = max(labelled, shared.min_samples_per_epoch)
-    per_epoch = math.ceil(draws / recipe.batch_size)
-    # The comparison of `fit`, with its rounding.
-    validations = recipe.epochs - bisect_left(
-        range(1, recipe.epochs + 1), shared.validate_from * recipe.epochs
-    )
+    recipe = Recipe.of(setting.recipe, setting.training)
+    validations = sum(map(recipe.validates, range(recipe.epochs)))
     return Work(
         trainings=1,
-        steps=recipe.epochs * per_epoch,
-        drawn=recipe.epochs * draws,
+        steps=recipe.epochs * recipe.batches_per_epoch(labelled),
+        drawn=recipe.epochs * recipe.draws_per_epoch(labelled),
         passes=validations + (test > 0),
         validated=validations * setting.budget.validation,
         tested=test,
@@ -169,15 +166,6 @@ def run_rounds(setting: Setting, layout: Layout, looks: Looks) -> tuple[Work, ..
     return tuple(works)
 
 
-def search_trainings(params: Params, setting: Setting, has_images: bool) -> Sequence[Setting]:
-    """The setting of every trial of the hyper-parameter search, with the epochs that it gets."""
-    if params.search.method == "none":
-        return ()
-    from mindgap.core.search import planned  # here: it loads torch
-
-    return planned(params.search, setting, has_images)
-
-
 def plan_part(
     params: Params,
     dataset: str,
@@ -186,75 +174,40 @@ def plan_part(
     looks: Mapping[str, Looks],
     finished: Finished | None = None,
 ) -> Part:
-    """The jobs of a dataset and regime, without what the store has unless `finished` says."""
+    """The jobs of a dataset and regime, without what the store has unless `finished` says.
+
+    An initial model that the search trains as its winner costs nothing, and took nothing more.
+    """
     setting, finished = params.setting(dataset, regime), finished or Finished()
     _check_size(params, setting, layout)
-    return Part(
-        dataset,
-        regime,
-        setting,
-        layout,
-        _trials(params, setting, layout, finished.trials),
-        _initial(params, setting, layout, finished.rounds),
-        _runs(params, setting, layout, looks, finished.rounds),
-    )
+    model, search = params.at_scale.model, params.search
 
+    def planned(name: Name, rounds: tuple[Work, ...]) -> Planned:
+        taken = finished.rounds.get(name, ())
+        return Planned(name, rounds, len(taken), taken)
 
-def _trials(
-    params: Params, setting: Setting, layout: Layout, finished: Sequence[tuple[Taken, ...]]
-) -> tuple[Planned, ...]:
-    name = Name(params.search.mitigation, params.search.seeds[0], _of_search(params))
-    tried = search_trainings(params, setting, layout.has_images)
-    works = [training_work(one, one.budget.initial, layout.test) for one in tried]
-    left = [Planned(name, (work,)) for work in works[len(finished) :]]
-    return (*(Planned(name, (work,), 1, taken) for work, taken in zip(works, finished, strict=False)), *left)
-
-
-def _of_search(params: Params) -> bool:
-    """Whether the models of the search have dropout, as in `Params.search_setting`."""
-    return params.at_scale.model.has_dropout(needs_it=False)
-
-
-def _initial(
-    params: Params, setting: Setting, layout: Layout, finished: Mapping[Name, tuple[Taken, ...]]
-) -> tuple[Planned, ...]:
-    """Those that the search trains as its winner cost nothing, and took nothing more."""
     work = training_work(setting, setting.budget.initial, layout.test)
-    names = [
-        Name(mitigation, seed, dropout)
-        for mitigation in params.mitigation
-        for seed in params.seeds
-        for dropout in params.at_scale.model.initial_models
-    ]
-    tried = [
-        Name(params.search.mitigation, seed, _of_search(params))
-        for seed in params.search.seeds
-        if params.search.method != "none"
-    ]
-    jobs = [_job(name, (work,), finished) for name in names]
-    return tuple(replace(j, rounds=(Work(),), taken=()) if j.name in tried else j for j in jobs)
-
-
-def _job(name: Name, rounds: tuple[Work, ...], finished: Mapping[Name, tuple[Taken, ...]]) -> Planned:
-    taken = finished.get(name, ())
-    return Planned(name, rounds, len(taken), taken)
-
-
-def _runs(
-    params: Params,
-    setting: Setting,
-    layout: Layout,
-    looks: Mapping[str, Looks],
-    finished: Mapping[Name, tuple[Taken, ...]],
-) -> tuple[Planned, ...]:
     rounds = {query: run_rounds(setting, layout, looks[query]) for query in params.query}
-    names = [
-        Name(mitigation, seed, params.at_scale.model.has_dropout(looks[query].dropout), query)
-        for mitigation in params.mitigation
-        for seed in params.seeds
+    starts = list(product(params.mitigation, params.seeds))
+    initial = [planned(Name(*start, kind), (work,)) for start in starts for kind in model.initial_models]
+    runs = [
+        planned(Name(*start, model.has_dropout(looks[query].dropout), query), rounds[query])
+        for start in starts
         for query in params.query
     ]
-    return tuple(_job(name, rounds[name.query], finished) for name in names)
+    trials = []
+    if search.method != "none":
+        kind = model.has_dropout(needs_it=False)  # as in `Params.search_setting`
+        tried = [Name(search.mitigation, seed, kind) for seed in search.seeds]
+        initial = [replace(j, rounds=(Work(),), taken=()) if j.name in tried else j for j in initial]
+        trials = _trials(planned_trials(search, setting, layout.has_images), layout, tried[0], finished)
+    return Part(dataset, regime, setting, layout, *map(tuple, (trials, initial, runs)))
+
+
+def _trials(settings: Sequence[Setting], layout: Layout, name: Name, finished: Finished) -> Iterable[Planned]:
+    for one, taken in zip_longest(settings, finished.trials):
+        work = (training_work(one, one.budget.initial, layout.test),)
+        yield Planned(name, work) if taken is None else Planned(name, work, 1, taken)
 
 
 def _check_size(params: Params, setting: Setting, layout: Layout) -> None:
@@ -346,23 +299,32 @@ def makespan(durations: Iterable[float], workers: int) -> float:
 
 @dataclass(frozen=True)
 class Actual:
-    """Finished rounds: seconds that their records say and that the plan gives them, summed over all runs.
+    """Finished rounds of all runs: what their records say, and the seconds that the plan gives them.
 
-    `rounds` by the device that made them; `spent`: each of the seconds, by what they were spent on. What runs
-    share counts once.
+    What runs share counts once.
     """
 
-    rounds: Counter[str]
-    spent: Mapping[str, tuple[float, ...]]
-    planned: float | None = None
+    taken: tuple[Taken, ...] = ()
+    planned: float | None = 0.0
+
+    def __add__(self, other: "Actual") -> "Actual":
+        planned = None if None in (self.planned, other.planned) else self.planned + other.planned
+        return Actual(self.taken + other.taken, planned)
+
+    @property
+    def rounds(self) -> Counter[str]:
+        """How many by the device that made them."""
+        return Counter(one.device for one in self.taken)
 
     @property
     def parts(self) -> dict[str, float]:
-        return {what: math.fsum(seconds) for what, seconds in self.spent.items()}
+        """Seconds by what they were spent on."""
+        spent = sorted({what for one in self.taken for what in one.seconds})
+        return {what: math.fsum(one.seconds.get(what, 0.0) for one in self.taken) for what in spent}
 
     @property
     def seconds(self) -> float:
-        return math.fsum(second for seconds in self.spent.values() for second in seconds)
+        return math.fsum(second for one in self.taken for second in one.seconds.values())
 
     @property
     def ratio(self) -> float | None:
@@ -373,31 +335,11 @@ class Actual:
 def actual(part: Part, speeds: Mapping[str, Speed] | None) -> Actual:
     """What the finished rounds of a part took beside what `speeds`, by mitigation, give them."""
     done = [job for job in part.jobs if job.taken]
-    taken = [one for job in done for one in job.taken]
-    kinds = {what: None for one in taken for what in one.seconds}
-    planned = None
-    if speeds is not None:
-        works = [(speeds[job.name.mitigation], total(job.rounds[: len(job.taken)])) for job in done]
-        planned = math.fsum(speed.seconds(work) for speed, work in works)
-    return Actual(
-        Counter(one.device for one in taken),
-        {what: tuple(one.seconds[what] for one in taken if what in one.seconds) for what in kinds},
-        planned,
-    )
-
-
-def together(actuals: Iterable[Actual]) -> Actual:
-    """All of them as one; its plan is of no use where one of them has none."""
-    actuals = list(actuals)
-    planned = [one.planned for one in actuals]
-    return Actual(
-        sum((one.rounds for one in actuals), Counter()),
-        {
-            what: tuple(second for one in actuals for second in one.spent.get(what, ()))
-            for what in {what: None for one in actuals for what in one.spent}
-        },
-        None if None in planned else math.fsum(planned),
-    )
+    taken = tuple(one for job in done for one in job.taken)
+    if speeds is None:
+        return Actual(taken, None)
+    works = [(speeds[job.name.mitigation], total(job.rounds[: len(job.taken)])) for job in done]
+    return Actual(taken, math.fsum(speed.seconds(work) for speed, work in works))
 
 
 # Bytes of a process before anything of a run is in it: a CUDA context (assumed; it depends on the GPU), and

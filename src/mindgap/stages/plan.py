@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,7 +33,6 @@ from mindgap.engine.machine import Machine
 from mindgap.engine.plan import (
     Estimate,
     Finished,
-    Memory,
     Name,
     Part,
     Taken,
@@ -47,8 +45,6 @@ from mindgap.stages.blueprint import differences
 from mindgap.stages.paths import places
 from mindgap.stages.plan_table import Plan, as_json, show
 from mindgap.stages.runs import run_of, setting_of, trial_of
-
-CALIBRATION_SECONDS = 8.0
 
 
 def plan_stage(
@@ -186,47 +182,33 @@ def _searched(
 def _estimates(params: Params, parts: Sequence[Part], machine: Machine, measure: bool) -> list[Estimate]:
     """Bytes of all parts, and their seconds if something may be measured on the first device."""
     device = machine.devices[0] if measure else "cpu"
-    each = CALIBRATION_SECONDS / (1.5 * max(1, len({p.dataset for p in parts}) * len(params.mitigation)))
     if measure:
         print(f"measuring steps and passes on {device}", file=sys.stderr, flush=True)
     with as_a_worker(device):
-        calibration = Calibration(device, min(1.0, each))
+        calibration = Calibration(device)
         return [_estimate(params, part, calibration, machine, measure) for part in parts]
 
 
 def _estimate(
     params: Params, part: Part, calibration: Calibration, machine: Machine, measure: bool
 ) -> Estimate:
-    disk = part_disk(part, calibration.weights(part.layout, part.setting))
-    memory = _memory(params, part, calibration, machine)  # before there is anything else on the device
+    """Of a part. Its memory is that of the mitigation that needs most: on a GPU, and where runs execute."""
+    model = part.layout, part.setting
+    settings = {
+        name: params.mitigation_settings.get(name, {}) for name in {job.name.mitigation for job in part.jobs}
+    }
+    disk = part_disk(part, calibration.weights(*model))
+    # Before there is anything else on the device.
+    memory = {
+        kind: max(
+            (calibration.memory(*model, *one, kind) for one in settings.items()), key=lambda one: one.process
+        )
+        for kind in dict.fromkeys(["cuda", machine.devices[0].partition(":")[0]])
+    }
     if not measure:
         return Estimate(part, disk, memory, actual(part, None))
-    speeds = {
-        name: calibration.speed(part.layout, part.setting, name, settings)
-        for name, settings in _mitigations(params, part)
-    }
+    speeds = {name: calibration.speed(*model, name, own) for name, own in settings.items()}
     return Estimate(part, disk, memory, actual(part, speeds), part_seconds(part, speeds, _at_once(machine)))
-
-
-def _mitigations(params: Params, part: Part) -> list[tuple[str, Mapping[str, Any]]]:
-    """Those of a part with their settings; plain training first, as it is measured with the fewest rows."""
-    names = sorted({job.name.mitigation for job in part.jobs}, key=lambda name: (name != "none", name))
-    return [(name, params.mitigation_settings.get(name, {})) for name in names]
-
-
-def _memory(params: Params, part: Part, calibration: Calibration, machine: Machine) -> dict[str, Memory]:
-    """Of the mitigation that needs most: on a GPU, and on a CPU where runs would execute there."""
-    kinds = ["cuda"] + ["cpu"] * (machine.devices[0] == "cpu")
-    return {
-        kind: max(
-            (
-                calibration.memory(part.layout, part.setting, name, settings, kind)
-                for name, settings in _mitigations(params, part)
-            ),
-            key=lambda memory: memory.process,
-        )
-        for kind in kinds
-    }
 
 
 def _capacity(machine: Machine) -> int:

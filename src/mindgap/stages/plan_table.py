@@ -1,14 +1,10 @@
 """What `mindgap plan` prints and writes: tables for people, the exact numbers as JSON."""
 
 import math
-import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from mindgap.core.params import Params
 from mindgap.engine.layout import Layout
@@ -18,18 +14,15 @@ from mindgap.engine.plan import (
     Actual,
     Disk,
     Estimate,
-    Memory,
     bytes_text,
     count_text,
     prepared_disk,
     time_text,
-    together,
     total,
 )
 
 WORK = ("", "runs", "finished", "trainings", "to do", "steps", "drawn", "passed")
 COST = ("", "disk", "on a GPU", "on a CPU", "in all", "left", "planned", "took", "ratio")
-KINDS = {"cuda": "on a GPU", "cpu": "on a CPU"}
 WIDTH = 110
 Cells = Sequence[str]
 
@@ -56,10 +49,6 @@ class Plan:
         return self.devices[0].partition(":")[0]
 
     @property
-    def workers_a_device(self) -> int:
-        return math.ceil(self.workers / len(self.devices))
-
-    @property
     def measured(self) -> bool:
         return all(estimate.seconds for estimate in self.estimates)
 
@@ -70,13 +59,9 @@ class Plan:
 
 
 def show(plan: Plan) -> None:
-    """Print the plan: drawn tables in a terminal, plain text elsewhere."""
-    title, tables = f"scale {plan.params.scale}", (work_rows(plan), cost_rows(plan))
-    if sys.stdout.isatty():
-        _show_drawn(title, tables, remarks(plan))
-        return
-    print(title)
-    for table in tables:
+    """Print the plan: two tables, and what is to be known of them."""
+    print(f"scale {plan.params.scale}")
+    for table in (work_rows(plan), cost_rows(plan)):
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for first, *rest in table:
             cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
@@ -86,20 +71,6 @@ def show(plan: Plan) -> None:
         print(textwrap.fill(line, WIDTH, subsequent_indent="  "))
 
 
-def _show_drawn(title: str, tables: Iterable[Sequence[Cells]], lines: Sequence[str]) -> None:
-    console = Console()
-    for header, *rows in tables:
-        drawn = Table(title=title, title_justify="left")
-        for i, name in enumerate(header):
-            drawn.add_column(name, justify="right" if i else "left")
-        for row in rows:
-            drawn.add_row(*row, style="bold" if row[0] == "total" else None)
-        console.print(drawn)
-        title = None
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
-
-
 def work_rows(plan: Plan) -> list[Cells]:
     """What is to be done: a header, a row for each dataset and regime, and their sum if there are several."""
     return [WORK, *_rows(plan, _work)]
@@ -107,11 +78,9 @@ def work_rows(plan: Plan) -> list[Cells]:
 
 def cost_rows(plan: Plan) -> list[Cells]:
     """What it costs, in the same rows; without the columns that have nothing in any row."""
-    rows = [COST, *_rows(plan, _cost)]
-    used = [
-        not i or any(cell != "-" for cell in column[1:]) for i, column in enumerate(zip(*rows, strict=True))
-    ]
-    return [tuple(cell for cell, keep in zip(row, used, strict=True) if keep) for row in rows]
+    columns = zip(COST, *_rows(plan, _cost), strict=True)
+    used = [column for column in columns if not column[0] or set(column[1:]) != {"-"}]
+    return list(zip(*used, strict=True))
 
 
 def _rows(plan: Plan, cells: Callable[[Sequence[Estimate]], Cells]) -> list[Cells]:
@@ -132,37 +101,34 @@ def _work(estimates: Sequence[Estimate]) -> Cells:
 
 def _cost(estimates: Sequence[Estimate]) -> Cells:
     """Of several, the memory is that of the largest: parts wait for one another."""
-    numbers, done = _numbers(estimates), together(e.actual for e in estimates)
-    processes = {kind: [e.memory[kind].process for e in estimates if kind in e.memory] for kind in KINDS}
-    times = (
-        numbers["seconds"],
-        numbers["seconds_left"],
-        done.planned if done.rounds else None,
-        done.seconds if done.rounds else None,
-    )
+    numbers, done = _numbers(estimates), _done(estimates)
+    processes = [[e.memory[kind].process for e in estimates if kind in e.memory] for kind in ("cuda", "cpu")]
+    took = (done.planned, done.seconds) if done.rounds else (None, None)
     return (
         bytes_text(sum(e.disk.total for e in estimates)),
-        *(bytes_text(max(sizes)) if sizes else "-" for sizes in processes.values()),
-        *("-" if seconds is None else time_text(seconds) for seconds in times),
+        *(bytes_text(max(sizes)) if sizes else "-" for sizes in processes),
+        *(
+            "-" if one is None else time_text(one)
+            for one in (numbers["seconds"], numbers["seconds_left"], *took)
+        ),
         "-" if done.ratio is None else f"{done.ratio:.2f}",
     )
 
 
+def _done(estimates: Sequence[Estimate]) -> Actual:
+    return sum((estimate.actual for estimate in estimates), Actual())
+
+
 def remarks(plan: Plan) -> list[str]:
     """What the columns mean, what is assumed, and what is not in them."""
-    sizes = {
-        "prepared data": plan.disk.prepared,
-        "models": plan.disk.models,
-        "records": plan.disk.records,
-        "store": plan.disk.store,
-        "DVC's cache": plan.disk.cache,
-    }
-    listed = ", ".join(f"{name} {bytes_text(size)}" for name, size in sizes.items())
+    disk = plan.disk
     lines = [
         "to do: trainings that the store does not have; drawn: training samples, repetitions included; "
         "passed: samples that are only passed forward (validation, test, what queries look at).",
-        f"Disk with prepared data: {bytes_text(plan.disk.total)} ({listed}; the cache takes nothing where "
-        f"the file system shares blocks).",
+        f"Disk with prepared data: {bytes_text(disk.total)} (prepared data {bytes_text(disk.prepared)}, "
+        f"models {bytes_text(disk.models)}, records {bytes_text(disk.records)}, store "
+        f"{bytes_text(disk.store)}, DVC's cache {bytes_text(disk.cache)}; the cache takes nothing where the "
+        f"file system shares blocks).",
     ]
     for name, layout in plan.layouts.items():
         if name in plan.absent:
@@ -178,14 +144,19 @@ def remarks(plan: Plan) -> list[str]:
 def _memory_remarks(plan: Plan) -> list[str]:
     """What memory is made of, how many runs it is enough for, and whether more are asked for."""
     largest = max(plan.estimates, key=lambda e: e.memory[plan.kind].process)
-    name = f"{largest.part.dataset}-{largest.part.regime}"
+    name, there = f"{largest.part.dataset}-{largest.part.regime}", largest.memory["cuda"]
     where = "each GPU's memory" if plan.kind == "cuda" else "this machine's memory"
     fit = largest.memory[plan.kind].fits(plan.capacity)
+    how = "measured here" if there.measured else "computed from small passes, without augmentation"
     lines = [
-        f"Memory: of one run in a process of its own; on a GPU {_parts(largest.memory['cuda'], name)}.",
+        f"Memory: of one run in a process of its own; on a GPU {how}. Of {name} there: dataset "
+        f"{bytes_text(there.dataset)}, weights, gradients, momentum and best weights "
+        f"{bytes_text(there.state)}, activations {bytes_text(max(there.step, there.forward))}, CUDA graphs "
+        f"(at most) "
+        f"{bytes_text(there.recordings)}, CUDA context (assumed) {bytes_text(CONTEXT)}.",
         f"In {where} ({bytes_text(plan.capacity)}) fit {fit:,} runs of {name}, the largest.",
     ]
-    if plan.workers_a_device > fit:
+    if math.ceil(plan.workers / len(plan.devices)) > fit:
         most = max(1, fit) * (len(plan.devices) if plan.kind == "cuda" else 1)
         lines.append(
             f"WARNING: {plan.workers} runs at once are more than fit: set MINDGAP_WORKERS to {most} or less"
@@ -194,29 +165,18 @@ def _memory_remarks(plan: Plan) -> list[str]:
     return lines
 
 
-def _parts(memory: Memory, name: str) -> str:
-    how = "measured here" if memory.measured else "computed from small passes, without augmentation"
-    sizes = {
-        "dataset": memory.dataset,
-        "weights, gradients, momentum and best weights": memory.state,
-        "activations": max(memory.step, memory.forward),
-        "CUDA graphs (at most)": memory.recordings,
-        "CUDA context (assumed)": CONTEXT,
-    }
-    return f"{how}. Of {name} there: {', '.join(f'{what} {bytes_text(n)}' for what, n in sizes.items())}"
-
-
 def _actual_remarks(plan: Plan) -> list[str]:
     """What the plan of finished rounds is compared with."""
-    done = together(e.actual for e in plan.estimates)
+    done = _done(plan.estimates)
     if not done.rounds:
         return []
-    spent = ", ".join(f"{what} {time_text(seconds)}" for what, seconds in sorted(done.parts.items()))
+    spent = ", ".join(f"{what} {time_text(seconds)}" for what, seconds in done.parts.items())
+    told, by, ratio = ("took", ",", "")
+    if plan.measured:
+        told, by, ratio = "planned and took", ", by these speeds and", "; ratio: planned / took"
     lines = [
-        f"{'planned and took' if plan.measured else 'took'}: seconds of the {sum(done.rounds.values()):,} "
-        f"finished rounds, added up over all runs, also those that ran side by side"
-        f"{', by these speeds and' if plan.measured else ','} by their records ({spent})"
-        f"{'; ratio: planned / took' if plan.measured else ''}."
+        f"{told}: seconds of the {len(done.taken):,} finished rounds, added up over all runs, also those "
+        f"that ran side by side{by} by their records ({spent}){ratio}."
     ]
     others = {name: count for name, count in done.rounds.items() if name != plan.device_name}
     if plan.measured and others:
@@ -270,38 +230,18 @@ def as_json(plan: Plan) -> dict[str, Any]:
                 "regime": e.part.regime,
                 **_numbers([e]),
                 "disk": asdict(e.disk),
-                "memory": {kind: _memory(memory) for kind, memory in e.memory.items()},
+                "memory": {kind: asdict(one) | {"process": one.process} for kind, one in e.memory.items()},
                 "runs_that_fit": e.memory[plan.kind].fits(plan.capacity),
-                "actual": _actual(e.actual),
             }
             for e in plan.estimates
         ],
-        "total": {
-            **_numbers(plan.estimates),
-            "disk": {**asdict(plan.disk), "total": plan.disk.total},
-            "actual": _actual(together(e.actual for e in plan.estimates)),
-        },
-    }
-
-
-def _memory(memory: Memory) -> dict[str, Any]:
-    return {**asdict(memory), "process": memory.process}
-
-
-def _actual(done: Actual) -> dict[str, Any] | None:
-    if not done.rounds:
-        return None
-    return {
-        "rounds": dict(done.rounds),
-        "seconds": done.seconds,
-        "seconds_by_part": dict(done.parts),
-        "planned": done.planned,
-        "ratio": done.ratio,
+        "total": {**_numbers(plan.estimates), "disk": {**asdict(plan.disk), "total": plan.disk.total}},
     }
 
 
 def _numbers(estimates: Sequence[Estimate]) -> dict[str, Any]:
-    times = [e.seconds for e in estimates if e.seconds]
+    times, done = [e.seconds for e in estimates if e.seconds], _done(estimates)
+    took = {name: getattr(done, name) for name in ("rounds", "seconds", "planned", "ratio")}
     return {
         "runs": sum(len(e.part.runs) for e in estimates),
         "finished_runs": sum(e.part.finished_runs for e in estimates),
@@ -309,4 +249,5 @@ def _numbers(estimates: Sequence[Estimate]) -> dict[str, Any]:
         "left": asdict(total(e.part.left for e in estimates)),
         "seconds": sum(whole for whole, _ in times) if times else None,
         "seconds_left": sum(left for _, left in times) if times else None,
+        "actual": took | {"seconds_by_part": done.parts} if done.rounds else None,
     }
