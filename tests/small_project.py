@@ -14,6 +14,7 @@ RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
 # The datasets from outside as the tests' small raw folders have them.
 SMALL_SOURCES = {
     "share": {"train_size": 200, "test_size": 60, "canonical": False},
+    "share_shortcut": {"train_size": 200, "test_size": 60, "canonical": False},
     "food101": {"train_size": 202, "test_size": 101, "image_size": 16},
     "mimic": {"release": "demo", "test_subjects": 0, "test_fraction": 0.3, "ecg_samples": 500},
 }

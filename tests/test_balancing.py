@@ -8,19 +8,24 @@ import statistics
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import cross_entropy
 
 from mindgap.base.errors import MindGapError, ParamsError
 from mindgap.base.gpu import Engine
+from mindgap.base.hosted import mixed
 from mindgap.base.modality import Modality
 from mindgap.core import training
 from mindgap.core.batches import Batches
+from mindgap.core.evaluation import encode, predict
 from mindgap.core.network import ModelSpec, build_model, place
 from mindgap.core.training import Steps, fit
 from mindgap.data.dataset import Split
 from mindgap.parts.mitigations import Mitigation, make_mitigation
 from mindgap.parts.mitigations.ogm_ge import normal
+from mindgap.parts.mitigations.shortcut_aware import ShortcutAware, failure_degree
 from test_gpu import (
     CPU,
     on_a_pretended_gpu,
@@ -36,8 +41,20 @@ ACTING = {
     "multi_loss": {"weight": 0.7},
     "ogm_ge": {"alpha": 0.5},
     "agm": {"alpha": 2.0},
+    "mmpareto": {"weight": 0.7},
+    "opm": {"rate": 0.6, "applied": 0.8},
+    "shortcut_aware": {"warmup": 0, "folds": 2, "strength": 0.9},
+    "unimodal_ensemble": {"strength": 0.6},
 }
-NOTHING = {"multi_loss": {"weight": 0.0}, "ogm_ge": {"alpha": 0.0}, "agm": {"alpha": 0.0}}
+NOTHING = {
+    "multi_loss": {"weight": 0.0},
+    "ogm_ge": {"alpha": 0.0},
+    "agm": {"alpha": 0.0},
+    "mmpareto": {"weight": 0.0},
+    "opm": {"rate": 0.0},
+    "shortcut_aware": {"strength": 0.0},
+    "unimodal_ensemble": {"strength": 0.0},
+}
 CLASSES = 3
 PRESENCE = {
     "all": [[1, 1, 1]] * 7,
@@ -146,6 +163,77 @@ def plain_agm(plain, mitigation, memory):
     return plain.scaled({m: math.exp(2.0 * min(lead(running, m) - lead(scores, m), 7)) for m in there})
 
 
+def plain_mmpareto(plain, mitigation, memory):
+    heads = mitigation.heads.named_parameters(prefix="heads")
+    fused = plain.gradients(plain.fused_loss(), dict(heads))
+    expected = {name: g.clone() for name, g in fused.items()}
+    for m, head in enumerate(mitigation.heads):
+        if not (having := plain.having(m)):
+            continue
+        own = 0.7 * sum(plain.loss(head(plain.token(i, m)), i) for i in having) / len(having)
+        alone = plain.gradients(own, mitigation.heads.named_parameters(prefix="heads"))
+        mine = [name for name in fused if plain.owner(name) == m]
+        g, h = (torch.cat([one[name].flatten() for name in mine]) for one in (fused, alone))
+        a = 0.5
+        if g @ h <= 0:  # the point of the segment from h to g that is nearest to 0
+            a = min(1.0, max(0.0, (h @ (h - g) / ((h - g) @ (h - g))).item()))
+        d = 2 * (a * g + (1 - a) * h)
+        d = 1.5 * d * max(1.0, ((g + h).norm() / d.norm()).item())
+        for name, part in zip(mine, d.split([fused[name].numel() for name in mine]), strict=True):
+            expected[name] = part.view_as(fused[name])
+        for name in set(fused) - {*mine}:
+            expected[name] += alone[name]
+        memory["clash"] = memory.get("clash", 0) + bool(g @ h <= 0)
+    return expected
+
+
+def plain_opm(plain, mitigation, memory):
+    """What is dropped is absent; the rates are those of the scores of the epoch before."""
+    ratio = {}
+    before = memory.get("scores", {})
+    for m, score in before.items():
+        ratio[m] = score / statistics.fmean(other for k, other in before.items() if k != m)
+    for m in range(3):
+        ahead = ratio.get(m, 0) > 1
+        rate = 0.6 * (1 + 0.5 * math.tanh(ratio[m] - 1)) if ahead else 0.0
+        assert mitigation.rate_M[m].item() == pytest.approx(rate, rel=1e-6)
+    memory["scores"] = plain.scores()
+    return plain.gradients(plain.fused_loss())
+
+
+def plain_unimodal_ensemble(plain, mitigation, memory):
+    loss = 0.4 * plain.fused_loss()
+    for m in range(3):
+        if having := plain.having(m):
+            loss = loss + 0.6 * sum(plain.loss(plain.logits(i, [m]), i) for i in having) / len(having)
+    return plain.gradients(loss)
+
+
+def plain_shortcut_aware(plain, mitigation, memory):
+    names, e = plain.names, 1e-3
+
+    def proxy_loss(i, m, fold):
+        logits = mitigation.proxies[names[m]][fold](plain.step.x[names[m]][i : i + 1].double())
+        return plain.loss(logits[0], i)
+
+    folds = {i: int(mixed(plain.step.ids[i] + 1)) % 2 for i in plain.rows}
+    assert set(folds.values()) == {0, 1}
+    fused = {i: plain.loss(plain.logits(i, plain.has[i]), i) for i in plain.rows}
+    weight = {}
+    for i in plain.rows:
+        apart = [proxy_loss(i, m, folds[i]).item() for m in plain.has[i]]
+        weight[i] = max((one + e / 2) / (one + fused[i].item() + e) for one in apart)
+    mean = statistics.fmean(weight.values())
+    weight = {i: 1 + 0.9 * (min(max(one / mean, 0.1), 10) - 1) for i, one in weight.items()}
+    loss = sum(weight[i] * fused[i] for i in plain.rows) / len(plain.rows)
+    for m in range(3):
+        for fold in (0, 1):
+            known = [i for i in plain.having(m) if folds[i] != fold]
+            if known:
+                loss = loss + sum(proxy_loss(i, m, fold) for i in known) / len(known)
+    return plain.gradients(loss, mitigation.proxies.named_parameters(prefix="proxies"))
+
+
 FORMULAS = {
     name.removeprefix("plain_"): formula for name, formula in globals().items() if name.startswith("plain_")
 }
@@ -221,9 +309,8 @@ def trained(mitigation, engine=None):
     encoders = {"tokens": {"name": "bag"}, "signal": {"name": "tiny"}}
     split, ids = samples(modalities, 44, rare=0.5), torch.arange(44)
     model = model_of(modalities, encoders, "skip", engine)
-    result = fit(
-        model, split, ids[:31], ids[31:], dataclasses.replace(RECIPE, epochs=2), mitigation, (0,), "here"
-    )
+    recipe = dataclasses.replace(RECIPE, epochs=2, validate_from=1.0)
+    result = fit(model, split, ids[:31], ids[31:], recipe, mitigation, (0,), "here")
     return result, model.state_dict()
 
 
@@ -278,7 +365,7 @@ def test_its_step_reads_no_value_and_stays_on_the_device(name, monkeypatch):
         assert steps.loss_sum.device.type == "cuda"
 
 
-@pytest.mark.parametrize("name", sorted({*ACTING} - {"multi_loss"}))
+@pytest.mark.parametrize("name", ["ogm_ge", "agm", "opm", "unimodal_ensemble"])
 def test_logits_of_one_modality_are_refused_where_absence_is_zeros(name):
     modalities = {"rare": Modality("tokens", (12,)), "frequent": Modality("signal", (12, 125))}
     encoders = {"tokens": {"name": "bag"}, "signal": {"name": "tiny"}}
@@ -286,6 +373,106 @@ def test_logits_of_one_modality_are_refused_where_absence_is_zeros(name):
     model = model_of(modalities, encoders, "zeros", None)
     with pytest.raises(MindGapError, match=r"set model\.absent of the scale to skip in params\.yaml"):
         fit(model, split, ids[:30], ids[30:], RECIPE, make_mitigation(name, ACTING[name]), (0,), "here")
+
+
+def test_opm_drops_as_often_as_its_rates_say_and_never_the_last_modality():
+    mitigation = make_mitigation("opm", {"applied": 0.7})
+    mitigation.rate_M = torch.tensor([0.6, 0.0, 0.2])
+    present, n = torch.tensor([[True, True, True], [True, False, False]]), 4_000
+    rng = torch.Generator().manual_seed(0)
+    kept = torch.stack([mitigation.drop(present, rng) for _ in range(n)])
+    assert kept[:, 1].equal(present[1].expand(n, -1))
+    assert kept[:, 0, 1].all()
+    for m, rate in ((0, 0.6), (2, 0.2)):
+        assert binomtest(int((~kept[:, 0, m]).sum()), n, 0.7 * rate).pvalue > 1e-4
+    both = (~kept[:, 0, 0] & ~kept[:, 0, 2]).sum()
+    assert binomtest(int(both), n, 0.7 * 0.6 * 0.2).pvalue > 1e-4
+
+
+# -- the shortcut
+
+
+def planted(n: int, agreement: float, rng: torch.Generator, label_is: str = "class") -> Split:
+    """Four classes, which the hard modality shows with noise. The easy one shows a number without: the class
+    in a share of the samples, else another one; the label is the class, or the sum of both modulo 4.
+    """
+    class_N = torch.randint(4, (n,), generator=rng)
+    other_N = (class_N + torch.randint(1, 4, (n,), generator=rng)) % 4
+    number_N = torch.where(torch.rand(n, generator=rng) < agreement, class_N, other_N)
+    x = {
+        "hard": torch.eye(8)[class_N] + 0.35 * torch.randn(n, 8, generator=rng),
+        "easy": 3 * torch.eye(4)[number_N] + 0.1 * torch.randn(n, 4, generator=rng),
+    }
+    label_N = class_N if label_is == "class" else (class_N + number_N) % 4
+    return Split(x, torch.ones(n, 2, dtype=torch.bool), label_N)
+
+
+def taught(mitigation: Mitigation, seed: int, label_is: str = "class", trained_on: float = 0.9):
+    """Joint accuracy on samples whose number is random, and SFD with the easy modality as proxy."""
+    rng, ids = torch.Generator().manual_seed(seed), torch.arange(700)
+    train, test = planted(700, trained_on, rng, label_is), planted(1000, 0.25, rng, label_is)
+    modalities = {"hard": Modality("table", (8,)), "easy": Modality("table", (4,))}
+    fusion = {"name": "transformer", "heads": 2, "feedforward": 16}
+    spec = ModelSpec({"table": {"name": "mlp", "hidden": 32}}, fusion, 16, head_dropout=0.0)
+    model = build_model(modalities, 4, spec, seed)
+    recipe = dataclasses.replace(RECIPE, epochs=12, batch_size=32, learning_rate=0.02, validate_from=1.0)
+    fit(model, train, ids[:600], ids[600:], recipe, mitigation, (seed,), "here")
+    tokens = encode(model, test)
+    right, proxy_right = (
+        predict(model, tokens, test.present_NM & torch.tensor(keep)).argmax(dim=1) == test.y_N
+        for keep in ([True, True], [False, True])
+    )
+    return right.float().mean().item(), failure_degree(right, proxy_right).item()
+
+
+AWARE = {"warmup": 2, "folds": 2, "modalities": ("easy",)}
+
+
+def test_where_no_modality_alone_tells_the_label_weights_change_little():
+    """As on Synergy: each modality is independent of the label, so there is no shortcut."""
+    (plain, _), (aware, _) = (
+        taught(one, 0, "sum", 0.25) for one in (Mitigation(), ShortcutAware(**AWARE | {"modalities": None}))
+    )
+    assert abs(aware - plain) < 0.06
+
+
+def test_no_gradient_of_a_proxys_loss_reaches_the_model():
+    mitigation, seen = ShortcutAware(warmup=9, folds=2), []
+    mitigation.gradients = lambda step, given: seen.append(given) or given[""]
+    modalities = {"rare": Modality("tokens", (12,)), "frequent": Modality("signal", (12, 125))}
+    encoders = {"tokens": {"name": "bag"}, "signal": {"name": "tiny"}}
+    model = model_of(modalities, encoders, "skip", PADDED)
+    split = samples(modalities, 12, rare=0.5)
+    steps = Steps.of(model.train(), dataclasses.replace(RECIPE, epochs=20), mitigation, (0,))
+    own = mitigation.loss
+
+    def proxies_alone(step):
+        losses_B, training = cross_entropy(step.logits, step.labels, reduction="none"), own(step)
+        return training - step.mean(losses_B)
+
+    mitigation.loss = proxies_alone
+    for batch in Batches(split, torch.arange(12), RECIPE, mitigation, model, (0,)).epoch():
+        steps.start_epoch(0)
+        steps.take(batch, "here")
+    of_model = len(list(model.parameters()))
+    assert not any(g.any() for g in seen[0][""][:of_model])
+    assert any(g.any() for g in seen[0][""][of_model:])
+
+
+def test_a_proxy_of_a_modality_that_is_not_there_is_refused(make_dataset):
+    dataset, ids = make_dataset(), torch.arange(160)
+    model = build_model(dataset.modalities, dataset.num_classes, ModelSpec(width=16), seed=0)
+    mitigation = ShortcutAware(modalities=("left", "middle"))
+    with pytest.raises(MindGapError, match=r"modalities names middle.*name some of left, right"):
+        fit(model, dataset.train, ids[:90], ids[90:], RECIPE, mitigation, (0,), "here")
+
+
+def test_the_failure_degree_is_accuracy_where_the_proxy_is_right_less_where_it_is_wrong():
+    right = torch.tensor([True, True, False, True, False, False, False])
+    proxy = torch.tensor([True, True, True, True, False, False, False])
+    assert failure_degree(right, proxy) == 0.75
+    assert failure_degree(~right, proxy) == 0.25 - 1
+    assert failure_degree(right, torch.ones(7, dtype=torch.bool)).isnan()
 
 
 @pytest.mark.parametrize(
@@ -297,6 +484,13 @@ def test_logits_of_one_modality_are_refused_where_absence_is_zeros(name):
         ("ogm_ge", "noise", 1, "write true or false"),
         ("agm", "alpha", float("inf"), "no settings"),
         ("agm", "beta", 1.0, "unknown; known: alpha"),
+        ("mmpareto", "gamma", -1, "greater than or equal to 0"),
+        ("opm", "rate", 1.1, "less than or equal to 1"),
+        ("shortcut_aware", "folds", 0, "greater than or equal to 1"),
+        ("shortcut_aware", "warmup", 2.5, "whole number without quotes"),
+        ("shortcut_aware", "modalities", [], "at least 1 item"),
+        ("shortcut_aware", "modalities", "left", "write a list"),
+        ("unimodal_ensemble", "strength", 2, "less than or equal to 1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_its_key(name, key, value, said):

@@ -18,6 +18,7 @@ from small_project import SMALL_SOURCES, small
 PREPARED = Path(__file__).parents[1] / "reports/expectations/prepared"
 RAW = {
     "share": lambda folder: share_raw(folder, per_class=20),
+    "share_shortcut": lambda folder: share_raw(folder, per_class=20),
     "food101": lambda folder: food101_raw(folder, per_class_train=3, per_class_test=2),
     "mimic": mimic_raw,
 }
@@ -79,6 +80,7 @@ def test_without_files_it_says_in_one_line_what_to_put_where_and_touches_nothing
 
 def test_another_folder_can_be_named(monkeypatch):
     assert Path("data/raw/share") == SOURCES["share"].raw
+    assert SOURCES["share_shortcut"].raw == SOURCES["share"].raw
     assert Path("data/mimic/raw") == SOURCES["mimic"].raw
     monkeypatch.setenv("MINDGAP_RAW_MIMIC", "/elsewhere")
     assert Path("/elsewhere") == SOURCES["mimic"].raw

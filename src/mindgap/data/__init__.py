@@ -36,6 +36,13 @@ RENDERED = Registry(
 SOURCES = Registry(
     {
         "share": Source("share", ("cifar10", "mnist"), weak="cifar10", checks=("pairs", "images", "checks")),
+        "share_shortcut": Source(
+            "share_shortcut",
+            ("cifar10", "mnist"),
+            weak="cifar10",
+            checks=("pairs", "checks"),
+            made_from="share",
+        ),
         "food101": Source(
             "food101", ("image", "text"), weak=None, checks=("images", "tokens", "classes", "checks")
         ),

@@ -24,6 +24,7 @@ class Source:
     modalities: tuple[str, ...]
     weak: str | None
     checks: tuple[str, ...]  # the parts that `tables` gives, for links to their pages
+    made_from: str | None = None  # another dataset, whose files are those of this one
     # Under a data use agreement: in a DVC project of its own, which shares nothing (docs/data.md).
     credentialed: bool = False
     # Of its checks those that count over all patients: what a row of them holds may be told.
@@ -44,13 +45,15 @@ class Source:
 
     @property
     def raw(self) -> Path:
-        """The folder of its files: MINDGAP_RAW_<NAME>, else data/raw/<name> or data/<name>/raw.
+        """The folder of its files: MINDGAP_RAW_<NAME>, else data/raw/<name> or data/<name>/raw. The name is
+        that of the dataset it is made from, where there is one.
 
         A temporary workspace of DVC has no such folder: there it is that of the checkout (DVC_ROOT).
         """
-        if named := os.environ.get(f"MINDGAP_RAW_{self.name.upper()}"):
+        name = self.made_from or self.name
+        if named := os.environ.get(f"MINDGAP_RAW_{name.upper()}"):
             return Path(named)
-        home = Path("data", self.name) if self.credentialed else Path()
-        inside = Path("raw") if self.credentialed else Path("data/raw", self.name)
+        home = Path("data", name) if self.credentialed else Path()
+        inside = Path("raw") if self.credentialed else Path("data/raw", name)
         of_checkout = Path(os.environ.get("DVC_ROOT", home)) / inside
         return of_checkout if of_checkout.exists() and not (home / inside).exists() else home / inside

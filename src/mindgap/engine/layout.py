@@ -5,7 +5,7 @@ Sizes of Share are those of its canonical files; those of Food101 and MIMIC are 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.modality import Modality
@@ -92,6 +92,12 @@ def _share(settings) -> Layout:
     return Layout(images, 10, settings.train_size or 50_000, settings.test_size or 9_786, (0.0, 0.0))
 
 
+def _share_shortcut(settings) -> Layout:
+    """Equal class counts: of all pairs those of the class with the fewest."""
+    train, test = settings.train_size // 10 * 10, settings.test_size // 10 * 10
+    return replace(_share(settings), train=train or 50_000, test=test or 8_920)
+
+
 def _food101(settings) -> Layout:
     side, exact = settings.image_size, bool(settings.train_size and settings.test_size)
     modalities = {
@@ -115,7 +121,12 @@ def _mimic(settings) -> Layout:
 
 
 # Contract: a dataset's settings -> its layout. A dataset that is not here can be planned once it is prepared.
-EXPECTED: dict[str, Callable[..., Layout]] = {"share": _share, "food101": _food101, "mimic": _mimic}
+EXPECTED: dict[str, Callable[..., Layout]] = {
+    "share": _share,
+    "share_shortcut": _share_shortcut,
+    "food101": _food101,
+    "mimic": _mimic,
+}
 
 
 def layout_if_known(params: Params, dataset: str) -> Layout:

@@ -39,6 +39,7 @@ METHODS = {
 DATASETS = {
     "missing": "Missing",
     "share": "Share",
+    "share_shortcut": "Share with a shortcut",
     "unique": "Unique",
     "synergy": "Synergy",
     "trio": "Trio",
@@ -54,6 +55,10 @@ MITIGATIONS = {
     "multi_loss": "multi-loss",
     "ogm_ge": "OGM-GE",
     "agm": "AGM",
+    "mmpareto": "MMPareto",
+    "opm": "OPM",
+    "shortcut_aware": "shortcut-aware",
+    "unimodal_ensemble": "unimodal ensemble",
 }
 
 # How a text begins that lists what the records of runs lack.

@@ -7,9 +7,13 @@ from mindgap.base.plugins import Registry
 from mindgap.base.settings import checked
 from mindgap.parts.mitigations.agm import Agm
 from mindgap.parts.mitigations.base import Mitigation, Step
+from mindgap.parts.mitigations.mmpareto import MMPareto
 from mindgap.parts.mitigations.moddrop import ModDrop
 from mindgap.parts.mitigations.multi_loss import MultiLoss
 from mindgap.parts.mitigations.ogm_ge import OgmGe
+from mindgap.parts.mitigations.opm import Opm
+from mindgap.parts.mitigations.shortcut_aware import ShortcutAware
+from mindgap.parts.mitigations.unimodal_ensemble import UnimodalEnsemble
 
 __all__ = ["MITIGATIONS", "Mitigation", "Step"]
 
@@ -28,6 +32,10 @@ MITIGATIONS = Registry(
         "multi_loss": MultiLoss,
         "ogm_ge": OgmGe,
         "agm": Agm,
+        "mmpareto": MMPareto,
+        "opm": Opm,
+        "shortcut_aware": ShortcutAware,
+        "unimodal_ensemble": UnimodalEnsemble,
     },
     "mindgap.mitigation",
     _of_package,

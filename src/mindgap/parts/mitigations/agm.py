@@ -18,9 +18,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from mindgap.parts.mitigations.alone import Strength, mean_where, owners, represented, scaled
+from mindgap.parts.mitigations.alone import Strength, losses, mean_where, owners, represented, scaled
 from mindgap.parts.mitigations.base import Mitigation, Step
 
 MOST = 7.0  # of R - r, before the exponential
@@ -49,10 +48,7 @@ class Agm(Mitigation):
     @torch.no_grad()
     def _factors(self, step: Step) -> Tensor:
         some_M = represented(step)
-        phi_BMC = shapley_logits(step)
-        labels_BM = step.labels.unsqueeze(1).expand(phi_BMC.shape[:2])
-        losses_BM = cross_entropy(phi_BMC.flatten(0, 1), labels_BM.flatten(), reduction="none")
-        s_M = mean_where(losses_BM.view(labels_BM.shape), step.present)
+        s_M = mean_where(losses(shapley_logits(step), step.labels), step.present)
         self.sum_M.add_(s_M * some_M)
         self.steps_M.add_(some_M)
         so_far_M = self.sum_M / self.steps_M.clamp(min=1)

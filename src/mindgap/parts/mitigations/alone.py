@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from mindgap.parts.mitigations.base import Step
 
@@ -17,16 +18,23 @@ from mindgap.parts.mitigations.base import Step
 Strength = Annotated[float, Field(ge=0, le=1e6)]
 
 
-def alone(step: Step) -> Tensor:
-    """B x M x C: the logits of each modality alone, without gradients. Rows without it mean nothing."""
-    with torch.no_grad():
-        logits = [step.logits_of(keep_M) for keep_M in _each(step)]
-    return torch.stack(logits, dim=1).to(step.model.head.weight.dtype)
+def logits_alone(step: Step) -> Tensor:
+    """B x M x C: the logits of each modality alone. Rows without it mean nothing."""
+    each = torch.eye(step.present.shape[1], dtype=torch.bool, device=step.present.device)
+    return torch.stack([step.logits_of(keep_M) for keep_M in each], dim=1)
 
 
+def losses(logits_BMC: Tensor, labels_B: Tensor) -> Tensor:
+    """B x M: the cross-entropy of each."""
+    labels_BM = labels_B.unsqueeze(1).expand(logits_BMC.shape[:2])
+    losses_BM = cross_entropy(logits_BMC.flatten(0, 1), labels_BM.flatten(), reduction="none")
+    return losses_BM.view(labels_BM.shape)
+
+
+@torch.no_grad()
 def true_class_share(step: Step) -> Tensor:
     """M: the mean probability that each modality alone gives the true class."""
-    probs_BMC = alone(step).softmax(dim=2)
+    probs_BMC = logits_alone(step).to(step.model.head.weight.dtype).softmax(dim=2)
     true_BM = probs_BMC.gather(2, step.labels.view(-1, 1, 1).expand(-1, probs_BMC.shape[1], 1)).squeeze(2)
     return mean_where(true_BM, step.present)
 
@@ -71,7 +79,3 @@ def scaled(gradients_P: Sequence[Tensor], owner_P: Sequence[int | None], factor_
         g if m is None else g * factor_M[m].to(g.dtype)
         for g, m in zip(gradients_P, [*owner_P, *rest], strict=True)
     ]
-
-
-def _each(step: Step) -> Tensor:
-    return torch.eye(step.present.shape[1], dtype=torch.bool, device=step.present.device)

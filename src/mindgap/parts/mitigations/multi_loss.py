@@ -10,9 +10,8 @@ teaches that head alone; the heads are thrown away after a training.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from mindgap.parts.mitigations.alone import Strength, mean_where
+from mindgap.parts.mitigations.alone import Strength, losses, mean_where
 from mindgap.parts.mitigations.base import Mitigation, Step
 
 
@@ -29,10 +28,7 @@ class Heads(nn.ModuleList):
 
     def losses(self, step: Step) -> Tensor:
         """M: the mean loss of each head over the samples that have its modality."""
-        logits_BMC = self(step.tokens)
-        labels_BM = step.labels.unsqueeze(1).expand(logits_BMC.shape[:2])
-        losses_BM = cross_entropy(logits_BMC.flatten(0, 1), labels_BM.flatten(), reduction="none")
-        return mean_where(losses_BM.view(labels_BM.shape), step.present)
+        return mean_where(losses(self(step.tokens), step.labels), step.present)
 
 
 class MultiLoss(Mitigation):

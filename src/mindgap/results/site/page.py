@@ -54,6 +54,8 @@ ISOLATES = {
     "complete.",
     "share": "A modality is easier (P2). A CIFAR-10 image and an MNIST digit always tell the same class, and "
     "the digit is far easier to read.",
+    "share_shortcut": "A shortcut is planted (not in the paper). The label is the class of a CIFAR-10 "
+    "image; an MNIST digit tells it in most training samples, and in the test set by chance.",
     "unique": "Information is unique to one modality (P3.2). Two images show the same shape; the label also "
     "asks for the texture, which only the full one shows, so the partial one alone reaches {most:.3g} % at "
     "most.",
