@@ -221,7 +221,7 @@ def _complete(probs_NMC, reliability_NM, y_N, present_NM) -> tuple[np.ndarray, n
         raise DiagnosticError("probabilities have to be finite and not negative: give softmax of the logits")
     if np.abs(probs_NMC.sum(axis=2) - 1).max() > 1e-3:
         raise DiagnosticError("the probabilities of an expert do not add to 1: give softmax of the logits")
-    if not ((reliability_NM >= 0) & (reliability_NM <= 1)).all():
+    if not ((reliability_NM >= 0) & (reliability_NM <= 1 + 1e-6)).all():  # a softmax may round up
         raise DiagnosticError("reliabilities have to lie in 0..1: divide them by their largest, or rank them")
     return probs_NMC, reliability_NM, y_N
 
