@@ -415,7 +415,7 @@ def taught(mitigation: Mitigation, seed: int, label_is: str = "class", trained_o
     fusion = {"name": "transformer", "heads": 2, "feedforward": 16}
     spec = ModelSpec({"table": {"name": "mlp", "hidden": 32}}, fusion, 16, head_dropout=0.0)
     model = build_model(modalities, 4, spec, seed)
-    recipe = dataclasses.replace(RECIPE, epochs=12, batch_size=32, learning_rate=0.02, validate_from=1.0)
+    recipe = dataclasses.replace(RECIPE, epochs=12, batch_size=32, learning_rate=0.05, validate_from=1.0)
     fit(model, train, ids[:600], ids[600:], recipe, mitigation, (seed,), "here")
     tokens = encode(model, test)
     right, proxy_right = (
@@ -426,6 +426,27 @@ def taught(mitigation: Mitigation, seed: int, label_is: str = "class", trained_o
 
 
 AWARE = {"warmup": 2, "folds": 2, "modalities": ("easy",)}
+
+
+class Permuted(ShortcutAware):
+    """A control: each sample's weight follows from the proxies' losses on another sample of the batch."""
+
+    def proxy_losses(self, step):
+        proxy_BS, training = super().proxy_losses(step)
+        return proxy_BS.roll(1, dims=0), training
+
+
+def test_a_planted_shortcut_is_trusted_less_unless_weights_follow_from_other_samples():
+    """Permuted losses of the proxies do harm: a sample that the model fails on then weighs little."""
+    plain, aware, permuted = (
+        [taught(make(), seed) for seed in (0, 1, 2)]
+        for make in (Mitigation, lambda: ShortcutAware(**AWARE), lambda: Permuted(**AWARE))
+    )
+    gains = [joint - before for (joint, _), (before, _) in zip(aware, plain, strict=True)]
+    assert min(gains) > 0
+    assert statistics.fmean(gains) > 0.03
+    assert all(failure < failed for (_, failure), (_, failed) in zip(aware, plain, strict=True))
+    assert all(joint < before + 0.01 for (joint, _), (before, _) in zip(permuted, plain, strict=True))
 
 
 def test_where_no_modality_alone_tells_the_label_weights_change_little():
