@@ -58,7 +58,7 @@ def test_weak_is_the_lowest_balanced_accuracy_alone_that_is_known():
     assert weakest(view, "m2") == 2
 
 
-@pytest.mark.parametrize("name", ["weak_entropy", "weak_badge", "typiclust"])
+@pytest.mark.parametrize("name", ["weak_entropy", "weak_badge", "typiclust", "presence_quota"])
 def test_a_modality_of_another_dataset_is_refused_by_name(name):
     with pytest.raises(QueryError, match="modality 'rare' is not of this dataset; its modalities are m0, m1"):
         select(name, make_view(), 5, {"modality": "rare"})
@@ -108,6 +108,18 @@ def test_weak_badge_is_brute_force_on_the_weak_modalitys_gradients(weak):
     want = brute_k_means_pp(r, view.tokens_NMD[has, weak], len(has), rng(3))
     assert picks[: len(has)].tolist() == has[want].tolist()
     assert not view.present_NM[picks[len(has) :], weak].any()
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.0, 10), (0.5, 9), (1.0, 10), (1.0, 55)])
+def test_presence_quota_keeps_its_share_for_the_scarcest_modality(share, n):
+    view = make_view(sharpness=1.0)
+    counts = view.labelled_present_LM.sum(0).tolist()
+    scarce = counts.index(min(counts))
+    score, has = [entropy(p) for p in view.probs_NC.double().tolist()], view.present_NM[:, scarce].tolist()
+    ranked = sorted(range(60), key=lambda i: -score[i])
+    first = [i for i in ranked if has[i]][: math.ceil(share * n)]
+    want = (first + [i for i in ranked if i not in first])[:n]
+    assert select("presence_quota", view, n, {"share": share}).tolist() == want
 
 
 # teach ----------------------------------------------------------------------------------------------------

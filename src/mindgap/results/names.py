@@ -24,6 +24,7 @@ METHODS = {
     "weak_badge": "Weak BADGE",
     "max_modality_entropy": "Max entropy",
     "disagreement": "Disagreement",
+    "presence_quota": "Presence quota",
     "power": "Power sampling",
     "power_bald": "PowerBALD",
     "typiclust": "TypiClust",

@@ -19,6 +19,7 @@ from mindgap.parts.query.mcover import mcover
 from mindgap.parts.query.power import power
 from mindgap.parts.query.power_bald import power_bald
 from mindgap.parts.query.presence_balanced import presence_balanced
+from mindgap.parts.query.presence_quota import presence_quota
 from mindgap.parts.query.random_ import random
 from mindgap.parts.query.rlmba import RLMBA
 from mindgap.parts.query.rlmba_score import rlmba_score
@@ -56,6 +57,7 @@ METHODS = Registry(
         "weak_badge": Method(weak_badge),
         "max_modality_entropy": Method(max_modality_entropy),
         "disagreement": Method(disagreement),
+        "presence_quota": Method(presence_quota),
         "power": Method(power),
         "power_bald": Method(power_bald, dropout=True),
         "typiclust": Method(typiclust),
