@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.stats import kendalltau, spearmanr
 
 from mindgap.results.aulc import MIN_SEEDS
+from mindgap.results.errata import DETAIL, PAPER_CELL
 from mindgap.results.flow import ReportError
-from mindgap.results.misprints import DETAIL, PAPER_CELL
 from mindgap.results.names import method_name, mitigation_name, scale_name
 from mindgap.results.paper import load_paper, mended_paper, paper_rounds, printed_factor, remarks
 

@@ -9,8 +9,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mindgap.results.errata import DETAIL
 from mindgap.results.figures import GREY, RC, save
-from mindgap.results.misprints import DETAIL
 from mindgap.results.names import dataset_name
 from mindgap.results.paper import DATASETS, WEAK
 

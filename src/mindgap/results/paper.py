@@ -1,6 +1,6 @@
 """The paper's published numbers (data/paper), under our names, and Table 3 recomputed from them.
 
-The files hold what is printed. Misprints and the order of tied values are derived (see misprints.py), and the
+The files hold what is printed. Misprints and the order of tied values are in errata.yaml beside them, and the
 factor ten on Unique/partial and Synergy/partial_a, partial_b is taken out wherever numbers leave this module
 unless said otherwise.
 """
@@ -13,7 +13,7 @@ import pandas as pd
 
 from mindgap.core.records import text_digest
 from mindgap.results.aulc import ACCURACY_COLUMNS, rank_sums
-from mindgap.results.misprints import DETAIL, PAPER_CELL, Table3, disagreements, read_table3, remarks_on
+from mindgap.results.errata import DETAIL, PAPER_CELL, disagreements, read_errata, remarks_on
 from mindgap.results.reading import ReportError, read_table, read_text
 
 DATASETS = {
@@ -55,6 +55,7 @@ TABLES = [str(table) for table in (1, 2, 4, *range(DETAIL, 17))]
 VALUES, SUMS = 1032, 21
 # Of the text of each file (`text_digest`): another digit would be as plausible.
 DIGESTS = {
+    "errata.yaml": "62959621f5c287a45ce81056f54d4238e15f0bfe4f26dbb44c1c16a0e770c445",
     "paper_aulc.csv": "dd8028e30f6d3edec70a284e2922385383e39b528d9df9c422d41c0f0e20e6c2",
     "paper_rank_sums.csv": "af1be3843c7ecba48d5aa7aaba1c509ade79c15de4d4392a0c436626c428f18e",
 }
@@ -113,33 +114,21 @@ def published_rank_sums(paper_dir: Path) -> pd.DataFrame:
     return pd.DataFrame(sums | {"rank_sum": _numbers(path, frame["rank_sum"])}).reset_index(drop=True)
 
 
-def table3(paper_dir: Path) -> Table3:
-    """The order of ties and the disputed values with which Table 3 follows from Table 2."""
-    return _table3(load_paper(paper_dir), paper_dir)
-
-
-def _table3(frame: pd.DataFrame, paper_dir: Path) -> Table3:
-    printed = frame.groupby(PAPER_CELL)["paper_mean"].agg(lambda values: tuple(sorted(set(values))))
-    weak = _weak_of_table2(frame).join(printed.rename("options"), on=PAPER_CELL)
-    return read_table3(weak, published_rank_sums(paper_dir), Path(paper_dir) / "paper_aulc.csv")
-
-
 def misprints(paper_dir: Path) -> pd.DataFrame:
     """Where tables print different means for one cell, and which is right: MISPRINT_COLUMNS, as printed."""
     frame = load_paper(paper_dir)
-    return disagreements(frame, _table3(frame, paper_dir))
+    return disagreements(frame, read_errata(paper_dir), paper_dir)
 
 
 def remarks(paper_dir: Path) -> pd.DataFrame:
     """Misprints, unequal standard deviations and such of 0.00: table, cell, remark."""
-    frame = load_paper(paper_dir)
-    return remarks_on(frame, disagreements(frame, _table3(frame, paper_dir)))
+    return remarks_on(load_paper(paper_dir), misprints(paper_dir))
 
 
 def mended_paper(paper_dir: Path) -> pd.DataFrame:
     """As `load_paper`, but where tables disagree all of them have the value that `misprints` takes."""
     frame = load_paper(paper_dir)
-    for row in disagreements(frame, _table3(frame, paper_dir)).itertuples():
+    for row in disagreements(frame, read_errata(paper_dir), paper_dir).itertuples():
         cell = (frame[PAPER_CELL] == [getattr(row, name) for name in PAPER_CELL]).all(axis=1)
         frame.loc[cell, "paper_mean"] = row.taken
     return frame
@@ -196,11 +185,12 @@ def with_paper(table: pd.DataFrame, paper_dir: Path) -> pd.DataFrame:
 
 def weak_cells(paper_dir: Path) -> pd.DataFrame:
     """Table 2's weak modality, misprints mended: rows of regime, dataset, query, aulc_mean."""
-    weak = _weak_of_table2(mended_paper(paper_dir)).rename(columns={"paper_mean": "aulc_mean"})
+    weak = weak_of_table2(mended_paper(paper_dir)).rename(columns={"paper_mean": "aulc_mean"})
     return weak[["regime", "dataset", "query", "aulc_mean"]].reset_index(drop=True)
 
 
-def _weak_of_table2(frame: pd.DataFrame) -> pd.DataFrame:
+def weak_of_table2(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells of Table 2 that Table 3 ranks."""
     return frame[(frame["table"] == 2) & (frame["subset"] == frame["dataset"].map(WEAK))]
 
 
@@ -213,10 +203,28 @@ def ordered_weak_cells(paper_dir: Path) -> pd.DataFrame:
 def _order_of_ties(weak: pd.DataFrame, paper_dir: Path) -> pd.Series:
     """What to take off each printed value of Table 2's weak modality so that ties follow Table 3's order."""
     taken = pd.Series(0.0, index=weak.index)
-    for (regime, dataset), order in table3(paper_dir).orders.items():
+    for (regime, dataset), order in weak_orders(paper_dir).items():
         column = (weak["regime"] == regime) & (weak["dataset"] == dataset)
         taken[column] = weak.loc[column, "query"].map(order.index) * 1e-6
     return taken
+
+
+def weak_orders(paper_dir: Path) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The methods by Table 2's weak modality, the highest first, by (regime, dataset); ties by errata."""
+    errata, orders = read_errata(paper_dir), {}
+    for (regime, dataset), column in weak_cells(paper_dir).groupby(["regime", "dataset"], sort=False):
+        tied = errata.order(regime, dataset)
+        alike = column.loc[column["aulc_mean"].duplicated(keep=False), "query"]
+        if set(alike) != set(tied):
+            raise ReportError(
+                f"{Path(paper_dir) / 'paper_aulc.csv'}: of Table 2, {regime}, {dataset}, tie "
+                f"{', '.join(alike) or 'none'}, but errata.yaml has {', '.join(tied) or 'none'}: it is not "
+                f"the paper's; both are in git: git checkout -- {paper_dir}"
+            )
+        place = {query: number for number, query in enumerate(tied)}
+        values = zip(-column["aulc_mean"], column["query"].map(place), column["query"], strict=True)
+        orders[regime, dataset] = tuple(query for _, _, query in sorted(values))
+    return orders
 
 
 def paper_rank_sums(paper_dir: Path) -> pd.DataFrame:

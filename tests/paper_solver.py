@@ -1,7 +1,7 @@
-"""Where the paper's tables contradict each other, and which value is right: the one that gives Table 3.
+"""Which of the paper's tables is right where they contradict each other: the one that gives Table 3.
 
 Tables 1, 2 and 4 repeat 402 cells of Tables 7 to 16, and Table 3 ranks cells of Table 2: the tables check
-each other. Values are compared as printed; `mindgap.results.paper` reads them.
+each other. Values are compared as printed. data/paper/errata.yaml says what comes out.
 """
 
 import math
@@ -13,17 +13,8 @@ from typing import TypeVar
 
 import pandas as pd
 
-from mindgap.results.flow import ReportError
-
-PAPER_CELL = ["dataset", "mitigation", "regime", "query", "subset"]
-DETAIL = 7  # the first of the tables that print every cell once, with its standard deviation
-# Of Table 2 as it is printed there are 12, 2 and 2 readings; a file with more than this is not the paper's.
-MOST_READINGS = 100_000
-
-MISPRINT_COLUMNS = [
-    *("table", *PAPER_CELL, "printed", "detail_table", "detail_printed", "wrong", "taken", "verdict"),
-]
-REMARK_COLUMNS = ["table", *PAPER_CELL, "remark"]
+from mindgap.results.errata import MISPRINT_COLUMNS, PAPER_CELL, repeated
+from mindgap.results.paper import load_paper, published_rank_sums, weak_of_table2
 
 T = TypeVar("T")
 # The values taken and the methods from the highest on: one way to read a column of Table 2.
@@ -52,11 +43,11 @@ class Table3:
         return set(self.found.values()) == {1}
 
 
-def read_table3(weak: pd.DataFrame, sums: pd.DataFrame, source: Path) -> Table3:
+def read_table3(weak: pd.DataFrame, sums: pd.DataFrame) -> Table3:
     """The readings of Table 2 that give Table 3, found by trying all.
 
     `weak`: Table 2's weak cells with `options`, the values that tables print for each; `sums`: regime, query,
-    rank_sum as printed. Raises a ReportError naming `source` where that would take too long.
+    rank_sum as printed.
     """
     orders, ties, values, tried, found = {}, {}, {}, {}, {}
     for regime, cells in weak.groupby("regime", sort=False):
@@ -65,7 +56,7 @@ def read_table3(weak: pd.DataFrame, sums: pd.DataFrame, source: Path) -> Table3:
             for name, column in cells.groupby("dataset", sort=False)
         }
         wanted = sums[sums["regime"] == regime].set_index("query")["rank_sum"].to_dict()
-        tried[regime], readings = _readings(columns, wanted, f"{source}: Table 2, regime {regime},")
+        tried[regime], readings = _readings(columns, wanted)
         found[regime] = len(readings)
         for name in columns:
             if order := _agreed(reading[name][1] for reading in readings):
@@ -79,16 +70,11 @@ def read_table3(weak: pd.DataFrame, sums: pd.DataFrame, source: Path) -> Table3:
 
 
 def _readings(
-    columns: Mapping[str, Mapping[str, Sequence[float]]], wanted: Mapping[str, float], where: str
+    columns: Mapping[str, Mapping[str, Sequence[float]]], wanted: Mapping[str, float]
 ) -> tuple[int, list[dict[str, Ranking]]]:
     """How many readings a regime has, and those of them that give its wanted rank sums."""
     rankings = {name: _rankings(options) for name, options in columns.items()}
     tried = math.prod(map(len, rankings.values()))
-    if tried > MOST_READINGS:
-        raise ReportError(
-            f"{where} can be read in {tried} ways, so many are its ties and disputed values: it is not the "
-            "paper's; it is in git: git checkout -- data/paper"
-        )
     readings = (reading for reading in product(*rankings.values()) if _rank_sums(reading) == wanted)
     return tried, [dict(zip(rankings, reading, strict=True)) for reading in readings]
 
@@ -123,6 +109,19 @@ def _tied(order: Sequence[str], values: Mapping[str, float]) -> tuple[tuple[str,
     return tuple(group for group in groups if len(group) > 1)
 
 
+def table3(paper_dir: Path) -> Table3:
+    """The order of ties and the disputed values with which Table 3 follows from Table 2."""
+    frame = load_paper(paper_dir)
+    printed = frame.groupby(PAPER_CELL)["paper_mean"].agg(lambda values: tuple(sorted(set(values))))
+    weak = weak_of_table2(frame).join(printed.rename("options"), on=PAPER_CELL)
+    return read_table3(weak, published_rank_sums(paper_dir))
+
+
+def found_misprints(paper_dir: Path) -> pd.DataFrame:
+    """Where tables print different means for one cell, and which is right: MISPRINT_COLUMNS, as printed."""
+    return disagreements(load_paper(paper_dir), table3(paper_dir))
+
+
 def disagreements(frame: pd.DataFrame, table3: Table3) -> pd.DataFrame:
     """The cells of Tables 1, 2 and 4 with another mean in Tables 7 to 16: MISPRINT_COLUMNS, as printed.
 
@@ -132,14 +131,6 @@ def disagreements(frame: pd.DataFrame, table3: Table3) -> pd.DataFrame:
     pairs = repeated(frame)
     rows = [_judged(row, table3) for row in pairs[pairs["printed"] != pairs["detail_printed"]].itertuples()]
     return pd.DataFrame(rows, columns=MISPRINT_COLUMNS)
-
-
-def repeated(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each cell of Tables 1, 2 and 4 beside the same in Tables 7 to 16: 402 rows."""
-    names = {"table": "detail_table", "paper_mean": "detail_printed", "paper_std": "detail_std"}
-    detail = frame[frame["table"] >= DETAIL].rename(columns=names)
-    main = frame[frame["table"] < DETAIL].rename(columns={"paper_mean": "printed", "paper_std": "std"})
-    return main.merge(detail, on=PAPER_CELL)
 
 
 def _judged(row, table3: Table3) -> tuple:
@@ -155,20 +146,3 @@ def _judged(row, table3: Table3) -> tuple:
         verdict = f"open: Table 3 follows from {'either' if table3.found[row.regime] else 'neither'} value"
     taken = row.detail_printed if math.isnan(right) else right
     return (row.table, *cell, row.printed, row.detail_table, row.detail_printed, wrong, taken, verdict)
-
-
-def remarks_on(frame: pd.DataFrame, misprints: pd.DataFrame) -> pd.DataFrame:
-    """What a reader of the printed values should know: REMARK_COLUMNS, one row per table and cell."""
-    found = [
-        (row, f"Table {row.detail_table} prints {row.detail_printed:.2f}; {row.verdict}")
-        for row in misprints.itertuples()
-    ]
-    pairs = repeated(frame).dropna(subset=["std"])
-    for row in pairs[pairs["std"] != pairs["detail_std"]].itertuples():
-        found.append(
-            (row, f"standard deviation {row.std:.2f}; Table {row.detail_table}: {row.detail_std:.2f}")
-        )
-    for row in frame[frame["paper_std"] == 0].itertuples():
-        found.append((row, "standard deviation printed as 0.00: below 0.005, or one run instead of three"))
-    rows = [(row.table, *(getattr(row, name) for name in PAPER_CELL), text) for row, text in found]
-    return pd.DataFrame(rows, columns=REMARK_COLUMNS)
