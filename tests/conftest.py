@@ -133,7 +133,7 @@ def finished(prepared, once) -> Path:
 def trained(finished, tmp_path, monkeypatch) -> Params:
     """A copy of it as the working folder, with initial models and no run begun: its parameters."""
     folder = working_copy(finished / "project", tmp_path, monkeypatch)
-    for name in ("data/runs", "reports/curves", "reports/provenance"):
+    for name in ("data/runs", "reports/curves", "reports/measured", "reports/provenance"):
         shutil.rmtree(folder / name)
     return load_params(folder / "params.yaml")
 

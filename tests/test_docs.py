@@ -3,6 +3,7 @@
 import re
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from mindgap.core.training import fit
 from mindgap.data.quintfeatures.images import FEATURES
 from mindgap.data.quintfeatures.pairing import Factor, Pairing
 from mindgap.parts import query
+from mindgap.parts.evaluators import EVALUATORS
 from mindgap.parts.mitigations import Mitigation
 from mindgap.parts.query import Method
 from mindgap.parts.query.select import select
@@ -41,6 +43,12 @@ def is_a_method(value, example: dict) -> bool:
     return value.__code__.co_varnames[: value.__code__.co_argcount][:2] == ("view", "n")
 
 
+def is_an_evaluator(value, example: dict) -> bool:
+    """Whether it is an evaluator of the example itself."""
+    ours = getattr(value, "__globals__", None) is example
+    return ours and value.__code__.co_varnames[:3] == ("model", "split", "context")
+
+
 def a_dataset(pairing: Pairing, monkeypatch, project: Path) -> None:
     """It is rendered, passes its suites and loads."""
     monkeypatch.setitem(data.RENDERED, "example", pairing)
@@ -48,6 +56,7 @@ def a_dataset(pairing: Pairing, monkeypatch, project: Path) -> None:
     raw = small(dataset=["example"])
     for block in ("prepare", "budget", "recipe"):
         raw["scales"]["tiny"][block]["example"] = deepcopy(raw["scales"]["tiny"][block]["unique"])
+    raw["scales"]["tiny"]["prepare"]["example"]["style"] = {}  # unique's are for its own modalities
     raw["scales"]["tiny"]["render"]["train_size"] = 600
     params = params_in(project, **raw)
     prepare_stage(params, "example")
@@ -75,6 +84,15 @@ def a_mitigation(kind: type[Mitigation], dataset) -> None:
     model = build_model(dataset.modalities, dataset.num_classes, spec, seed=0)
     result = fit(model, dataset.train, ids[:96], ids[96:], RECIPE, kind(), (0,), "here")
     assert result.losses[-1] < result.losses[0]
+
+
+def an_evaluator(function, dataset, monkeypatch) -> None:
+    """It measures something in a run, of which the records have it."""
+    monkeypatch.setitem(EVALUATORS, "example", function)
+    run = replace(run_of("random"), evaluators={"example": {}})
+    last = list(rounds(run, dataset, *initial_of(dataset)))[-1]["metrics"]
+    assert [(row["evaluator"], row["subset"]) for row in last] == [("example", "left"), ("example", "right")]
+    assert all(0 < row["value"] <= 1 for row in last)
 
 
 def a_line_of_methods(code: str, function, monkeypatch) -> None:
@@ -106,6 +124,10 @@ def test_every_example_runs_as_written(project, monkeypatch, make_dataset):
             for function in functions:
                 a_method(function, monkeypatch)
                 ran.append("method")
+            measuring = [one for one in names.values() if is_an_evaluator(one, names)]
+            for evaluator in measuring:
+                an_evaluator(evaluator, make_dataset(), monkeypatch)
+                ran.append("evaluator")
             kinds = [v for v in names.values() if isinstance(v, type) and issubclass(v, Mitigation)]
             for kind in [kind for kind in kinds if kind is not Mitigation]:
                 a_mitigation(kind, make_dataset())
@@ -115,8 +137,8 @@ def test_every_example_runs_as_written(project, monkeypatch, make_dataset):
                 a_policy(kind, make_dataset(), monkeypatch)
                 ran.append("policy")
             told = f"{path}: an example that no test runs:\n{code}"
-            assert pairings or functions or kinds or policies, told
-    assert sorted(ran) == ["dataset", "line", "method", "mitigation", "policy"]
+            assert pairings or functions or kinds or policies or measuring, told
+    assert sorted(ran) == ["dataset", "evaluator", "line", "method", "mitigation", "policy"]
 
 
 @pytest.mark.parametrize("feature", FEATURES)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from mindgap.base.errors import ParamsError
 from mindgap.base.gpu import Engine
-from mindgap.core.evaluation import evaluate
+from mindgap.core.evaluation import encode, predict_subsets
 from mindgap.core.network import ModelSpec, build_model, place
 from mindgap.core.training import Steps, fit
 from mindgap.parts.fusions import FUSIONS
@@ -211,4 +211,6 @@ def test_a_fusion_may_say_how_reliable_each_modality_is(make_dataset, monkeypatc
     model = build_model(dataset.modalities, dataset.num_classes, spec, seed=0)
     fit(model, dataset.train, ids[:90], ids[90:], RECIPE, Watching(), (0,), "here")
     assert set(seen) == {3.0}
-    assert evaluate(model, dataset.test, "here")["left+right"]["n"] == 64
+    test = dataset.test
+    seen = predict_subsets(model, encode(model, test), test.present_NM, test.y_N, "here")
+    assert len(seen["left+right"].y_K) == 64

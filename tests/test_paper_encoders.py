@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from mindgap.core.loop import Cell
 from mindgap.core.params import Params, load_params
-from mindgap.core.records import seal
+from mindgap.core.records import curve_points, seal
 from mindgap.data.dataset import load_dataset
 from mindgap.engine.machine import Machine
 from mindgap.engine.sweep import Job, execute
@@ -59,6 +59,7 @@ def test_a_run_with_the_papers_encoders(name, tmp_path):
     begin, end = job.record_store.read()
     assert end["labelled"] == begin["labelled"] + 10 == CASES[name][0] + 10
     for record in (begin, end):
-        assert len(record["metrics"]) == 3
-        assert all(0 <= metrics["balanced_accuracy"] <= 1 for metrics in record["metrics"].values())
+        points = curve_points(record)
+        assert len(points) == 3
+        assert all(0 <= point["balanced_accuracy"] <= 1 for point in points.values())
     assert all(torch.isfinite(w.float()).all() for w in load_file(first.weights).values())

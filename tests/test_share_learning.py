@@ -4,6 +4,7 @@ import pytest
 
 from mindgap.core.loop import Cell, initial_record
 from mindgap.core.params import load_params
+from mindgap.core.records import curve_points
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.share import pairs as share
 from mindgap.stages.runs import run_of
@@ -26,7 +27,7 @@ def test_digits_are_far_easier_than_photographs_and_both_is_as_good_as_digits(da
     run = run_of(load_params(ROOT / "params.yaml"), Cell("share", "high", mitigation, 0), dataset)
     record, _ = initial_record(run, dataset)
     assert record["labelled"] == 400
-    accuracy = {name: metrics["balanced_accuracy"] for name, metrics in record["metrics"].items()}
+    accuracy = {name: point["balanced_accuracy"] for name, point in curve_points(record).items()}
     assert accuracy["mnist"] > accuracy["cifar10"] + 0.3
     assert accuracy["cifar10+mnist"] > accuracy["mnist"] - 0.1
     assert 0.1 < accuracy["cifar10"] < 0.45

@@ -122,6 +122,10 @@ def of_the_round_before(path: Path) -> None:
     altered(acquired_ids=before)(path)
 
 
+def rows(subset: str, **values: float) -> list[dict]:
+    return [{"evaluator": k, "subset": subset, "name": k, "value": value} for k, value in values.items()]
+
+
 RECORD_DAMAGE = {
     "half written": lambda path: path.write_text(path.read_text()[:100]),
     "empty": lambda path: path.write_text(""),
@@ -131,10 +135,10 @@ RECORD_DAMAGE = {
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "edited": lambda path: path.write_text(path.read_text().replace('"labelled":30', '"labelled":31')),
     "no metrics": altered(metrics=None),
-    "metrics of another subset": altered(
-        metrics={"sound": {"balanced_accuracy": 1, "accuracy": 1, "ece": 0}}
-    ),
-    "a number that is none": altered(metrics={"rare": {"balanced_accuracy": float("nan")}}),
+    "metrics of another subset": altered(metrics=rows("sound", balanced_accuracy=1.0, accuracy=1.0, ece=0.0)),
+    "a number that is none": altered(metrics=rows("rare", balanced_accuracy=float("nan"))),
+    "a share above 1": altered(metrics=rows("rare", balanced_accuracy=1.5, accuracy=1.0, ece=0.0)),
+    "a point without its error": altered(metrics=rows("rare", balanced_accuracy=1.0, accuracy=1.0)),
     "a word for a number": altered(labelled="thirty"),
     "other rounds": altered(rounds=4),
     "too few picks": altered(acquired_ids=[1]),
@@ -177,7 +181,7 @@ def test_damaged_weights_in_the_store_are_computed_again(project, tmp_path, dama
 
 
 def better(path: Path) -> None:
-    path.write_text(re.sub(r'"balanced_accuracy": 0\.\d+', '"balanced_accuracy": 0.99', path.read_text()))
+    path.write_text(re.sub(r'"value": 0\.\d+', '"value": 0.99', path.read_text(), count=1))
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,31 @@
-"""`encode` produces, `evaluate` reduces: metrics on every subset of modalities from one encoder pass."""
+"""`encode` produces, evaluators reduce: rows of what was measured from one encoder pass."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mindgap.base.errors import DivergenceError
 from mindgap.base.gpu import PASS, Engine, send
+from mindgap.base.view import Metrics
 from mindgap.core.network import MultimodalNet
 from mindgap.data.dataset import Split, subset_name, subsets
+from mindgap.parts.evaluators import make_evaluator
+from mindgap.parts.evaluators.accuracy import share_right
+from mindgap.parts.evaluators.balanced_accuracy import mean_recall
+from mindgap.parts.evaluators.contract import Context, Predictions, check_rows
+from mindgap.parts.evaluators.ece import calibration_error
+from mindgap.parts.evaluators.nll import negative_log_likelihood
 
 # Rows a pass, and numbers of the largest modality a pass (images of 64 px: 1,365 rows, of 224 px: 111; ten
 # seconds of ECG: 279) bound memory. The results of a row do not depend on them beyond float rounding.
 CHUNK = 1024
 NUMBERS_A_PASS = 2**24
 ON_A_GPU = 4  # times the numbers
-ECE_BINS = 15
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -125,65 +133,57 @@ def diverged(where: str, broken: int, of: int) -> DivergenceError:
     )
 
 
-def evaluate(model: MultimodalNet, split: Split, where: str) -> dict[str, dict[str, float]]:
-    """Metrics of each non-empty subset of modalities on the test split, as `by_subset` gives them."""
-    return by_subset(model, encode(model, split), split.present_NM, split.y_N, f"{where}, test")
+@torch.no_grad()
+def evaluate(
+    model: MultimodalNet,
+    split: Split,
+    where: str,
+    evaluators: Mapping[str, Mapping[str, Any]],
+    rng_of: Callable[[str], torch.Generator],
+    **known: Any,
+) -> list[dict[str, Any]]:
+    """The rows of evaluators on the test split: `evaluator`, `subset`, `name`, `value`.
+
+    One encoder pass for all, and a fusion pass for each subset. `evaluators`: names with their settings. Each
+    has a generator of its own, so that its numbers do not depend on who runs beside it. `known`: the rest of
+    their context. `where` names the run in errors.
+    """
+    tokens_NMD = encode(model, split)
+    seen = predict_subsets(model, tokens_NMD, split.present_NM, split.y_N, f"{where}, test")
+    context = Context(tuple(model.modalities), tokens_NMD, seen, partial(predict, model), **known)
+    rows = []
+    for name, settings in evaluators.items():
+        own = replace(context, rng=rng_of(name))
+        rows += check_rows(name, make_evaluator(name, settings)(model, split, own), own, where)
+    return rows
 
 
-def by_subset(
-    model: MultimodalNet, tokens_NMD: Tensor, present_NM: Tensor, y_N: Tensor, where: str, nll: bool = False
-) -> dict[str, dict[str, float]]:
-    """Metrics of each non-empty subset of modalities, keyed by its name ("rare", "rare+frequent", ...).
+def predict_subsets(
+    model: MultimodalNet, tokens_NMD: Tensor, present_NM: Tensor, y_N: Tensor, where: str
+) -> dict[str, Predictions]:
+    """Predictions of each non-empty subset of modalities, keyed by its name ("rare", "rare+frequent", ...).
 
-    A sample of which nothing is left in a subset is not scored there; `n` says how many were. `where` names
-    the run and the samples in errors. `nll`: with the negative log-likelihood.
+    A sample of which nothing is left in a subset is not in it. `where` names run and samples in errors.
     """
     modalities = tuple(model.modalities)
-    metrics = {}
+    found = {}
     for subset in subsets(modalities):
         keep_M = torch.tensor([name in subset for name in modalities], device=tokens_NMD.device)
         kept_NM = present_NM & keep_M
         rows = kept_NM.any(dim=1)
         probs_NC = predict(model, tokens_NMD[rows], kept_NM[rows])
         check_finite(probs_NC, f"{where} with {subset_name(subset, modalities)}")
-        scores = score(probs_NC, y_N[rows])
-        if nll:
-            scores["nll"] = negative_log_likelihood(probs_NC, y_N[rows])
-        metrics[subset_name(subset, modalities)] = scores
-    return metrics
+        found[subset_name(subset, modalities)] = Predictions(rows, probs_NC, y_N[rows])
+    return found
 
 
-def score(probs_NC: Tensor, y_N: Tensor) -> dict[str, float]:
-    """Balanced accuracy, accuracy, expected calibration error and the number of samples."""
-    return {
-        "balanced_accuracy": balanced_accuracy(probs_NC, y_N).item(),
-        "accuracy": (probs_NC.argmax(dim=1) == y_N).double().mean().item() if len(y_N) else float("nan"),
-        "ece": expected_calibration_error(probs_NC, y_N),
-        "n": len(y_N),
+def metrics_of(seen: Predictions) -> Metrics:
+    """What the validation set says of a model, by which policies learn: always the same numbers."""
+    scores = {
+        "balanced_accuracy": mean_recall,
+        "accuracy": share_right,
+        "ece": calibration_error,
+        "nll": negative_log_likelihood,
     }
-
-
-def negative_log_likelihood(probs_NC: Tensor, y_N: Tensor) -> float:
-    """Mean over samples, in nats; a probability of 0 counts as the smallest normal float32."""
-    of_true_N = probs_NC.gather(1, y_N.unsqueeze(1)).double()
-    return -of_true_N.clamp(min=torch.finfo(torch.float32).tiny).log().mean().item()
-
-
-def balanced_accuracy(probs_NC: Tensor, y_N: Tensor) -> Tensor:
-    """Mean recall over the classes that occur in `y_N`, on its device."""
-    of_class_NC = y_N.unsqueeze(1) == torch.arange(probs_NC.shape[1], device=y_N.device)
-    right_N1 = (probs_NC.argmax(dim=1) == y_N).unsqueeze(1)
-    count_C, right_C = of_class_NC.sum(dim=0).double(), (of_class_NC & right_N1).sum(dim=0).double()
-    return (right_C / count_C.clamp(min=1)).sum() / (count_C > 0).sum()
-
-
-def expected_calibration_error(probs_NC: Tensor, y_N: Tensor, bins: int = ECE_BINS) -> float:
-    """Mean |accuracy - confidence| over equal-width bins, weighted by size (Guo et al. 2017)."""
-    if not len(y_N):
-        return float("nan")
-    confidence_N, predicted_N = probs_NC.double().max(dim=1)
-    bin_N1 = ((confidence_N * bins).ceil().long().clamp(1, bins) - 1).unsqueeze(1)
-    gap_N1 = ((predicted_N == y_N).double() - confidence_N).unsqueeze(1)
-    # Summed bin by bin: what adds at an index on a GPU does not do so in the same order twice.
-    gap_B = (gap_N1 * (bin_N1 == torch.arange(bins, device=y_N.device))).sum(dim=0)
-    return (gap_B.abs().sum() / len(y_N)).item()
+    found = {name: float(score(seen.probs_KC, seen.y_K)) for name, score in scores.items()}
+    return Metrics(**found, n=len(seen.y_K))

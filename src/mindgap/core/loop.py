@@ -7,19 +7,20 @@ arrays that it left in the last round, and the validation metrics of all rounds.
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.gpu import Engine
 from mindgap.base.view import LabelledSamples, Measured, Metrics, PoolView, Reward, ValidationSamples
-from mindgap.core.evaluation import by_subset, encode, evaluate
+from mindgap.core.evaluation import encode, evaluate, metrics_of, predict_subsets
 from mindgap.core.network import ModelSpec, MultimodalNet, build_model, place
 from mindgap.core.params import Setting
 from mindgap.core.pool import Pool
@@ -27,6 +28,7 @@ from mindgap.core.recipe import Recipe
 from mindgap.core.rng import numpy_rng, stream_seed, torch_rng
 from mindgap.core.training import Fit, fit_in_turns, to_the_end
 from mindgap.data.dataset import Dataset, Split
+from mindgap.parts.evaluators.contract import OF_CURVES
 from mindgap.parts.mitigations import make_mitigation
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import choose
@@ -61,10 +63,15 @@ class Run:
     digest: str
     provenance: Mapping[str, Any]
     subsets: tuple[str, ...] = ()  # of modalities, by which a record has metrics; () leaves them open
+    evaluators: Mapping[str, Mapping] = field(default_factory=lambda: {name: {} for name in OF_CURVES})
 
     def key(self, round: int, purpose: str) -> tuple:
         """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
         return (self.cell.seed, self.cell.dataset, self.cell.regime, round, purpose)
+
+    def rng_of(self, round: int, evaluator: str) -> torch.Generator:
+        """What an evaluator draws from in a round."""
+        return torch_rng(*self.key(round, f"evaluate {evaluator}"))
 
     @property
     def learns(self) -> bool:
@@ -81,7 +88,7 @@ class Round:
     """What a training gave."""
 
     model: MultimodalNet
-    metrics: dict[str, dict[str, float]]
+    metrics: list[dict[str, Any]]
     fit: dict[str, Any]
     seconds: dict[str, float]
 
@@ -200,7 +207,7 @@ def model_spec(setting: Setting) -> ModelSpec:
 def train_round(
     run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarray, round: int, engine: Engine
 ) -> Generator[Turn, None, Round]:
-    """A model from scratch on the labelled samples, and how well it does on every subset of modalities."""
+    """A model from scratch on the labelled samples, and what the evaluators say of it."""
     setting, seconds, where = run.setting, {}, f"{run.cell}, round {round}"
     recipe = Recipe.of(setting.recipe, setting.training)
     seed = stream_seed(*run.key(round, "weights"))
@@ -216,9 +223,22 @@ def train_round(
         where,
     )
     result: Fit = yield from clocked(training, seconds, "fit", dataset.device)
+    summary = asdict(result)
     with timed(seconds, "evaluate", dataset.device):
-        metrics = evaluate(model, dataset.test, where)
-    return Round(model, metrics, asdict(result), seconds)
+        metrics = evaluate(
+            model,
+            dataset.test,
+            where,
+            run.evaluators,
+            partial(run.rng_of, round),
+            train=dataset.train,
+            labelled_L=torch.from_numpy(pool.labelled_ids).to(dataset.device),
+            start=setting.budget.initial,
+            validation_V=torch.from_numpy(validation_ids).to(dataset.device),
+            fit=MappingProxyType(summary),
+            round=round,
+        )
+    return Round(model, metrics, summary, seconds)
 
 
 def placed(run: Run, dataset: Dataset, seed: int, engine: Engine) -> MultimodalNet:
@@ -234,8 +254,18 @@ def initial_in_turns(
     start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
     pool = Pool(len(dataset.train), start_ids, set_aside_ids)
     result = yield from train_round(run, dataset, pool, validation_ids, 0, engine)
-    weights = {name: value.cpu().clone() for name, value in result.model.state_dict().items()}
+    weights = weights_of(result.model)
     return record_of(run, 0, pool, result, {"start_ids": start_ids.tolist()}), weights
+
+
+def weights_of(model: MultimodalNet) -> dict[str, Tensor]:
+    """The weights and statistics of a model, on the host."""
+    return {name: value.cpu().clone() for name, value in model.state_dict().items()}
+
+
+def packed(weights: Mapping[str, Tensor]) -> bytes:
+    """Weights as safetensors."""
+    return save({name: value.contiguous() for name, value in weights.items()})
 
 
 def initial_record(
@@ -265,8 +295,11 @@ def rounds_in_turns(
     weights: Mapping[str, Tensor],
     finished: Sequence[Mapping[str, Any]],
     engine: Engine,
+    keep_model: bool = False,
 ) -> Iterator[Turn]:
     """The records of a cell's rounds that are not `finished`; `initial` and `weights` are its round 0.
+
+    `keep_model`: the last record has the model's `weights` as safetensors.
 
     In between control is handed back after each step. Nothing is stored here: what becomes of a record is
     its receiver's business.
@@ -284,6 +317,8 @@ def rounds_in_turns(
             result = yield from train_round(run, dataset, pool, validation_ids, round, engine)
         record = record_of(run, round, pool, result, {"start_ids": start_ids.tolist()} if round == 0 else {})
         record["acquired_ids"] = []
+        if keep_model and round == budget.rounds - 1:
+            record["weights"] = packed(weights_of(result.model))
         if round < budget.rounds - 1 or run.learns:
             with timed(record["seconds"], "query", dataset.device):
                 record |= acquire(run, dataset, pool, validation_ids, result.model, records)
@@ -369,8 +404,8 @@ def measured(
     model: MultimodalNet, where: str, tokens_NMD: Tensor, present_NM: Tensor, y_N: Tensor
 ) -> Measured:
     """Metrics of the subsets of which a sample has a modality."""
-    found = by_subset(model, tokens_NMD, present_NM, y_N, where, nll=True)
-    return as_measured({subset: metrics for subset, metrics in found.items() if metrics["n"]})
+    found = predict_subsets(model, tokens_NMD, present_NM, y_N, where)
+    return MappingProxyType({subset: metrics_of(seen) for subset, seen in found.items() if len(seen.y_K)})
 
 
 def as_measured(found: Mapping[str, Mapping[str, Any]]) -> Measured:

@@ -245,6 +245,9 @@ class Kept(Selected):
 
 class Params(Selected):
     loop: Loop
+    evaluate: list[Name] = Field(min_length=1)
+    evaluate_settings: dict[str, dict[str, Any]]
+    keep_models: Literal["none", "last"]
     search: Search
     query_settings: dict[str, dict[str, Any]]
     mitigation_settings: dict[str, dict[str, Any]]
@@ -449,6 +452,8 @@ def _rendered_settings(
 
 def _check_plug_ins(params: Params) -> None:
     from mindgap.parts.encoders import ENCODERS, encoder_settings
+    from mindgap.parts.evaluators import EVALUATORS, make_evaluator
+    from mindgap.parts.evaluators.contract import OF_CURVES
     from mindgap.parts.fusions import FUSIONS, fusion_settings
     from mindgap.parts.mitigations import MITIGATIONS, make_mitigation
     from mindgap.parts.query import METHODS
@@ -460,6 +465,15 @@ def _check_plug_ins(params: Params) -> None:
                 continue
             pick(METHODS, name, key, "mindgap.parts.query.METHODS")
             check_settings(name, params.query_settings.get(name, {}))
+    _unique("evaluate", params.evaluate)
+    for key, names in {"evaluate": params.evaluate, "evaluate_settings": params.evaluate_settings}.items():
+        for name in names:
+            pick(EVALUATORS, name, key, "mindgap.parts.evaluators.EVALUATORS")
+            make_evaluator(name, params.evaluate_settings.get(name, {}))
+    if lacking := [name for name in OF_CURVES if name not in params.evaluate]:
+        raise ParamsError(
+            f"evaluate: learning curves are made of {', '.join(lacking)} too: name it in the list"
+        )
     mitigations = {
         "mitigation": params.mitigation,
         "search.mitigation": [params.search.mitigation],

@@ -24,12 +24,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mindgap.base.errors import MindGapError
 from mindgap.base.settings import Share
 
-FORMAT = 2
+FORMAT = 3
 PARTIAL = ".partial"
 FORGOTTEN_SECONDS = 3600.0
 # Of an initial model's record what tells of its making; all else is numbers that its runs go on with.
 OF_ITS_MAKING = ("format", "run", "rounds", "seconds", "provenance", "sha256")
-# The learning curves of runs as a table, one row a run, round and subset: acquire writes it, reports read it.
+# What rounds measured on the test set: the columns are described in docs/extending.md, "An evaluator".
+MEASURED_COLUMNS = ("run", "round", "labelled", "evaluator", "subset", "name", "value")
+# The learning curves as a table that follows from it, one row a run, round and subset: acquire writes it,
+# reports read it.
 CURVE_COLUMNS = (
     "scale", "dataset", "regime", "mitigation", "query", "seed", "run", "rounds", "round", "labelled",
     "subset", "balanced_accuracy", "accuracy", "ece", "chance", "ceiling",
@@ -65,15 +68,37 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
+def measured_csv(records: Iterable[Mapping[str, Any]]) -> str:
+    """The long table of records: a row for each number that an evaluator gave; no subset is an empty text."""
+    rows = (
+        {"run": record["run"][:16], "round": record["round"], "labelled": record["labelled"], **row}
+        for record in records
+        for row in record["metrics"]
+    )
+    return csv_text(MEASURED_COLUMNS, rows)
+
+
+def curve_points(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The point of each learning curve that a record has, by subset: accuracies and calibration error."""
+    points: dict[str, dict[str, float]] = {}
+    for row in record["metrics"]:
+        if row["subset"] is not None and row["evaluator"] == row["name"] in _Metrics.model_fields:
+            points.setdefault(row["subset"], {})[row["name"]] = row["value"]
+    return points
+
+
 def provenance_json(
-    records: Iterable[Mapping[str, Any]], data: Mapping[str, Any] | None = None, curves: str = ""
+    records: Iterable[Mapping[str, Any]],
+    data: Mapping[str, Any] | None = None,
+    curves: str = "",
+    measured: str = "",
 ) -> str:
     """Where the runs of a dataset and regime come from, by the digests of the curves.
 
     Settings stand once, under their digest. Rounds of a run may have been made at several commits and on
     several devices; their data, code and settings are one, as the run's digest is of them. `data` is what the
-    dataset was made with, for rounds that were stored before records said so. `curves`, the text of their
-    table, is vouched for by its checksum, and the whole by its own.
+    dataset was made with, for rounds that were stored before records said so. `curves` and `measured`, the
+    texts of their tables, are vouched for by checksums, and the whole by its own.
     """
     runs: dict[str, dict] = {}
     settings = {}
@@ -95,7 +120,8 @@ def provenance_json(
             if made[name] not in run[name]:
                 run[name].append(made[name])
         run["seconds"] = round(run["seconds"] + sum(record["seconds"].values()), 4)
-    told = {"runs": runs, "settings": settings} | ({"curves": text_digest(curves)} if curves else {})
+    texts = {"curves": curves, "measured": measured}
+    told = {"runs": runs, "settings": settings} | {k: text_digest(text) for k, text in texts.items() if text}
     return json.dumps(seal(told), indent=1, sort_keys=True) + "\n"
 
 
@@ -271,6 +297,15 @@ class _Metrics(_Form):
     ece: Share
 
 
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    evaluator: str
+    subset: str | None
+    name: str
+    value: float
+
+
 class _Measured(_Metrics):
     model_config = ConfigDict(extra="forbid")
 
@@ -299,7 +334,7 @@ class _Record(_Form):
     scale: str
     cell: dict[str, str | int | None]
     labelled: Annotated[int, Field(ge=0)]
-    metrics: dict[str, _Metrics]
+    metrics: list[_Row]
     fit: _Fit
     seconds: dict[str, float]
     provenance: _Provenance
@@ -313,6 +348,8 @@ def check_form(record: Mapping[str, Any]) -> None:
     """A ValueError that names what a record lacks, or has of another type or range."""
     try:
         _Record.model_validate(record)
+        for point in curve_points(record).values():
+            _Metrics.model_validate(point)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -14,10 +14,11 @@ from mindgap.base.errors import DivergenceError, MindGapError
 from mindgap.base.gpu import culprit, fetched, recorded_step, send
 from mindgap.base.hosted import counting, draw, dropping, hosted, norms, settle
 from mindgap.core.batches import Batch, Batches, Recipe
-from mindgap.core.evaluation import autocast, balanced_accuracy, diverged, encode, not_finite, predict
+from mindgap.core.evaluation import autocast, diverged, encode, not_finite, predict
 from mindgap.core.network import REST, MultimodalNet
 from mindgap.core.rng import stream_seed
 from mindgap.data.dataset import Split
+from mindgap.parts.evaluators.balanced_accuracy import mean_recall
 from mindgap.parts.mitigations import Mitigation, Step
 
 Turns = Generator[str | None, None, "Fit"]
@@ -336,7 +337,7 @@ def validation(model: MultimodalNet, train: Split, ids: Tensor) -> tuple[Tensor,
     """
     there = send(ids, train.y_N.device)
     probs_NC = predict(model, encode(model, train, ids), train.present_NM[there])
-    return balanced_accuracy(probs_NC, train.y_N[there]), not_finite(probs_NC).double()
+    return mean_recall(probs_NC, train.y_N[there]), not_finite(probs_NC).double()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

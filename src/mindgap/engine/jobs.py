@@ -16,22 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from mindgap.base.errors import DivergenceError, MindGapError
 from mindgap.base.gpu import Engine, reproducible
-from mindgap.core.loop import Run, Turn, initial_in_turns, rounds_in_turns
-from mindgap.core.records import RecordError, RunStore, check_form, seal, unreadable, unseal, write_atomically
+from mindgap.core.loop import Run, Turn, initial_in_turns, packed, rounds_in_turns
+from mindgap.core.records import (
+    RecordError,
+    RunStore,
+    check_form,
+    curve_points,
+    seal,
+    unreadable,
+    unseal,
+    write_atomically,
+)
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.storage import file_sha256
 
 # What a worker says of a run, a kind and a value: first `began` with the place where it runs, then outputs
-# (`weights` and `diverged` of an initial model, a `record` for each round) and what was `said` on the way,
+# (a `record` for each round, or that an initial model `diverged`) and what was `said` on the way,
 # last `done`, or `failed` or `memory` (of the GPU) with the reason. A worker that dies says nothing: its
 # executor says `lost` for it.
 Message = tuple[str, Any]
-OUTPUTS = ("record", "weights", "diverged")
+OUTPUTS = ("record", "diverged")
 LAST = ("done", "failed", "memory", "lost")
 
 
@@ -39,7 +48,8 @@ LAST = ("done", "failed", "memory", "lost")
 class Job:
     """One run to execute: an initial model, or a cell that starts from one.
 
-    A trial is an initial model of which it is a result, too, that its training diverges.
+    A trial is an initial model of which it is a result, too, that its training diverges. With `keep_model`
+    the weights of the last round belong to what a cell gives: its digest does not depend on that.
     """
 
     run: Run
@@ -47,6 +57,7 @@ class Job:
     store: Path
     initial: Path | None = None
     trial: bool = False
+    keep_model: bool = False
 
     def __str__(self) -> str:
         return str(self.run.cell)
@@ -61,7 +72,7 @@ class Job:
 
     @property
     def weights(self) -> Path:
-        """Where an initial model's weights lie in the store."""
+        """Where the weights of an initial model, or of a cell's last round, lie in the store."""
         return self.record_store.folder / "weights.safetensors"
 
     @property
@@ -81,7 +92,9 @@ class Job:
     def sound(self) -> tuple[list[dict], tuple[Path, str] | None]:
         """The records that this job goes on from, and what is damaged in the store, if something is."""
         try:
-            return ([], None) if self.has_diverged else self._without_repeats(*self.record_store.sound())
+            if self.has_diverged:
+                return [], None
+            return self._with_weights(*self._without_repeats(*self.record_store.sound()))
         except RecordError as error:
             return [], (self.diverged, str(error))
 
@@ -96,6 +109,18 @@ class Job:
                 return records[:round], (path, f"{path} acquires ids that were labelled before")
             labelled.update(ids)
         return records, fault
+
+    def _with_weights(
+        self, records: list[dict], fault: tuple[Path, str] | None
+    ) -> tuple[list[dict], tuple[Path, str] | None]:
+        """The records but the last, if its weights are asked for and not there: it is trained again."""
+        if not self.keep_model or len(records) < self.rounds:
+            return records, fault
+        found = _hash_of(self.weights)
+        if found == records[-1].get("weights", ""):
+            return records, fault
+        damaged = found is not None and "weights" in records[-1]
+        return records[:-1], (self.weights, f"{self.weights} is not what was written") if damaged else fault
 
     @property
     def finished_rounds(self) -> int:
@@ -116,19 +141,18 @@ class Job:
             )
         return records
 
-    def initial_model(self) -> "Start":
-        """The initial model that this job made, verified."""
-        return Start.of(self.result()[0], self.weights)
+    def model(self) -> "Start":
+        """The initial model that this job made, or the kept one of its last round, verified."""
+        return Start.of(self.result()[-1], self.weights)
 
     def _check(self, record: Mapping[str, Any]) -> None:
         """A ValueError for a record that this run cannot have given."""
         check_form(record)
         if record["cell"] != asdict(self.run.cell):
             raise ValueError(f"its cell is {record['cell']}")
-        if self.run.subsets and set(record["metrics"]) != set(self.run.subsets):
-            raise ValueError(
-                f"its metrics are of {', '.join(record['metrics'])}, not of {', '.join(self.run.subsets)}"
-            )
+        points = curve_points(record)
+        if self.run.subsets and set(points) != set(self.run.subsets):
+            raise ValueError(f"its metrics are of {', '.join(points)}, not of {', '.join(self.run.subsets)}")
         if self.initial is None and _hash_of(self.weights) != record.get("weights"):
             raise ValueError(f"{self.weights.name} is not what was written with it")
         if self.initial is not None:
@@ -154,12 +178,14 @@ class Job:
     def keep(self, kind: str, value: Any) -> None:
         """Store an output. A record comes last: once it is there, the round is finished."""
         if kind == "record":
-            if "state" in value:  # as with weights, the record vouches for them
-                write_atomically(self.state(value["round"]), value["state"])
-                value = {**value, "state": hashlib.sha256(value["state"]).hexdigest()}
+            for name, path in {"state": self.state(value["round"]), "weights": self.weights}.items():
+                if name in value:
+                    write_atomically(path, value[name])
+                    # The record vouches for them, and its own checksum for both.
+                    value = {**value, name: hashlib.sha256(value[name]).hexdigest()}
             self.record_store.append(value)
         else:
-            write_atomically(self.weights if kind == "weights" else self.diverged, value)
+            write_atomically(self.diverged, value)
 
 
 @dataclass(frozen=True)
@@ -174,7 +200,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Start:
-    """The initial model that a cell starts from; its weights as the bytes of their file."""
+    """A model with its record: the initial one that a cell starts from, or the kept one of a last round.
+
+    `weights` are the bytes of their file.
+    """
 
     record: dict[str, Any]
     weights: bytes
@@ -272,7 +301,9 @@ def outputs(
     job = task.job
     if job.initial is not None:
         yield from _told(
-            rounds_in_turns(job.run, dataset, *start(job.initial).parsed(), task.finished, engine)
+            rounds_in_turns(
+                job.run, dataset, *start(job.initial).parsed(), task.finished, engine, job.keep_model
+            )
         )
     elif not task.finished:
         yield from _initial(job, dataset, engine)
@@ -296,10 +327,7 @@ def _initial(job: Job, dataset: Dataset, engine: Engine) -> Iterator[Message | N
             raise
         yield "diverged", json.dumps(seal({"run": job.run.digest, "diverged": str(error)})).encode()
         return
-    stored = save({name: tensor.contiguous() for name, tensor in weights.items()})
-    yield "weights", stored
-    # The record vouches for the weights, and its own checksum for both.
-    yield "record", {**record, "weights": hashlib.sha256(stored).hexdigest()}
+    yield "record", {**record, "weights": packed(weights)}
 
 
 def _hash_of(path: Path) -> str | None:

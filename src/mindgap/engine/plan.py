@@ -387,7 +387,7 @@ class Memory:
 
 # Measured: a round's record without ids, losses and metrics; a subset's metrics; a loss; a table's row of an
 # image or text; the contact sheet of 32 px images.
-RECORD, METRICS, LOSS, TABLE_ROW, CONTACT_SHEET = 1_600, 110, 20, 50, 50_000
+RECORD, METRICS, LOSS, TABLE_ROW, CONTACT_SHEET = 1_660, 250, 20, 50, 50_000
 
 
 @dataclass(frozen=True)
@@ -415,9 +415,13 @@ def prepared_disk(layout: Layout) -> Disk:
     return Disk(prepared=size, cache=size)
 
 
-def part_disk(part: Part, weights: int) -> Disk:
-    """Models of `weights` bytes and records of a part, in their folders, in the store and in DVC's cache."""
+def part_disk(part: Part, weights: int, kept_models: int = 0) -> Disk:
+    """Models of `weights` bytes and records of a part, in their folders, in the store and in DVC's cache.
+
+    `kept_models`: how many runs keep the model of their last round beside their records.
+    """
     records = sum(_record_bytes(part, round) for _ in part.runs for round in range(len(part.runs[0].rounds)))
+    records += kept_models * (weights + _record_bytes(part, len(part.runs[0].rounds) - 1))
     first = _record_bytes(part, 0)
     trained = sum(job.work != Work() for job in part.search + part.initial)
     models, kept = len(part.initial) * (weights + first), trained * (weights + first)

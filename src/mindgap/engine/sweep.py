@@ -208,9 +208,8 @@ class Sweep:
             self._board.begin(key, str(job), value, self._done[key], job.rounds)
         elif kind in OUTPUTS:
             job.keep(kind, value)
-            if kind != "weights":
-                self._done[key] += 1
-                self._board.advance(key)
+            self._done[key] += 1
+            self._board.advance(key)
         elif kind == "said":
             self._board.say(value)
         elif kind == "done":

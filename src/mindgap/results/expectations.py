@@ -19,14 +19,15 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from mindgap.base.errors import MindGapError
+from mindgap.core.records import MEASURED_COLUMNS
 from mindgap.data import CREDENTIALED, SOURCES
 from mindgap.data.quintfeatures.checks import image_summary, independence_p, meta_styles, rendered_sample
 from mindgap.data.quintfeatures.images import FEATURES, LEVELS, Style
 from mindgap.data.quintfeatures.pairing import COLORS_OF_AN_IMAGE, factor_values
 from mindgap.data.storage import SPLITS, expected_arrays, read_array, read_meta
-from mindgap.results.curves import read_curve_file
+from mindgap.results.curves import number, read_curve_file
 from mindgap.results.flow import mend_of
-from mindgap.results.reading import read_json
+from mindgap.results.reading import read_json, read_table
 
 ROWS_NAMED = 5
 # What names a row in a message, besides its texts, of which digests are too long.
@@ -501,6 +502,26 @@ def validate_curves(curves_path: Path, suites_dir: Path, html_dir: Path) -> None
     name, suite = f"curves of {curves_path.stem}", Path(suites_dir) / "curves.json"
     mend = _mend_of_results(curves_path, mend_of(dataset, f"-f -s acquire@{curves_path.stem}"))
     validate(name, frame, suite, page, parameters, mend)
+
+
+def validate_measured(measured_path: Path, curves_path: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check the long table of what rounds measured, <dataset>-<regime>.csv, also against their curves."""
+    measured_path = Path(measured_path)
+    mend = mend_of(measured_path.stem.rsplit("-", 1)[0], f"-f -s acquire@{measured_path.stem}")
+    frame = read_table(measured_path, MEASURED_COLUMNS, mend).reset_index(drop=True)
+    counts = ["round", "labelled"]
+    frame = frame.assign(**{name: [number(text) for text in frame[name]] for name in ("value", *counts)})
+    curves, key = read_curve_file(curves_path), ["run", *counts, "subset"]
+    points = curves.melt(key, ["balanced_accuracy", "accuracy", "ece"], "name", "curve_value")
+    points = points.astype(dict.fromkeys(counts, "float64"))
+    is_point = frame["evaluator"] == frame["name"]  # another evaluator may use these names
+    frame = frame.merge(points.assign(evaluator=points["name"]), "left", [*key, "evaluator", "name"])
+    known = is_point & frame["curve_value"].notna()
+    frame = frame.assign(curve_value=frame["curve_value"].where(known, frame["value"]))
+    frame["points_missing"] = len(points) - int(known.sum())
+    page = Path(html_dir) / f"measured-{measured_path.stem}.html"
+    name, suite = f"measured of {measured_path.stem}", Path(suites_dir) / "measured.json"
+    validate(name, frame, suite, page, mend=_mend_of_results(measured_path, mend))
 
 
 def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path, holes: bool = False) -> None:

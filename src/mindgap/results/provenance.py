@@ -48,6 +48,7 @@ class _Provenance(_Form):
     runs: dict[str, _Run]
     settings: dict[str, _Settings]
     curves: str = ""  # checksum of their table; records from before it was written lack it
+    measured: str = ""  # likewise of the long one
     sha256: str = ""  # of all the rest
 
 
@@ -107,11 +108,14 @@ def read_runs(
     fault = _fault(made)
     if fault:
         raise ReportError(f"{path} is no record of provenance: {fault}; {mend}")
-    curves = path.parent.parent / "curves" / f"{path.stem}.csv"
     verified = bool(made.get("curves"))
-    if verified and text_digest(read_text(curves, mend)) != made["curves"]:
-        both = mend.replace(str(path), f"{curves} {path}")
-        raise ReportError(f"{curves} is not what was written with {path}: one was changed; {both}")
+    for kind in ("curves", "measured"):
+        table = path.parent.parent / kind / f"{path.stem}.csv"
+        if kind == "measured" and not table.exists():  # published records are without
+            continue
+        if made.get(kind) and text_digest(read_text(table, mend)) != made[kind]:
+            both = mend.replace(str(path), f"{table} {path}")
+            raise ReportError(f"{table} is not what was written with {path}: one was changed; {both}")
     settings, runs = made["settings"], made["runs"]
     wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
     kept = {}

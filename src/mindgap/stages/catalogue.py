@@ -11,6 +11,7 @@ from mindgap.base.plugins import PluginError, Registry, declared
 from mindgap.base.settings import parameters
 from mindgap.data import CREDENTIALED, RENDERED, SOURCES
 from mindgap.parts.encoders import ENCODERS
+from mindgap.parts.evaluators import EVALUATORS, GIVEN
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
@@ -41,6 +42,7 @@ def catalogue() -> dict[str, list[Line]]:
         "dataset (settings: scales.*.prepare.<name>)": list(_datasets()),
         "query (settings: query_settings.<name>)": list(_methods()),
         "mitigation (settings: mitigation_settings.<name>)": _parts(MITIGATIONS, 0),
+        "evaluate (settings: evaluate_settings.<name>)": _parts(EVALUATORS, GIVEN),
         **encoders,
         "scales.*.model.fusion (name, and the settings beside it)": _parts(FUSIONS, 2),
     }
@@ -48,7 +50,7 @@ def catalogue() -> dict[str, list[Line]]:
 
 def faults() -> list[str]:
     """What is wrong with plug-ins of other packages, a line each."""
-    tables = [RENDERED, SOURCES, METHODS, MITIGATIONS, FUSIONS, *ENCODERS.values()]
+    tables = [RENDERED, SOURCES, METHODS, MITIGATIONS, FUSIONS, EVALUATORS, *ENCODERS.values()]
     kinds = ", ".join(f"{kind}." for kind in ENCODERS)
     unknown = [
         str(one.fault(f"its name has to begin with one of {kinds}"))

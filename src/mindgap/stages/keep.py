@@ -42,7 +42,10 @@ from mindgap.stages.report import (
 
 # Where the pipeline reads, writes or deletes: records that are kept there would not last.
 TAKEN = [
-    *(REPORTS / name for name in (*RECORDS, *FOLDERS, "expectations", "sensitivity", "validation")),
+    *(
+        REPORTS / name
+        for name in (*RECORDS, *FOLDERS, "expectations", "measured", "sensitivity", "validation")
+    ),
     *map(Path, ("data", "src", ".git", ".dvc", ".mindgap")),
 ]
 

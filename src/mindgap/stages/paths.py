@@ -25,6 +25,7 @@ class Places:
     models: Path
     runs: Path
     curves: Path
+    measured: Path
     flow: Path
     provenance: Path
     search: Path
@@ -55,6 +56,7 @@ def _places(dataset: str, home: Path, reports: Path, store: Path, stage: str) ->
         home / "models",
         home / "runs",
         reports / "curves",
+        reports / "measured",
         reports / "flow",
         reports / "provenance",
         reports / "search",

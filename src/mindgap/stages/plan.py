@@ -127,7 +127,8 @@ def finished(params: Params, part: Part) -> Finished:
         digest = numbers_digest(initial.result()[0]) if initial else None
         setting = setting_of(params, cell, recipe, name.dropout)
         run = run_of(params, cell, dataset, digest, setting)
-        return Job(run, where.prepared, where.store, initial and initial.weights)
+        keep_model = initial is not None and params.keep_models == "last"
+        return Job(run, where.prepared, where.store, initial and initial.weights, keep_model=keep_model)
 
     initial = {job.name: job_of(job.name) for job in part.initial}
     rounds = {name: _taken(job) for name, job in initial.items()}
@@ -197,7 +198,8 @@ def _estimate(
     settings = {
         name: params.mitigation_settings.get(name, {}) for name in {job.name.mitigation for job in part.jobs}
     }
-    disk = part_disk(part, calibration.weights(*model))
+    kept = len(part.runs) * (params.keep_models == "last")
+    disk = part_disk(part, calibration.weights(*model), kept)
     # Before there is anything else on the device.
     memory = {
         kind: max(

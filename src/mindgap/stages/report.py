@@ -12,7 +12,7 @@ from mindgap.core.records import text_digest
 from mindgap.data import CREDENTIALED, DATASETS
 from mindgap.data.prepared import put_back
 from mindgap.results.curves import Selection, read_curves
-from mindgap.results.expectations import validate_aulc, validate_curves
+from mindgap.results.expectations import validate_aulc, validate_curves, validate_measured
 from mindgap.results.flow import SELECTION, Flow, mend_for, read_flow, skipped_line
 from mindgap.results.paper import verify_paper
 from mindgap.results.provenance import read_origins
@@ -43,7 +43,8 @@ def left_over(params: Params) -> list[Path]:
     """Files of results of datasets and regimes that params.yaml does not name (any more)."""
     datasets = [*params.dataset, *params.published]
     cells = {f"{dataset}-{regime}" for dataset in datasets for regime in params.regime}
-    of_cells = [*CURVES.glob("*.csv"), *PROVENANCE.glob("*.json"), *(REPORTS / "search").glob("*.csv")]
+    of_cells = [*CURVES.glob("*.csv"), *PROVENANCE.glob("*.json")]
+    of_cells += [path for name in ("measured", "search") for path in (REPORTS / name).glob("*.csv")]
     left = [path for path in of_cells if path.stem not in cells]
     return sorted(left + [path for path in FLOW.glob("*.csv") if path.stem not in datasets])
 
@@ -138,6 +139,9 @@ def _report(selection: Selection, folder: Path, inputs: Inputs) -> None:
     for dataset, regime in selection.pairs:
         path = folder / "curves" / f"{dataset}-{regime}.csv"
         validate_curves(path, EXPECTATIONS, folder / "validation")
+        measured = folder / "measured" / path.name
+        if measured.exists():  # kept records and published ones are without
+            validate_measured(measured, path, EXPECTATIONS, folder / "validation")
     build_report(inputs, folder, PAPER, selection)
     holes = bool(selection.there)
     validate_aulc(folder / "tables" / "aulc.csv", EXPECTATIONS, folder / "validation", holes)

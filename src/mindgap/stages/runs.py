@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mindgap.base.errors import MindGapError
-from mindgap.base.plugins import Registry
 from mindgap.base.settings import defaults
-from mindgap.core.digest import SOURCE, code_digest, commit, files_of, versions
+from mindgap.core.digest import code_digest, commit, versions
 from mindgap.core.loop import Cell, Run, warnings_of
 from mindgap.core.params import DatasetRecipe, Params, Setting
 from mindgap.core.records import (
@@ -22,13 +21,16 @@ from mindgap.core.records import (
     RecordError,
     check_form,
     csv_text,
+    curve_points,
     digest_of,
+    measured_csv,
     numbers_digest,
     provenance_json,
     seal,
     unseal,
     write_atomically,
 )
+from mindgap.core.run_code import part_files, run_code
 from mindgap.core.search import choose, rows_of
 from mindgap.data import CREDENTIALED, RENDERED
 from mindgap.data.dataset import Dataset
@@ -37,12 +39,10 @@ from mindgap.data.storage import remake
 from mindgap.engine.jobs import Start
 from mindgap.engine.machine import Machine
 from mindgap.engine.sweep import Job, execute
-from mindgap.parts.augment.images import augmentation
-from mindgap.parts.encoders import ENCODERS
+from mindgap.parts.evaluators import EVALUATORS, GIVEN
 from mindgap.parts.fusions import FUSIONS, own_settings
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
-from mindgap.parts.query.contract import Method
 from mindgap.parts.query.select import hyperparameters
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.paths import places
@@ -70,12 +70,11 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
     for line in (line for run in runs.values() for line in warnings_of(run, dataset)):
         print(f"warning: {line}", file=sys.stderr, flush=True)
     execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
-    models = {initial: job.initial_model() for initial, job in jobs.items()}
+    models = {initial: job.model() for initial, job in jobs.items()}
     # DVC empties the folder first only where the output does not persist.
     shutil.rmtree(where.models / name, ignore_errors=True)
     for initial in jobs:
-        write_atomically(initial.with_suffix(".safetensors"), models[initial].weights)
-        _write_sealed(initial.with_suffix(".json"), models[initial].record)
+        _write_model(initial, models[initial])
     if recipe is not None:
         chosen = {"dataset": dataset_name, "regime": regime, "recipe": recipe.model_dump()}
         _write_sealed(_recipe_file(dataset_name, regime), chosen)
@@ -89,6 +88,7 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     except SourceMissing as missing:
         write_skipped(where.runs / name, str(missing))
         write_atomically(where.provenance / f"{name}.json", provenance_json([]).encode())
+        write_atomically(where.measured / f"{name}.csv", measured_csv([]).encode())
         return write_atomically(where.curves / f"{name}.csv", curves_csv([], None).encode())
     recipe, jobs, digests = _chosen(params, dataset_name, regime), [], {}
     for mitigation in params.mitigation:
@@ -102,14 +102,22 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
                     first = run_of(params, replace(cell, query=None), dataset, setting=setting)
                     digests[initial] = _initial_digest(initial, first)
                 run = run_of(params, cell, dataset, digests[initial], setting)
-                jobs.append(Job(run, where.prepared, where.store, initial))
+                keep_model = params.keep_models == "last"
+                jobs.append(Job(run, where.prepared, where.store, initial, keep_model=keep_model))
     execute(jobs, Machine.from_environment(), f"acquire {name}")
     records = [record for job in jobs for record in job.result()]
+    models = {_kept(job.run.cell): job.model() for job in jobs if job.keep_model}
+    # DVC empties the folder first only where the output does not persist.
+    shutil.rmtree(where.runs / name, ignore_errors=True)
+    for path, model in models.items():
+        _write_model(path, model)
     lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
     write_atomically(where.runs / name / "records.jsonl", lines.encode())
     curves = curves_csv(records, dataset)
     write_atomically(where.curves / f"{name}.csv", curves.encode())
-    told = provenance_json(records, dataset.settings, curves)
+    measured = measured_csv(records)
+    write_atomically(where.measured / f"{name}.csv", measured.encode())
+    told = provenance_json(records, dataset.settings, curves, measured)
     write_atomically(where.provenance / f"{name}.json", told.encode())
 
 
@@ -136,44 +144,42 @@ def run_of(
         **defaults(MITIGATIONS[cell.mitigation], 0),
         **params.mitigation_settings.get(cell.mitigation, {}),
     }
-    files, query_settings = _code(MITIGATIONS, cell.mitigation), {}
+    query_settings = {}
     if cell.query is not None:
         query_settings = {**hyperparameters(cell.query), **params.query_settings.get(cell.query, {})}
-        files |= {SOURCE / "parts/query/select.py", *_code(METHODS, cell.query)}
+    evaluators = {
+        name: {**defaults(EVALUATORS[name], GIVEN), **params.evaluate_settings.get(name, {})}
+        for name in params.evaluate
+    }
     values = {k: v if isinstance(v, str) else v.model_dump() for k, v in vars(setting).items()}
     kinds = {modality.kind for modality in dataset.modalities.values()}
-    encoder = {kind: values["model"]["encoder"][kind] for kind in sorted(kinds)}
-    values["model"]["encoder"] = encoder  # the encoders of other kinds change nothing here
+    # The encoders of other kinds change nothing here.
+    values["model"]["encoder"] = {kind: values["model"]["encoder"][kind] for kind in sorted(kinds)}
     values["model"]["fusion"] = own_settings(setting.model.fusion)  # nor do the sizes of another fusion
-    fusion = _code(FUSIONS, setting.model.fusion["name"])
-    files = files.union(fusion, *(_code(ENCODERS[kind], one["name"]) for kind, one in encoder.items()))
-    files = files.union(*map(files_of, augmentation(setting.recipe.augmentation)))
-    depends_on = {
-        "cell": asdict(cell),
+    settings = {
         "setting": values,
         "mitigation_settings": mitigation_settings,
         "query_settings": query_settings,
+        "evaluators": evaluators,
+    }
+    code = run_code(cell, settings)
+    depends_on = {
+        "cell": asdict(cell),
+        **settings,
         "data": dataset.digest,
-        "code": code_digest(files),
+        "code": code,
         "initial": initial_digest,
     }
     provenance = {
         "commit": commit(),
-        "code": depends_on["code"],
-        "numerics": code_digest(fusion),
+        "code": code,
+        "numerics": code_digest(part_files(FUSIONS, setting.model.fusion["name"])),
         "data": dataset.digest,
         "versions": versions(),
-        "settings": {k: depends_on[k] for k in ("setting", "mitigation_settings", "query_settings")}
-        | {"data": dataset.settings},
+        "settings": settings | {"data": dataset.settings},
     }
     digest, subsets = digest_of(depends_on), tuple(dataset.ceilings)
-    return Run(cell, setting, mitigation_settings, query_settings, digest, provenance, subsets)
-
-
-def _code(table: Registry, name: str) -> set[Path]:
-    """Where a part is written, and what else another package makes it with."""
-    part = table[name]
-    return files_of(part.fn if isinstance(part, Method) else part) | table.files(name)
+    return Run(cell, setting, mitigation_settings, query_settings, digest, provenance, subsets, evaluators)
 
 
 def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) -> str:
@@ -182,14 +188,14 @@ def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) ->
         {
             **{key: record["cell"][key] for key in ("dataset", "regime", "mitigation", "query", "seed")},
             **{key: record[key] for key in ("scale", "rounds", "round", "labelled")},
-            **{key: metrics[key] for key in ("balanced_accuracy", "accuracy", "ece")},
+            **point,
             "run": record["run"][:16],
             "subset": subset,
             "chance": 1 / dataset.num_classes,
             "ceiling": dataset.ceilings[subset],
         }
         for record in records
-        for subset, metrics in record["metrics"].items()
+        for subset, point in curve_points(record).items()
     )
     return csv_text(CURVE_COLUMNS, rows)
 
@@ -233,6 +239,11 @@ def _mended(dataset: str, regime: str) -> Iterator[None]:
         raise RecordError(f"{error}: {mend}") from error
 
 
+def _write_model(path: Path, model: Start) -> None:
+    write_atomically(path.with_suffix(".safetensors"), model.weights)
+    _write_sealed(path.with_suffix(".json"), model.record)
+
+
 def _write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(seal(value), indent=1).encode())
 
@@ -242,6 +253,12 @@ def _initial(cell: Cell, dropout: bool) -> Path:
     kind = "" if dropout else "-no_dropout"
     folder = places(cell.dataset).models / f"{cell.dataset}-{cell.regime}"
     return folder / f"{cell.mitigation}-{cell.seed}{kind}"
+
+
+def _kept(cell: Cell) -> Path:
+    """Where the model of a cell's last round lies, likewise, if it was to be kept."""
+    folder = places(cell.dataset).runs / f"{cell.dataset}-{cell.regime}" / "models"
+    return folder / f"{cell.query}-{cell.mitigation}-{cell.seed}"
 
 
 def _recipe_file(dataset_name: str, regime: str) -> Path:
