@@ -5,7 +5,7 @@ arrays that it left in the last round, and the validation metrics of all rounds.
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.gpu import Engine
+from mindgap.base.modality import Modality
 from mindgap.base.view import LabelledSamples, Measured, Metrics, PoolView, Reward, ValidationSamples
 from mindgap.core.evaluation import encode, evaluate, metrics_of, predict_subsets
-from mindgap.core.network import ModelSpec, MultimodalNet, build_model, place
+from mindgap.core.network import ModelSpec, MultimodalNet, Own, build_model, place
 from mindgap.core.params import Setting
 from mindgap.core.pool import Pool
 from mindgap.core.recipe import Recipe
@@ -64,6 +65,7 @@ class Run:
     provenance: Mapping[str, Any]
     subsets: tuple[str, ...] = ()  # of modalities, by which a record has metrics; () leaves them open
     evaluators: Mapping[str, Mapping] = field(default_factory=lambda: {name: {} for name in OF_CURVES})
+    model: Callable[[Mapping[str, Modality]], Own] | None = None  # in place of the setting's
 
     def key(self, round: int, purpose: str) -> tuple:
         """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
@@ -243,7 +245,7 @@ def train_round(
 
 def placed(run: Run, dataset: Dataset, seed: int, engine: Engine) -> MultimodalNet:
     """A run's model with initial weights, on its device."""
-    model = build_model(dataset.modalities, dataset.num_classes, model_spec(run.setting), seed)
+    model = build_model(dataset.modalities, dataset.num_classes, model_spec(run.setting), seed, run.model)
     return place(model, engine, run.setting.recipe.batch_size)
 
 

@@ -7,9 +7,9 @@ and masks nothing, as many implementations do; the paper does not say which it d
 Rows may be padded: those that are absent or only fill a batch are zeros that count nowhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +43,32 @@ class ModelSpec:
     min_present: int = 2
 
 
+class Own(Protocol):
+    """Encoders and fusion of somebody else in place of ours. Axes: K rows, N samples, M modalities.
+
+    `encode[name](x_K)` makes tokens K x D of what is stored of a modality; `fuse(tokens_NMD, present_NM)`
+    makes N x H of them, H its `out_features`, and ignores tokens of absent modalities, which are 0.
+    """
+
+    encode: Mapping[str, nn.Module]
+    fuse: nn.Module
+
+
+class AsStored(nn.Module):
+    """An encoder that prepares what is stored by itself; numbers come as float32, images as uint8."""
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    @staticmethod
+    def prepare(x_K: Tensor) -> Tensor:
+        return x_K
+
+    def forward(self, x_K: Tensor) -> Tensor:
+        return self.encoder(x_K)
+
+
 class MultimodalNet(nn.Module):
     """Class logits from any number of modalities, of which each sample has at least one.
 
@@ -50,16 +76,23 @@ class MultimodalNet(nn.Module):
     subset, coalition value and dropout pass is one more cheap `fuse` of the same tokens.
     """
 
-    def __init__(self, modalities: Mapping[str, Modality], num_classes: int, spec: ModelSpec):
+    def __init__(
+        self, modalities: Mapping[str, Modality], num_classes: int, spec: ModelSpec, own: "Own | None" = None
+    ):
         super().__init__()
         self.modalities, self.spec = dict(modalities), spec
-        self.encoders = nn.ModuleDict(
-            {name: build_encoder(modality, spec.encoder) for name, modality in modalities.items()}
-        )
-        self.projections = nn.ModuleDict(
-            {name: projection(enc.out_features, spec) for name, enc in self.encoders.items()}
-        )
-        self.fusion = make_fusion(spec.fusion, len(modalities), spec.width)
+        if own is None:
+            self.encoders = nn.ModuleDict(
+                {name: build_encoder(modality, spec.encoder) for name, modality in modalities.items()}
+            )
+            self.projections = nn.ModuleDict(
+                {name: projection(enc.out_features, spec) for name, enc in self.encoders.items()}
+            )
+            self.fusion = make_fusion(spec.fusion, len(modalities), spec.width)
+        else:
+            self.encoders = nn.ModuleDict({name: AsStored(own.encode[name]) for name in modalities})
+            self.projections = nn.ModuleDict({name: nn.Identity() for name in modalities})
+            self.fusion = own.fuse
         self.dropout = nn.Dropout(spec.head_dropout)
         self.head = make_head(self.fusion, num_classes)
         hosted(self)
@@ -212,12 +245,19 @@ def build_encoder(modality: Modality, encoder: Mapping[str, Mapping[str, Any]]) 
 
 
 def build_model(
-    modalities: Mapping[str, Modality], num_classes: int, spec: ModelSpec, seed: int
+    modalities: Mapping[str, Modality],
+    num_classes: int,
+    spec: ModelSpec,
+    seed: int,
+    own: Callable[[Mapping[str, Modality]], Own] | None = None,
 ) -> MultimodalNet:
-    """A freshly initialised network on the CPU; the same seed gives the same weights whatever the device."""
+    """A freshly initialised network on the CPU; the same seed gives the same weights whatever the device.
+
+    `own` makes the encoders and the fusion that take the place of ours.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MultimodalNet(modalities, num_classes, spec)
+        return MultimodalNet(modalities, num_classes, spec, None if own is None else own(modalities))
 
 
 def place(model: MultimodalNet, engine: Engine, batch_size: int) -> MultimodalNet:

@@ -1,0 +1,423 @@
+"""The library: a loop on arrays that a user has in memory, and the curves of a folder. docs/extending.md."""
+
+import contextlib
+import hashlib
+import inspect
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from mindgap.base.errors import MindGapError
+from mindgap.base.modality import DTYPES, Modality
+from mindgap.base.plugins import Registry
+from mindgap.base.settings import checked, explain
+from mindgap.core.digest import commit, versions
+from mindgap.core.loop import Cell, Run, initial_record, rounds, start_and_validation_ids
+from mindgap.core.network import DEFAULT_ENCODERS, Own
+from mindgap.core.params import Budget, DatasetRecipe, Model, Setting, Training, pick
+from mindgap.core.records import CURVE_COLUMNS, digest_of
+from mindgap.core.rng import numpy_rng
+from mindgap.data.dataset import Dataset, Split, subset_name, subsets
+from mindgap.parts.augment.images import AUGMENTATIONS
+from mindgap.parts.mitigations import MITIGATIONS
+from mindgap.parts.query import METHODS
+from mindgap.parts.query.contract import Method
+from mindgap.parts.query.select import hyperparameters
+from mindgap.results.aulc import level, over_seeds, per_seed
+from mindgap.results.curves import Selection, read_curve_file, read_curves
+from mindgap.stages.runs import curves_csv
+
+LEAST = 3  # training samples of a class: to start with, to validate with, to pick
+Arrays = Mapping[str, Any]
+
+
+class InputError(MindGapError, ValueError):
+    """What the library was given cannot be run; the message names it and says how to mend it."""
+
+
+def run(
+    dataset: Arrays,
+    query: str | Callable = "badge",
+    *,
+    labels: Any,
+    present: Any = None,
+    test: float | tuple = 0.25,
+    kinds: Mapping[str, str] | None = None,
+    mitigation: str | type = "none",
+    model: Callable[[Mapping[str, Modality]], Own] | None = None,
+    seeds: int | Sequence[int] = 0,
+    rounds: int = 5,
+    initial: int | None = None,
+    acquisition: int | None = None,
+    validation: int | None = None,
+    epochs: int = 20,
+    batch_size: int = 32,
+    learning_rate: float = 0.05,
+    weight_decay: float = 5e-4,
+    augmentation: str = "none",
+    query_settings: Mapping[str, Any] | None = None,
+    mitigation_settings: Mapping[str, Any] | None = None,
+    name: str = "own",
+    device: str | None = None,
+) -> pd.DataFrame:
+    """The learning curves of a query method on arrays: a row per seed, round and subset of modalities.
+
+    `dataset`: by modality an array or tensor of N samples. `labels`: N whole numbers, 0 to C - 1. `present`:
+    N x M truth values, in the order of the modalities; by default all are there. `test`: the share of
+    samples to test on, drawn by class, or (dataset, labels) or (dataset, labels, present) of their own.
+    `kinds`: of modalities whose kind (image, tokens, table, signal) their type and shape do not tell.
+
+    `query`, `mitigation`: names of `mindgap list`, or a method and a class of your own. `model`: makes
+    encoders and fusion of your own (`core.network.Own`). `initial` labels, `acquisition` more in each of
+    `rounds` - 1 rounds, `validation` beside them; by default shares of the samples. Columns are those of
+    reports/curves. Raises InputError, or another MindGapError, at what cannot be run.
+    """
+    data = _dataset(name, dataset, labels, present, test, kinds or {})
+    with _listed(METHODS, query, Method) as query, _listed(MITIGATIONS, mitigation) as mitigation:
+        method = pick(METHODS, query, "query", "mindgap.parts.query.METHODS")
+        hook = pick(MITIGATIONS, mitigation, "mitigation", "mindgap.parts.mitigations.MITIGATIONS")
+        pick(AUGMENTATIONS, augmentation, "augmentation", "mindgap.parts.augment.images.AUGMENTATIONS")
+        asked = checked("query_settings", method.fn, method.given, query_settings or {})
+        told = checked("mitigation_settings", hook, 0, mitigation_settings or {})
+        with _explained():
+            recipe = DatasetRecipe(
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                augmentation=augmentation,
+            )
+            budget = _budget(data, rounds, initial, acquisition, validation)
+        setting = Setting("own", name, "own", "stratified", budget, recipe, _training(epochs), MODEL)
+        if model is not None:
+            setting = replace(setting, model=MODEL.model_copy(update={"width": _width(model, data)}))
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        records = []
+        for seed in [seeds] if isinstance(seeds, int) else seeds:
+            cell = Cell(name, "own", mitigation, seed, query)
+            settings = {**hyperparameters(query), **asked}
+            one = _run_of(cell, setting, data, settings, told, (method.fn, hook, model), model)
+            records += _records(one, data.to(device))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "curves.csv")
+        path.write_text(curves_csv(records, data), encoding="utf-8")
+        return read_curve_file(path)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`curves`: a row per run, round and subset. `aulc`: a row per cell and subset (`aulc`)."""
+
+    curves: pd.DataFrame
+    aulc: pd.DataFrame
+
+
+def load(folder: Path | str) -> Loaded:
+    """Curves and AULC of a folder that `mindgap keep` wrote, or of reports; all files in it are checked.
+
+    Raises a MindGapError that names what is not there, not complete, or not one.
+    """
+    place = Path(folder) / "curves"
+    files = sorted(place.glob("*.csv"))
+    parts = [_file(path) for path in files if path.stat().st_size and len(read_curve_file(path))]
+    if not parts:
+        raise InputError(
+            f"{place} has no learning curves: name a folder that `mindgap keep` wrote, or reports"
+        )
+    curves = pd.concat(parts, ignore_index=True)
+    return Loaded(curves, aulc(curves))
+
+
+def aulc(curves: pd.DataFrame) -> pd.DataFrame:
+    """The area under each learning curve, over seeds: mean and std, chance and ceiling in the same units,
+    and `level`, 0 at chance and 1 at the ceiling.
+    """
+    table = over_seeds(per_seed(curves)).drop(columns=["paper_mean", "paper_std", "changed"])
+    return table.assign(level=level(table["aulc_mean"], table["chance_aulc"], table["ceiling_aulc"]))
+
+
+def _file(path: Path) -> pd.DataFrame:
+    """A file's runs, checked as a report checks them."""
+    frame = read_curve_file(path, CURVE_COLUMNS)
+    dataset, _, regime = path.stem.rpartition("-")
+    named = (list(frame[key].unique()) for key in ("query", "mitigation", "seed"))
+    return read_curves(path.parent, Selection(frame["scale"].iloc[0], [dataset], [regime], *named))
+
+
+MAPPING = "give {'left': array, 'right': array}, N samples in each"
+SHAPES = {
+    "image": "uint8, N x height x width, or N x height x width x channels with at most 4",
+    "tokens": "whole numbers from 0 on, N x length, padded with 0",
+    "table": "numbers, N x columns",
+    "signal": "numbers, N x channels x time",
+}
+MODEL = Model(
+    encoder=DEFAULT_ENCODERS,
+    fusion={"name": "transformer"},
+    width=64,
+    head_dropout=0.25,
+    absent="skip",
+    min_present=2,
+)
+
+
+def _training(epochs: int) -> Training:
+    warmup = min(2.0, epochs / 4)
+    return Training(momentum=0.9, warmup_epochs=warmup, min_samples_per_epoch=320, validate_from=0.5)
+
+
+def _records(one: Run, data: Dataset) -> list[dict[str, Any]]:
+    first = replace(one, cell=replace(one.cell, query=None))
+    try:
+        start_and_validation_ids(one, data)
+    except MindGapError as error:
+        told = str(error).partition(". ")[0]
+        raise InputError(f"{told}: lower validation or initial, or give more samples") from error
+    start, weights = initial_record(first, data)
+    made = rounds(one, data, start, weights)
+    return [record | {"run": one.digest, "rounds": one.setting.budget.rounds} for record in made]
+
+
+def _run_of(cell, setting, data, query_settings, mitigation_settings, code, model) -> Run:
+    """The run with a digest of what its numbers depend on, as far as it is known of code in memory."""
+    values = {k: v if isinstance(v, str) else v.model_dump() for k, v in vars(setting).items()}
+    depends_on = {
+        "cell": asdict(cell),
+        "setting": values,
+        "settings": [dict(query_settings), dict(mitigation_settings)],
+        "data": data.digest,
+        "code": [_source(one) for one in code if one is not None],
+        "versions": versions(),
+    }
+    provenance = {"commit": commit(), "data": data.digest, "versions": versions()}
+    subsets = tuple(data.ceilings)
+    digest = digest_of(depends_on)
+    return Run(cell, setting, mitigation_settings, query_settings, digest, provenance, subsets, model=model)
+
+
+def _source(thing: Any) -> str:
+    """What a function or class says; of one without a source the names and numbers in it."""
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        held = [thing, *vars(thing).values()] if hasattr(thing, "__dict__") else [thing]
+        codes = [one.__code__ for one in held if hasattr(one, "__code__")]
+        plain = [[c for c in code.co_consts if not hasattr(c, "co_code")] for code in codes]
+        return repr([(code.co_code, code.co_names, k) for code, k in zip(codes, plain, strict=True)])
+
+
+@contextlib.contextmanager
+def _listed(table: Registry, thing: Any, made: Callable = lambda thing: thing) -> Iterator[str]:
+    """The name of an entry of a table, which a thing of the user's own is for as long as it is needed."""
+    if isinstance(thing, str):
+        yield thing
+        return
+    entry = table.made(thing, "")
+    told = getattr(thing, "__name__", type(thing).__name__)
+    name = told if told.isidentifier() and told not in table.names else "own"
+    table[name] = entry
+    try:
+        yield name
+    finally:
+        del table[name]
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise InputError("\n".join(explain(error))) from error
+
+
+def _budget(data: Dataset, rounds: int, initial, acquisition, validation) -> Budget:
+    """How many labels: what is not said is a share of the training samples."""
+    size, classes = len(data.train), data.num_classes
+    validation = max(classes, size // 5) if validation is None else validation
+    twentieth = max(classes, (size - validation) // 20) if isinstance(validation, int) else classes
+    initial = twentieth if initial is None else initial
+    acquisition = initial if acquisition is None else acquisition
+    budget = Budget(initial=initial, validation=validation, acquisition=acquisition, rounds=rounds)
+    if budget.needed > size:
+        raise InputError(
+            f"{budget.needed} training samples are needed (initial {initial}, validation {validation}, "
+            f"{rounds - 1} times acquisition {acquisition}), and there are {size}: lower one of them"
+        )
+    return budget
+
+
+def _dataset(name: str, x: Arrays, labels, present, test, kinds: Mapping[str, str]) -> Dataset:
+    """The arrays as training, querying and evaluation see them, checked."""
+    whole, modalities = _samples("dataset", x, labels, present, kinds)
+    for kind in kinds:
+        if kind not in modalities:
+            raise InputError(f"kinds names {kind!r}; the modalities are {', '.join(modalities)}")
+    if isinstance(test, float):
+        rows = _drawn(whole.y_N.numpy(), test)
+        train, held = whole.select(_ids(~rows)), whole.select(_ids(rows))
+    elif isinstance(test, tuple) and len(test) in (2, 3):
+        train = whole
+        held, found = _samples("test", *test, *[None] * (3 - len(test)), kinds)
+        if found != modalities:
+            raise InputError(f"test has the modalities {_told(found)}, the dataset {_told(modalities)}")
+    else:
+        raise InputError("test is a share such as 0.25, or (dataset, labels), or (dataset, labels, present)")
+    classes = int(max(train.y_N.max(), held.y_N.max())) + 1
+    for split, y_N, least in (("training", train.y_N, LEAST), ("test", held.y_N, 1)):
+        counts = torch.bincount(y_N, minlength=classes).tolist()
+        for label, count in enumerate(counts):
+            if count < least:
+                raise InputError(
+                    f"labels: class {label} has {count} {split} samples, and needs {least}: number the "
+                    f"classes from 0 on without a gap, and give more samples"
+                )
+    if classes < 2:
+        raise InputError("labels: there is one class; two are the least")
+    digest = hashlib.sha256()
+    for split in (train, held):
+        for array in (*split.x.values(), split.present_NM, split.y_N):
+            digest.update(np.ascontiguousarray(array.numpy()).tobytes())
+    ceilings = {subset_name(s, tuple(modalities)): 1.0 for s in subsets(tuple(modalities))}
+    return Dataset(name, modalities, None, classes, ceilings, train, held, digest.hexdigest())
+
+
+def _ids(rows_N: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(rows_N))
+
+
+def _told(modalities: Mapping[str, Modality]) -> str:
+    return ", ".join(f"{name} ({one.kind} {one.shape})" for name, one in modalities.items())
+
+
+def _drawn(y_N: np.ndarray, share: float) -> np.ndarray:
+    """Which samples are tested on: of each class that share, at least one; the same in every call."""
+    if not 0 < share < 1:
+        raise InputError(f"test is {share}: a share between 0 and 1")
+    rng, rows = numpy_rng("library", "test"), np.zeros(len(y_N), dtype=bool)
+    for label in np.unique(y_N):
+        ids = rng.permutation(np.flatnonzero(y_N == label))
+        rows[ids[: max(1, round(share * len(ids)))]] = True
+    return rows
+
+
+def _samples(
+    where: str, x: Arrays, labels: Any, present: Any, kinds: Mapping[str, str]
+) -> tuple[Split, dict[str, Modality]]:
+    """The arrays of a split as they are stored, and what each modality is; else an InputError."""
+    if not isinstance(x, Mapping) or not x:
+        raise InputError(f"{where}: {type(x).__name__} is no mapping of modalities to arrays: " + MAPPING)
+    for name in x:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise InputError(f"{where}: modality {name!r}: a name of letters, digits and _ only")
+    y_N = _array(f"{where}, labels", labels)
+    if y_N.ndim != 1 or not len(y_N) or y_N.dtype.kind not in "iu" or y_N.min() < 0:
+        raise InputError(
+            f"{where}, labels: {y_N.dtype} of shape {y_N.shape}: give each sample a whole number, 0 to C - 1"
+        )
+    arrays = {name: _array(f"{where}, {name}", values) for name, values in x.items()}
+    for name, array in arrays.items():
+        if not array.ndim or len(array) != len(y_N):
+            raise InputError(f"{where}, {name}: shape {array.shape}, but there are {len(y_N)} labels")
+    size = len(y_N), len(arrays)
+    there = np.ones(size, dtype=bool) if present is None else _array(f"{where}, present", present)
+    if there.shape != size or there.dtype != bool:
+        raise InputError(f"{where}, present: {there.dtype} {there.shape}: truth values of shape {size}")
+    if len(rows := np.flatnonzero(~there.any(axis=1))):
+        raise InputError(f"{where}, present: row {rows[0]} has no modality at all: leave it out")
+    stored, modalities = {}, {}
+    for m, (name, array) in enumerate(arrays.items()):
+        array, modality = _stored(f"{where}, {name}", array, kinds.get(name), there[:, m])
+        stored[name], modalities[name] = torch.from_numpy(array), modality
+    return Split(stored, torch.from_numpy(there), torch.from_numpy(y_N.astype(np.int64))), modalities
+
+
+def _array(where: str, values: Any) -> np.ndarray:
+    """An array or tensor of numbers as an array."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{where}: {array.dtype} is no type of numbers: give an array or tensor of numbers")
+    return array
+
+
+def _stored(
+    where: str, array: np.ndarray, kind: str | None, there_N: np.ndarray
+) -> tuple[np.ndarray, Modality]:
+    """A modality in the type that its kind is stored in; what is absent is 0."""
+    kind = kind or _kind(where, array)
+    if kind not in DTYPES:
+        raise InputError(f"{where}: unknown kind {kind!r}; known: {', '.join(DTYPES)}")
+    if kind == "table" and array.ndim == 1:
+        array = array[:, None]
+    if kind == "image" and array.ndim == 3:
+        array = array[..., None]
+    axes = {"image": 4, "signal": 3}.get(kind, 2)
+    if array.ndim != axes or 0 in array.shape:
+        raise InputError(f"{where}: shape {array.shape}: {SHAPES[kind]}")
+    if kind == "image" and (array.dtype != np.uint8 or array.shape[-1] > 4):
+        raise InputError(f"{where}: {array.dtype} of shape {array.shape}: {SHAPES[kind]}")
+    kept = array[there_N]
+    if kind == "tokens" and (kept.dtype.kind not in "iu" or (len(kept) and kept.min() < 0)):
+        raise InputError(f"{where}: {SHAPES[kind]}")
+    with np.errstate(over="ignore"):
+        stored = np.zeros(array.shape, DTYPES[kind])
+        stored[there_N] = kept
+    finite_N = np.isfinite(stored.reshape(len(stored), -1)).all(axis=1)
+    if len(rows := np.flatnonzero(~finite_N)):
+        raise InputError(
+            f"{where}: row {rows[0]} is not finite as {stored.dtype}: scale it, fill it in, or say by "
+            f"present that the sample lacks this modality"
+        )
+    return stored, Modality(kind, stored.shape[1:])
+
+
+def _kind(where: str, array: np.ndarray) -> str:
+    """What type and shape tell of a modality."""
+    floats = array.dtype.kind == "f"
+    if array.ndim <= 2:
+        return (
+            "tokens" if array.ndim == 2 and array.dtype.kind in "iu" and array.dtype.itemsize > 1 else "table"
+        )
+    if array.dtype == np.uint8 and array.ndim <= 4:
+        return "image"
+    if floats and array.ndim == 3:
+        return "signal"
+    raise InputError(
+        f"{where}: {array.dtype} of shape {array.shape} is no kind of modality as it is. "
+        + " ".join(f"{kind}: {told}." for kind, told in SHAPES.items())
+    )
+
+
+def _width(model: Callable[[Mapping[str, Modality]], Own], data: Dataset) -> int:
+    """The width of the tokens of a user's model, which is tried on two samples of each modality."""
+    own, width, tokens = model(data.modalities), None, []
+    if not isinstance(getattr(own, "fuse", None), nn.Module) or not hasattr(own.fuse, "out_features"):
+        raise InputError("model: its `fuse` has to be a module with `out_features`")
+    for name in data.modalities:
+        try:
+            encoder = own.encode[name]
+        except (AttributeError, KeyError, TypeError):
+            raise InputError(f"model: its `encode` lacks a module for {name!r}") from None
+        x_K = data.train.x[name][:2]
+        with torch.no_grad():
+            tokens.append(encoder.eval()(x_K.float() if x_K.is_floating_point() else x_K))
+        width = width or tokens[-1].shape[-1]
+        if tokens[-1].shape != (len(x_K), width):
+            told = f"shape {tuple(tokens[-1].shape)}, not {(len(x_K), width)}"
+            raise InputError(f"model: encode[{name!r}] makes {told}: K x D, D the same for all modalities")
+    present_NM = torch.ones(len(x_K), len(tokens), dtype=torch.bool)
+    with torch.no_grad():
+        fused = own.fuse.eval()(torch.stack(tokens, dim=1), present_NM)
+    fused = fused[0] if isinstance(fused, tuple) else fused
+    if fused.shape != (len(x_K), own.fuse.out_features):
+        raise InputError(
+            f"model: fuse makes shape {tuple(fused.shape)}, not N x its out_features, {own.fuse.out_features}"
+        )
+    return width

@@ -1,0 +1,148 @@
+"""The library: loops on arrays in memory, curves of a folder, the notebook."""
+
+import json
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import mindgap
+from mindgap.core.records import CURVE_COLUMNS
+from mindgap.parts.query import METHODS
+from mindgap.stages.library import InputError
+from small_project import ROOT
+
+Y = np.arange(120) % 3
+RNG = np.random.default_rng(0)
+X = {
+    "told": (np.eye(3)[Y] + RNG.normal(0, 0.3, (120, 3))).astype(np.float32),
+    "noise": RNG.normal(size=(120, 4)).astype(np.float32),
+}
+SHORT = {"labels": Y, "rounds": 2, "epochs": 4}
+
+
+def test_import_takes_no_torch_along():
+    code = "import sys, mindgap; assert 'run' in dir(mindgap); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_on_arrays_gives_the_rows_of_curves_and_the_same_ones_of_tensors():
+    curves = mindgap.run(X, "random", **SHORT, seeds=[0, 1])
+    assert list(curves.columns) == list(CURVE_COLUMNS)
+    assert len(curves) == 2 * 2 * 3
+    assert set(curves["subset"]) == {"told", "noise", "told+noise"}
+    last = curves[curves["round"] == 1].groupby("subset")["balanced_accuracy"].mean()
+    assert last["told"] > last["noise"] + 0.15
+    tensors = {name: torch.from_numpy(x) for name, x in X.items()}
+    again = mindgap.run(tensors, "random", **SHORT | {"labels": torch.from_numpy(Y)}, seeds=[0, 1])
+    pd.testing.assert_frame_equal(again, curves)
+    areas = mindgap.aulc(curves).set_index("subset")
+    assert areas.loc["told", "chance_aulc"] == pytest.approx(1 / 3)
+    assert areas.loc["told", "level"] > areas.loc["noise", "level"]
+
+
+def test_a_method_of_the_user_s_own_sees_the_pool_and_leaves_no_trace():
+    seen = []
+
+    def badge(view, n):
+        seen.append(view.present_NM.shape)
+        return torch.arange(n)
+
+    present = np.ones((120, 2), dtype=bool)
+    present[::2, 1] = False
+    held = {name: x[:30] for name, x in X.items()}
+    curves = mindgap.run(X, badge, **SHORT, present=present, test=(held, Y[:30]), mitigation="moddrop")
+    assert set(curves["query"]) == {"own"}
+    assert seen[0][1] == 2
+    assert "own" not in METHODS
+
+
+class Sum(nn.Module):
+    out_features = 8
+
+    def forward(self, tokens_NMD, present_NM):
+        return torch.relu((tokens_NMD * present_NM.unsqueeze(-1)).sum(dim=1))
+
+
+def perceptron(modalities):
+    encode = nn.ModuleDict({name: nn.Linear(one.shape[0], 8) for name, one in modalities.items()})
+    return SimpleNamespace(encode=encode, fuse=Sum())
+
+
+def test_a_model_of_the_user_s_own_takes_the_place_of_ours():
+    curves = mindgap.run(X, "bmmal", **SHORT, model=perceptron)
+    last = curves[(curves["round"] == 1) & (curves["subset"] == "told")]
+    assert last["balanced_accuracy"].item() > 0.6
+    with pytest.raises(InputError, match="lacks a module for 'noise'"):
+        mindgap.run(X, **SHORT, model=lambda _: SimpleNamespace(encode={"told": nn.Linear(3, 8)}, fuse=Sum()))
+
+
+@pytest.mark.parametrize(
+    ("x", "kind"),
+    [
+        (np.zeros((9, 4), np.float64), "table"),
+        (np.zeros(9, np.float32), "table"),
+        (np.zeros((9, 4), np.int64), "tokens"),
+        (np.zeros((9, 2, 30), np.float32), "signal"),
+        (np.zeros((9, 16, 16), np.uint8), "image"),
+        (np.zeros((9, 16, 16, 3), np.uint8), "image"),
+    ],
+)
+def test_kinds_follow_from_type_and_shape(x, kind):
+    from mindgap.stages.library import _samples
+
+    split, modalities = _samples("dataset", {"one": x}, np.arange(9), None, {})
+    assert modalities["one"].kind == kind
+    assert split.x["one"].shape[1:] == modalities["one"].shape
+
+
+HOLE = X["told"].copy()
+HOLE[7, 1] = np.nan
+BAD = {
+    "lengths": (({"told": X["told"][:100]},), {}, "told: shape (100, 3), but there are 120 labels"),
+    "NaN": (({"told": HOLE},), {}, "told: row 7 is not finite"),
+    "a gap": ((X,), {"labels": Y * 2}, "class 1 has 0 training samples"),
+    "floats": ((X,), {"labels": Y / 2}, "labels: float64"),
+    "too few": ((X,), {"labels": np.where(np.arange(120) == 5, 3, Y)}, "class 3 has 0 training samples"),
+    "no method": ((X, "bagde"), {}, "unknown 'bagde'; known in"),
+    "no setting": ((X, "badge"), {"query_settings": {"k": 1}}, "query_settings.k is unknown"),
+    "no kind": ((X,), {"kinds": {"told": "sound"}}, "unknown kind 'sound'"),
+    "float images": (({"a": np.zeros((120, 8, 8, 3))},), {}, "is no kind of modality as it is"),
+    "nothing there": ((X,), {"present": np.zeros((120, 2), bool)}, "row 0 has no modality at all"),
+    "too many": ((X,), {"rounds": 50}, "training samples are needed"),
+    "all tested": ((X,), {"test": 1.0}, "test is 1.0"),
+    "epochs": ((X,), {"epochs": 0}, "epochs: Input should be greater"),
+    "no mapping": ((X["told"],), {}, "is no mapping of modalities to arrays"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "changes", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_by_a_line_that_names_it(arguments, changes, message):
+    with pytest.raises(mindgap.base.errors.MindGapError, match=re.escape(message)):
+        mindgap.run(*arguments, **SHORT | changes)
+
+
+def test_a_kept_folder_gives_its_curves_and_areas(tmp_path):
+    loaded = mindgap.load(ROOT / "reports/reference")
+    assert set(loaded.aulc.columns) >= {"aulc_mean", "chance_aulc", "ceiling_aulc", "level"}
+    assert set(loaded.aulc["dataset"]) == set(loaded.curves["dataset"])
+    with pytest.raises(InputError, match="has no learning curves"):
+        mindgap.load(tmp_path)
+
+
+def test_the_notebook_runs():
+    pytest.importorskip("sklearn")
+    cells = json.loads((ROOT / "docs/quickstart.ipynb").read_text())["cells"]
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    names: dict = {}
+    for code in codes:
+        exec(compile(code, "quickstart.ipynb", "exec"), names)
+    assert set(names["curves"]["query"]) == {"random", "badge"}
+    assert set(names["own"]["query"]) == {"least_confidence"}
