@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mindgap.core.evaluation import balanced_accuracy, encode, predict
+from mindgap.core.evaluation import encode, predict
 from mindgap.core.network import ModelSpec, build_model
+from mindgap.parts.evaluators.balanced_accuracy import mean_recall
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.fusions.weighing import Weighing
 from mindgap.results.permutation import RULES, DiagnosticError
@@ -30,7 +31,7 @@ def test_a_models_own_decisions_are_those_that_it_is_evaluated_by(make_dataset, 
     assert all(gap.n == len(split) and len(gap.broken_K) == 200 for gap in found.values())
     if weighs:
         probs = predict(model, encode(model, split), split.present_NM)
-        assert found["own"].clean == pytest.approx(balanced_accuracy(probs, split.y_N).item())
+        assert found["own"].clean == pytest.approx(mean_recall(probs, split.y_N).item())
 
 
 @pytest.mark.parametrize("fusion", sorted(set(FUSIONS) - set(GIVING)))
