@@ -636,6 +636,7 @@ DIGITS, LABELS = np.zeros((4, 28, 28), np.uint8), np.arange(4, dtype=np.uint8)
         ("labels", gzip.compress(idx(LABELS + 7)), r"the label of row 3 is 10, not one of 0\.\.9"),
         ("images", gzip.compress(idx(np.zeros((4, 32, 32), np.uint8))), r"images of \(32, 32\), not 28 x 28"),
     ],
+    ids=lambda value: "packed" if isinstance(value, bytes) else None,  # as it holds the time
 )
 def test_a_faulty_idx_file_is_named(raw_copy, kind, content, message):
     folder = raw_copy / "mnist"
