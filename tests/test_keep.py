@@ -377,10 +377,10 @@ def test_the_page_shows_searches_and_what_other_choices_come_to(project):
     assert "<td>randaugmc</td>" in page
     assert len(Path("reports/tables/search.csv").read_text().splitlines()) == 1 + 2
     assert 'id="sensitivity"' in page
-    assert "<code>scale=tiny dataset=[missing,unique] regime=[low] " in page
-    assert "at the tiny scale" not in page
+    assert "<code>scale=small dataset=[missing,unique] regime=[mid] " in page
+    assert "at the small scale" not in page
     assert re.search(
-        r"<td>samples per epoch</td><td>the labels</td><td>0\.119 ± 0\.003 \(-0\.049\)</td>", page
+        r"<td>samples per epoch</td><td>the labels</td><td>0\.159 ± 0\.014 \(-0\.010\)</td>", page
     )
     assert (
         (Path("reports/tables") / "sensitivity_bald.csv").read_text().startswith("question,value,is_default")

@@ -74,5 +74,5 @@ def test_the_rare_modality_of_missing_low_trains_in_some_steps_and_not_in_others
     # Below min_present, a cliff of our own, it never trains on the start set; with more labels it does.
     assert shares[:, 0].tolist() == (counts >= SETTING.model.min_present).tolist()
     assert shares[:, 1:4].min() >= 0.89
-    assert 0.2 < shares[:, 4].mean() < 0.3
+    assert 0.3 < shares[:, 4].mean() < 0.4
     assert shares[:, 5:].mean(axis=0).min() > 0.8

@@ -276,7 +276,7 @@ def test_the_commands_in_the_comments_are_accepted():
         check_params(params)
     (food101,) = [params for params in made if params.dataset == ["food101"]]
     assert food101.setting("food101", "low").recipe.learning_rate == 0.1
-    assert len(commands) == 3
+    assert len(commands) == 4
 
 
 def test_fewer_label_values_need_fewer_test_samples_and_are_in_the_layout(load):

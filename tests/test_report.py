@@ -610,21 +610,21 @@ def test_page_is_honest_about_its_scale(report):
 
 def test_the_page_tells_label_values_and_styles_and_their_ceilings(tmp_path):
     selection = replace(SELECTION, datasets=("unique",), weak={"unique": "partial"}, mitigations=("none",))
-    curves = read_curves(write_curves(tmp_path / "curves", selection, values=5), selection)
+    curves = read_curves(write_curves(tmp_path / "curves", selection, values=4), selection)
     origins = origins_of(selection)
     for settings in origins[0].settings.values():
-        own = {"label_values": 5, "style": {"full": {"erase": [0.0, 0.1]}}}
+        own = {"label_values": 4, "style": {"full": {"erase": [0.0, 0.1]}}}
         settings["data"]["prepare"] = {**settings["data"]["prepare"], **own}
     build_report(Inputs(curves, origins), tmp_path / "reports", PAPER, selection)
     text = (tmp_path / "reports" / "index.html").read_text()
-    assert "so the partial one alone reaches 20 % at most" in text
-    assert "Chance level: 0.04 balanced accuracy" in text
-    assert "A feature of the label takes 5 of its ten values; other features keep theirs." in text
+    assert "so the partial one alone reaches 25 % at most" in text
+    assert "Chance level: 0.0625 balanced accuracy" in text
+    assert "A feature of the label takes 4 of its ten values; other features keep theirs." in text
     assert "Images of Full have a style of their own: erase [0.0, 0.1]." in text
     assert "a pitfall of its own (P2)" in text
-    assert "prepare.unique.label_values 10 → 5" in text
+    assert "prepare.unique.label_values 5 → 4" in text
     csv_text = (tmp_path / "reports" / "tables" / "unique-none.csv").read_text()
-    assert "low Partial ×5 mean" in csv_text
+    assert "low Partial ×4 mean" in csv_text
     assert "×10 mean" not in csv_text
 
 

@@ -95,7 +95,7 @@ def shipped() -> Variants:
 def test_every_shipped_variant_can_be_run_and_all_differ(shipped, monkeypatch):
     monkeypatch.chdir(ROOT)
     check_variants(shipped)
-    assert len(shipped.keys) == 10
+    assert len(shipped.keys) == 8
 
 
 def test_the_shipped_values_are_those_of_the_overrides_and_of_params(shipped):

@@ -61,4 +61,4 @@ SOURCES = Registry(
 
 CREDENTIALED = {name for name, source in SOURCES.ours.items() if source.credentialed}
 
-DATASETS = ChainMap(RENDERED, SOURCES)
+DATASETS = ChainMap(SOURCES, RENDERED)  # which lists the rendered ones first

@@ -352,4 +352,4 @@ def looks_of(query: str, settings: Mapping[str, Any]) -> Looks:
         oracle_y_N=y_N if method.oracle else None,
     )
     select(query, view, 4, settings)
-    return Looks("pool" in seen, "labelled" in seen, method.dropout)
+    return Looks("pool" in seen, "labelled" in seen, method.dropout, "validation" in seen, method.learns)

@@ -53,11 +53,16 @@ def total(works: Iterable[Work]) -> Work:
 
 @dataclass(frozen=True)
 class Looks:
-    """Which encoder passes a query method needs before it picks, and whether its model needs dropout."""
+    """Which encoder passes a query method needs before it picks, and whether its model needs dropout.
+
+    A policy `learns`: from the validation set, and after the last training too.
+    """
 
     pool: bool
     labelled: bool
     dropout: bool = False
+    validation: bool = False
+    learns: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,10 @@ def run_rounds(setting: Setting, layout: Layout, looks: Looks) -> tuple[Work, ..
     for round in range(budget.rounds):
         labelled = budget.initial + round * budget.acquisition
         work = training_work(setting, labelled, layout.test) if round else Work()
-        if round < budget.rounds - 1:
+        picks = round < budget.rounds - 1
+        validation = looks.learns or (picks and looks.validation)
+        work += Work(passes=validation, queried=validation * budget.validation)
+        if picks:
             pool = max(0, layout.train - budget.validation - labelled)
             queried = pool * looks.pool + labelled * looks.labelled
             work += Work(passes=looks.pool + looks.labelled, queried=queried)

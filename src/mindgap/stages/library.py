@@ -33,6 +33,8 @@ from mindgap.parts.query.contract import Method
 from mindgap.parts.query.select import hyperparameters
 from mindgap.results.aulc import level, over_seeds, per_seed
 from mindgap.results.curves import Selection, read_curve_file, read_curves
+from mindgap.results.flow import SELECTION
+from mindgap.stages.report import check_kept, kept_selection, read_inputs, selection_of
 from mindgap.stages.runs import curves_csv
 
 LEAST = 3  # training samples of a class: to start with, to validate with, to pick
@@ -125,7 +127,13 @@ def load(folder: Path | str) -> Loaded:
 
     Raises a MindGapError that names what is not there, not complete, or not one.
     """
-    place = Path(folder) / "curves"
+    kept = Path(folder)
+    if (kept / SELECTION).is_file():
+        selected = kept_selection(kept)
+        check_kept(kept, selected)
+        curves = read_inputs(selection_of(selected, kept), kept).curves
+        return Loaded(curves, aulc(curves))
+    place = kept / "curves"
     files = sorted(place.glob("*.csv"))
     parts = [_file(path) for path in files if path.stat().st_size and len(read_curve_file(path))]
     if not parts:

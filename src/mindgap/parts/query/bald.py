@@ -22,12 +22,15 @@ def bald(view: PoolView, n: int, passes: Annotated[int, Field(ge=2, le=10_000)] 
 
     One pass has no disagreement in it.
     """
+    return top_k(scores(view, passes), n, view.rng)
+
+
+def scores(view: PoolView, passes: int) -> Tensor:
+    """N: the mutual information of every sample of the pool, a chunk at a time."""
     step = max(1, CHUNK // (passes * view.num_classes))
-    scores = [
-        mutual_information(view.mc_log_probs_NKC(passes, rows=slice(start, start + step)))
-        for start in range(0, view.size, step)
-    ]
-    return top_k(torch.cat(scores), n, view.rng)
+    starts = range(0, view.size, step)
+    chunks = (view.mc_log_probs_NKC(passes, rows=slice(start, start + step)) for start in starts)
+    return torch.cat([mutual_information(chunk_NKC) for chunk_NKC in chunks])
 
 
 def mutual_information(log_probs_NKC: Tensor) -> Tensor:

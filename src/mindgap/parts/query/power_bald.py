@@ -7,12 +7,11 @@ Formula: n draws without replacement with probability proportional to s_i^beta, 
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from mindgap.base.view import PoolView
-from mindgap.parts.query.bald import CHUNK, mutual_information
+from mindgap.parts.query.bald import scores
 from mindgap.parts.query.power import Beta, draw_by_power
 
 
@@ -20,9 +19,4 @@ def power_bald(
     view: PoolView, n: int, passes: Annotated[int, Field(ge=2, le=10_000)] = 50, beta: Beta = 1.0
 ) -> Tensor:
     """n draws in proportion to (mutual information)^beta; raises ValueError when the model has no dropout."""
-    step = max(1, CHUNK // (passes * view.num_classes))
-    scores = [
-        mutual_information(view.mc_log_probs_NKC(passes, rows=slice(start, start + step)))
-        for start in range(0, view.size, step)
-    ]
-    return draw_by_power(torch.cat(scores), n, beta, view.rng)
+    return draw_by_power(scores(view, passes), n, beta, view.rng)
