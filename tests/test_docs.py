@@ -52,7 +52,6 @@ def is_an_evaluator(value, example: dict) -> bool:
 def a_dataset(pairing: Pairing, monkeypatch, project: Path) -> None:
     """It is rendered, passes its suites and loads."""
     monkeypatch.setitem(data.RENDERED, "example", pairing)
-    monkeypatch.setitem(data.DATASETS, "example", pairing)
     raw = small(dataset=["example"])
     for block in ("prepare", "budget", "recipe"):
         raw["scales"]["tiny"][block]["example"] = deepcopy(raw["scales"]["tiny"][block]["unique"])
