@@ -11,11 +11,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import CodeType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
 WARM_UP = 3  # calls before a recording: libraries choose their kernels and workspaces in the first
 RECORD_AT = 2  # calls of a pass: one that comes but once would cost more than it saves
 # Rows of a large pass on a GPU: fewer are over before all their kernels are launched, more gain nothing.
@@ -57,7 +59,7 @@ class Engine:
         on_gpu = device.type == "cuda"
         return cls(device, pad=on_gpu, record=on_gpu and _on, divisor=divisor)
 
-    def __deepcopy__(self, memo: dict) -> "Engine":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
         """A copy of a model is on the same engine."""
         return self
 
@@ -95,7 +97,7 @@ def send(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory().to(device, non_blocking=True)
 
 
-def fetched(x: Tensor) -> Generator[None, None, list]:
+def fetched(x: Tensor) -> Generator[None, None, list[Any]]:
     """The numbers of a tensor; while a GPU works on them, control is handed back."""
     if x.device.type != "cuda":
         return x.tolist()
@@ -135,7 +137,7 @@ def _beside(device: torch.device) -> Iterator[None]:
     torch.cuda.current_stream(device).wait_stream(stream)
 
 
-def captured(function: Callable[[], Any]) -> tuple["torch.cuda.CUDAGraph", Any]:
+def captured(function: Callable[[], T]) -> tuple["torch.cuda.CUDAGraph", T]:
     """The function as a graph, and the tensors that a replay fills; nothing of it is computed now."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
@@ -150,10 +152,10 @@ class Passes:
     """
 
     def __init__(self) -> None:
-        self._calls: Counter[tuple] = Counter()
-        self._recorded: dict[tuple, Callable[..., Tensor]] = {}
+        self._calls: Counter[tuple[Any, ...]] = Counter()
+        self._recorded: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
 
-    def __deepcopy__(self, memo: dict) -> "Passes":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Passes":
         """None are recorded of a copy of a model: it has weights of its own."""
         return Passes()
 
@@ -215,7 +217,7 @@ def _nobody_waits() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def _codes(error: BaseException) -> list:
+def _codes(error: BaseException) -> list[CodeType]:
     """Of the functions that an error passed through."""
     return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
 

@@ -5,9 +5,9 @@ whole numbers makes the same mask on every device, whatever else is in the batch
 batch, or lack a modality, count nowhere. `hosted` brings both to any module made of torch's own parts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,17 +37,21 @@ class Dropping(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
-        self.p, self.seed_B = p, None
+        self.p = p
+        self.seed_B: Tensor | None = None
 
     def kept(self, draws: Tensor, dtype: torch.dtype) -> Tensor:
         """1 / (1 - p) where a draw below KEYS says so, else 0."""
         return (draws >= int(self.p * KEYS)).to(dtype).mul_(1 / (1 - self.p))
 
     @property
-    def drops(self) -> bool:
-        if self.training and self.p > 0 and self.seed_B is None:
+    def seed_of_step(self) -> Tensor | None:
+        """`seed_B` where something is dropped: in training, at a rate above 0."""
+        if not self.training or self.p <= 0:
+            return None
+        if self.seed_B is None:
             raise PartError("a layer that drops has no draws for this step: call mindgap.base.hosted.draw")
-        return self.training and self.p > 0
+        return self.seed_B
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -66,11 +70,11 @@ class Dropout(Dropping):
     """Each number of a row is dropped by itself: the twin of nn.Dropout."""
 
     def forward(self, x_B: Tensor) -> Tensor:
-        if not self.drops:
+        if (seed_B := self.seed_of_step) is None:
             return x_B
         # What is kept for later must not be made in a recording: on a GPU it is made anew.
         place = (places if x_B.device.type == "cpu" else places.__wrapped__)(x_B.shape[1:], x_B.device)
-        seed_B = self.seed_B.view(-1, *[1] * (x_B.dim() - 1))
+        seed_B = seed_B.view(-1, *[1] * (x_B.dim() - 1))
         exact = torch.promote_types(x_B.dtype, torch.float32)  # of bf16 the factor would be 0.2 % off
         return (x_B * self.kept(mixed(seed_B ^ place), exact)).to(x_B.dtype)
 
@@ -79,9 +83,9 @@ class StochasticDepth(Dropping):
     """Whole rows are dropped: the twin of torchvision's, mode "row"."""
 
     def forward(self, x_B: Tensor) -> Tensor:
-        if not self.drops:
+        if (seed_B := self.seed_of_step) is None:
             return x_B
-        return x_B * self.kept(self.seed_B, x_B.dtype).view(-1, *[1] * (x_B.dim() - 1))
+        return x_B * self.kept(seed_B, x_B.dtype).view(-1, *[1] * (x_B.dim() - 1))
 
 
 def draw(layers: Sequence[Dropping], key_B: Tensor) -> None:
@@ -110,11 +114,16 @@ class RowNorm(_BatchNorm):
     nothing is moved until `settle`.
     """
 
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, like: _BatchNorm):
         super().__init__(like.num_features, like.eps, like.momentum, like.affine)
         self._parameters, self._buffers = like._parameters, like._buffers
         self.rows: Rows | None = None
-        self.seen: list[tuple[Tensor, Tensor, int]] = []  # of each call since `counting`
+        self.seen: list[tuple[Tensor, Tensor, Count]] = []  # of each call since `counting`
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Any number of axes."""
@@ -128,7 +137,7 @@ class RowNorm(_BatchNorm):
         norm = _fused if x_BC.device.type == "cuda" else _plain
         out_BC, mean_C, var_C = norm(x_BC, rows, places, self.weight, self.bias, self.eps)
         if self.rows:
-            self.seen.append((mean_C.detach(), var_C.detach(), places))
+            self.seen.append((mean_C.detach(), var_C.detach(), rows.count(places)))
         return out_BC
 
 
@@ -153,7 +162,7 @@ class Rows:
 class Count(NamedTuple):
     """Values a channel that count; how many times more there are in all; what makes a variance unbiased."""
 
-    count: Tensor
+    values: Tensor
     ratio: Tensor
     unbiased: Tensor
     as_int: Tensor
@@ -170,11 +179,10 @@ def settle(layers: Sequence[RowNorm]) -> None:
     """Move running statistics by what a step has seen; not at all where fewer than two values counted."""
     while layers := [layer for layer in layers if layer.seen]:
         seen = {layer: layer.seen.pop(0) for layer in layers}
-        for kind in dict.fromkeys((layer.momentum, seen[layer][2]) for layer in layers):
-            alike = [layer for layer in layers if (layer.momentum, seen[layer][2]) == kind]
-            means, variances = ([seen[layer][k] for layer in alike] for k in (0, 1))
-            count = alike[0].rows.count(kind[1])
-            some = count.count > 1
+        for kind in dict.fromkeys((layer.momentum, id(seen[layer][2])) for layer in layers):
+            alike = [layer for layer in layers if (layer.momentum, id(seen[layer][2])) == kind]
+            means, variances, (count, *_) = zip(*(seen[layer] for layer in alike), strict=True)
+            some = count.values > 1
             variances = torch._foreach_mul(variances, count.unbiased)
             held = [layer.running_mean for layer in alike] + [layer.running_var for layer in alike]
             step = torch._foreach_sub([*means, *variances], held)
@@ -184,26 +192,29 @@ def settle(layers: Sequence[RowNorm]) -> None:
             torch._foreach_add_(passed, [some.to(torch.int64)] * len(passed))
 
 
+Affine = Tensor | None
 Normed = tuple[Tensor, Tensor, Tensor]  # output, and mean and biased variance of each channel
 
 
-def _plain(x_BC: Tensor, rows: Rows, places: int, gamma_C, beta_C, eps: float) -> Normed:
+def _plain(x_BC: Tensor, rows: Rows, places: int, gamma_C: Affine, beta_C: Affine, eps: float) -> Normed:
     """In plain operations, exact: the mean is taken off before anything is squared."""
     axes, shape = [0, *range(2, x_BC.dim())], [1, -1, *[1] * (x_BC.dim() - 2)]
-    weight, count = _as_weight(rows, x_BC), rows.count(places).count
+    weight, count = _as_weight(rows, x_BC), rows.count(places).values
     mean = (x_BC * weight).sum(axes, keepdim=True) / count
     centred = (x_BC - mean) * weight
     var = centred.square().sum(axes, keepdim=True) / count
     out = centred * (var + eps).rsqrt()
-    if gamma_C is not None:
+    if gamma_C is not None and beta_C is not None:
         out = out * gamma_C.view(shape) + beta_C.view(shape)
     return out, mean.flatten(), var.flatten()
 
 
-def _fused(x_BC: Tensor, rows: Rows, places: int, gamma_C, beta_C, eps: float) -> Normed:
+def _fused(x_BC: Tensor, rows: Rows, places: int, gamma_C: Affine, beta_C: Affine, eps: float) -> Normed:
     """By the kernels of PyTorch's synchronised batch norm: a GPU's native speed."""
     count = rows.count(places)
-    return _Fused.apply(x_BC, _as_weight(rows, x_BC), count.ratio, count.as_int, gamma_C, beta_C, eps)
+    weight = _as_weight(rows, x_BC)
+    normed: Normed = _Fused.apply(x_BC, weight, count.ratio, count.as_int, gamma_C, beta_C, eps)
+    return normed
 
 
 def _as_weight(rows: Rows, x_BC: Tensor) -> Tensor:
@@ -217,7 +228,16 @@ class _Fused(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x_BC, weight, ratio, count, gamma_C, beta_C, eps):
+    def forward(
+        ctx: Any,
+        x_BC: Tensor,
+        weight: Tensor,
+        ratio: Tensor,
+        count: Tensor,
+        gamma_C: Affine,
+        beta_C: Affine,
+        eps: float,
+    ) -> Normed:
         x_BC = _dense(x_BC * weight)
         mean0_C, invstd0_C = torch.batch_norm_stats(x_BC, eps)
         mean_C = mean0_C * ratio
@@ -229,7 +249,7 @@ class _Fused(torch.autograd.Function):
         return torch.batch_norm_elemt(x_BC, gamma_C, beta_C, mean_C, invstd_C, eps), mean_C, var_C
 
     @staticmethod
-    def backward(ctx, grad_BC, *_):
+    def backward(ctx: Any, grad_BC: Tensor, *_: Tensor) -> tuple[Affine, ...]:
         x_BC, weight, count, gamma_C, mean_C, invstd_C = ctx.saved_tensors
         grad_BC = _dense(grad_BC)  # 0 in rows of weight 0: nothing that is made of them reaches a loss
         affine = gamma_C is not None
@@ -246,7 +266,8 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
 
 
-TWINS = {"Dropout": Dropout, "StochasticDepth": StochasticDepth}  # by name: torchvision is slow to import
+# By name: torchvision is slow to import.
+TWINS: dict[str, Callable[[Any], Dropping]] = {"Dropout": Dropout, "StochasticDepth": StochasticDepth}
 
 
 def hosted(module: nn.Module) -> nn.Module:
@@ -284,5 +305,5 @@ def _settled(norm: _BatchNorm) -> bool:
 
 
 def _rate(module: nn.Module) -> float:
-    dropout = module.dropout
-    return dropout.p if isinstance(dropout, nn.Module) else dropout
+    dropout: Any = module.dropout
+    return float(dropout.p if isinstance(dropout, _DropoutNd | Dropping) else dropout)

@@ -167,10 +167,10 @@ def _declared(group: str, path: tuple[str, ...]) -> tuple[Outside, ...]:
 
 def _package(entry: EntryPoint) -> str:
     """Name and version of the package that declares an entry point, as far as it says them."""
-    try:
-        return f"{entry.dist.metadata['Name']} {entry.dist.version}"
-    except (AttributeError, TypeError, KeyError):  # a package without metadata
-        return entry.value.partition(":")[0].partition(".")[0]
+    with contextlib.suppress(AttributeError, TypeError, KeyError):  # a package without metadata
+        if entry.dist is not None:
+            return f"{entry.dist.metadata['Name']} {entry.dist.version}"
+    return entry.value.partition(":")[0].partition(".")[0]
 
 
 def outside_parts() -> dict[str, set[Path]]:

@@ -35,7 +35,7 @@ class Progress:
         self.running: Sequence[Running] = ()
         self._begin = self._last = time.monotonic()
         self._done_before = done
-        self._bar = None
+        self._bar: _Bar | None = None
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty() and self.total > self.done:
@@ -44,7 +44,7 @@ class Progress:
             self._task = self._bar.add_task(self.title, total=self.total, completed=self.done)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 

@@ -44,7 +44,7 @@ class SettingsError(ParamsError, ValueError):
 
 
 @functools.cache
-def parameters(plug_in: Callable, given: int) -> Parameters:
+def parameters(plug_in: Callable[..., Any], given: int) -> Parameters:
     """The settings of a plug-in: its parameters behind the first `given`, which its caller fills in."""
     named = list(_signature(plug_in).parameters.values())[given:]
     own = {p.name: p for p in named if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -54,12 +54,14 @@ def parameters(plug_in: Callable, given: int) -> Parameters:
     return own
 
 
-def defaults(plug_in: Callable, given: int) -> dict[str, Any]:
+def defaults(plug_in: Callable[..., Any], given: int) -> dict[str, Any]:
     """The settings that need not be given, with the values they then have."""
     return {n: p.default for n, p in parameters(plug_in, given).items() if p.default is not p.empty}
 
 
-def checked(where: str, plug_in: Callable, given: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def checked(
+    where: str, plug_in: Callable[..., Any], given: int, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """The settings as the plug-in's annotations want them; a SettingsError has a line for each fault.
 
     `where` is the key that they stand under. Defaults are checked too: a run is keyed by them.
@@ -114,12 +116,12 @@ def explain(error: ValidationError, where: Iterable[str] = ()) -> list[str]:
     return lines
 
 
-def _valid(plug_in: Callable, given: int, name: str, value: Any) -> Any:
+def _valid(plug_in: Callable[..., Any], given: int, name: str, value: Any) -> Any:
     """The value as the annotation wants it; by way of JSON, in which records are written too."""
     return _adapter(plug_in, given, name).validate_json(json.dumps(value), strict=True)
 
 
-def _check_given(where: str, plug_in: Callable, given: int) -> None:
+def _check_given(where: str, plug_in: Callable[..., Any], given: int) -> None:
     try:
         _signature(plug_in).bind_partial(*range(given))
     except TypeError as error:
@@ -128,7 +130,7 @@ def _check_given(where: str, plug_in: Callable, given: int) -> None:
         ) from error
 
 
-def _signature(plug_in: Callable) -> inspect.Signature:
+def _signature(plug_in: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(plug_in, eval_str=True)
     except NameError:  # an annotation that only type checkers can resolve
@@ -136,7 +138,7 @@ def _signature(plug_in: Callable) -> inspect.Signature:
 
 
 @functools.cache
-def _adapter(plug_in: Callable, given: int, name: str) -> TypeAdapter:
+def _adapter(plug_in: Callable[..., Any], given: int, name: str) -> TypeAdapter[Any]:
     parameter = parameters(plug_in, given)[name]
     wanted = parameter.annotation
     if wanted is parameter.empty or isinstance(wanted, str):

@@ -276,7 +276,8 @@ class PoolView(Samples):
         masks_KH = self._masks_KH(k)
         weight_KCH = self.head_weight_CH * masks_KH.unsqueeze(1)
         logits = self.fused_NH[rows] @ weight_KCH.flatten(0, 1).T
-        return (logits.unflatten(1, (k, self.num_classes)) + self.head_bias_C).log_softmax(dim=2)
+        logits_NKC: Tensor = logits.unflatten(1, (k, self.num_classes)) + self.head_bias_C
+        return logits_NKC.log_softmax(dim=2)
 
     def _masks_KH(self, k: int) -> Tensor:
         if k not in self._masks:
