@@ -119,11 +119,13 @@ def test_the_papers_grid_is_630_runs_and_every_part_has_a_plan():
 
 @pytest.mark.parametrize("labelled", [1, 15, 16, 17, 33])
 @pytest.mark.parametrize("least", [0, 16, 40])
-@pytest.mark.parametrize("balanced", [False, True])
-def test_steps_and_draws_are_those_of_epoch_batches(labelled, least, balanced):
+@pytest.mark.parametrize(("balanced", "drop_last"), [(False, False), (True, False), (False, True)])
+def test_steps_and_draws_are_those_of_epoch_batches(labelled, least, balanced, drop_last):
     params = load_params(ROOT / "params.yaml")
     setting = params.setting("missing", "low")
-    shared = setting.training.model_copy(update={"min_samples_per_epoch": least, "validate_from": 0.3})
+    shared = setting.training.model_copy(
+        update={"min_samples_per_epoch": least, "validate_from": 0.3, "drop_last": drop_last}
+    )
     recipe = setting.recipe.model_copy(update={"epochs": 7, "batch_size": 16, "class_balanced": balanced})
     run = batches.Recipe(**recipe.model_dump(exclude={"projection_dropout"}), **shared.model_dump())
     rng, y_L = torch.Generator().manual_seed(0), torch.arange(labelled) % 2

@@ -110,6 +110,18 @@ def test_an_epoch_is_a_permutation_cycled_to_its_minimum():
     assert torch.cat(whole).sort().values.tolist() == list(range(10))
 
 
+@pytest.mark.parametrize(("labelled", "sizes"), [(3, [3]), (8, [8]), (10, [8]), (16, [8, 8]), (23, [8, 8])])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_drop_last_leaves_no_small_batch_but_an_only_one(labelled, sizes, balanced):
+    kept = {"min_samples_per_epoch": 0, "batch_size": 8, "class_balanced": balanced}
+    recipe = dataclasses.replace(RECIPE, drop_last=True, **kept)
+    rows = list(epoch_batches(torch.arange(labelled) % 2, recipe, rng()))
+    assert list(map(len, rows)) == sizes
+    assert recipe.batches_per_epoch(labelled) == len(sizes)
+    if not balanced:
+        assert torch.cat(rows).unique().numel() == sum(sizes)
+
+
 def test_class_balanced_draws_make_a_rare_class_as_frequent():
     y = torch.cat([torch.zeros(95), torch.ones(5)]).long()
     recipe = dataclasses.replace(RECIPE, min_samples_per_epoch=4000, class_balanced=True, batch_size=4000)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mindgap.base.errors import ParamsError
 from mindgap.base.settings import Rate, Share, Width, checked, explain
+from mindgap.core.recipe import Recipe
 
 if TYPE_CHECKING:
     from mindgap.base.plugins import Registry
@@ -77,6 +78,7 @@ class Training(Block):
     warmup_epochs: Epochs
     min_samples_per_epoch: Draws
     validate_from: Share
+    drop_last: bool = False
 
 
 class RecipeEntry(DatasetRecipe):
@@ -86,6 +88,7 @@ class RecipeEntry(DatasetRecipe):
     warmup_epochs: Epochs | None = None
     min_samples_per_epoch: Draws | None = None
     validate_from: Share | None = None
+    drop_last: bool | None = None
 
     @property
     def row(self) -> DatasetRecipe:
@@ -576,7 +579,7 @@ def _check_learning(setting: Setting, where: str, recipe: str, training: Mapping
         )
     budget, size = setting.budget, setting.recipe.batch_size
     labelled = (budget.initial + k * budget.acquisition for k in range(budget.rounds))
-    epochs_of = (max(n, setting.training.min_samples_per_epoch) for n in labelled)
+    epochs_of = map(Recipe.of(setting.recipe, setting.training).draws_per_epoch, labelled)
     alone = next((n for n in epochs_of if n % size == 1), None)
     if alone and setting.model.absent == "zeros":
         raise ParamsError(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. Epochs are counted in draws: see `min_samples_per_epoch`."""
+    """How a model is trained. Epochs are counted in draws: see `min_samples_per_epoch`.
+
+    With `drop_last` an epoch leaves out a last batch that is smaller than the others.
+    """
 
     epochs: int
     batch_size: int
@@ -19,6 +22,7 @@ class Recipe:
     warmup_epochs: float
     min_samples_per_epoch: int
     validate_from: float
+    drop_last: bool = False
 
     @classmethod
     def of(cls, *blocks) -> "Recipe":
@@ -27,7 +31,9 @@ class Recipe:
         return cls(**{name: values[name] for name in cls.__dataclass_fields__})
 
     def draws_per_epoch(self, labelled: int) -> int:
-        return max(labelled, self.min_samples_per_epoch)
+        draws = max(labelled, self.min_samples_per_epoch)
+        left = draws % self.batch_size if self.drop_last and draws > self.batch_size else 0
+        return draws - left
 
     def batches_per_epoch(self, labelled: int) -> int:
         return math.ceil(self.draws_per_epoch(labelled) / self.batch_size)
