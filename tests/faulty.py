@@ -59,10 +59,17 @@ def _registered(settings: dict) -> Settings:
     return Settings(settings)
 
 
-def job_of(params: Params, query: str, seed: int = 0, store: Path | None = None, **settings) -> Job:
+def job_of(
+    params: Params,
+    query: str,
+    seed: int = 0,
+    store: Path | None = None,
+    mitigation: str = "moddrop",
+    **settings,
+) -> Job:
     """A run of the project in the working folder whose initial models are trained."""
-    where, cell = places("missing"), Cell("missing", "low", "moddrop", seed, query)
-    initial = where.models / "missing-low" / f"moddrop-{seed}"
+    where, cell = places("missing"), Cell("missing", "low", mitigation, seed, query)
+    initial = where.models / "missing-low" / f"{mitigation}-{seed}"
     digest = numbers_digest(Start.read(initial).record)
     METHODS.update(FAULTY)
     try:

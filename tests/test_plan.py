@@ -1,5 +1,6 @@
 """The plan of a selection: its counts against the paper's tables and against what real stages do."""
 
+import itertools
 import json
 import math
 import os
@@ -48,7 +49,7 @@ from mindgap.stages.runs import acquire_stage, train_stage
 from share_raw import share_raw
 from small_project import RAW, ROOT, params_in, small
 
-NO_LOOKS = dict.fromkeys(METHODS, Looks(pool=False, labelled=False))
+NO_LOOKS = dict.fromkeys(itertools.product(MITIGATIONS, METHODS), Looks(pool=False, labelled=False))
 REGIMES = ["low", "mid", "high"]
 
 
@@ -211,12 +212,19 @@ def run_stages(params: Params) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dropout_for", "query"), [("all", list(METHODS)), ("bald_only", ["bald", "random"])]
+    ("dropout_for", "query", "mitigation"),
+    [
+        ("all", list(METHODS), ["moddrop"]),
+        ("bald_only", ["bald", "random"], ["moddrop"]),
+        ("all", ["random"], ["coteach"]),
+    ],
 )
-def test_the_plan_counts_what_every_method_does(project, tmp_path, monkeypatch, dropout_for, query):
+def test_the_plan_counts_what_every_method_does(
+    project, tmp_path, monkeypatch, dropout_for, query, mitigation
+):
     scales = small()["scales"]
     scales["tiny"]["model"]["head_dropout_for"] = dropout_for
-    params = params_in(project, query=query, seeds=[0], scales=scales)
+    params = params_in(project, query=query, mitigation=mitigation, seeds=[0], scales=scales)
     planned = make_plan(params, measure=False)
     counted = Counted(monkeypatch)
     run_stages(params)

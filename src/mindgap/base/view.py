@@ -6,6 +6,7 @@ of the object that has the tensor), M modalities, D width of a token, H width of
 L labelled samples, K Monte-Carlo passes. Tensors lie on `PoolView.device`; floats are float32.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,15 @@ class Metrics:
 # By the name of the subset of modalities: "left", "right", "left+right". A subset is left out where no
 # validation sample has a modality of it; that of all modalities is always there.
 Measured = Mapping[str, Metrics]
+
+
+def weak_modality(measured: Measured, modalities: Sequence[str]) -> int:
+    """Which modality has the lowest balanced accuracy alone; the first of equal ones.
+
+    One that no validation sample has is not known to be weak.
+    """
+    known = [measured[m].balanced_accuracy if m in measured else math.inf for m in modalities]
+    return known.index(min(known))
 
 
 @dataclass(frozen=True)

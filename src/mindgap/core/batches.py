@@ -20,7 +20,7 @@ from mindgap.core.recipe import Recipe
 from mindgap.core.rng import torch_rng
 from mindgap.data.dataset import Split
 from mindgap.parts.augment.images import apply_augmentation, draw_augmentation
-from mindgap.parts.mitigations import Mitigation
+from mindgap.parts.mitigations import Lesson, Mitigation
 
 # Numbers of the largest modality that are augmented at once. On a GPU 5,461 images of 64 px, 445 of 224; on a
 # CPU an eighth, beyond which nothing is gained: RandAugMC then takes half the time of 128 images at once.
@@ -77,7 +77,8 @@ class Draw:
 class Batches:
     """The batches of a training, epoch after epoch, from the labelled samples of a split.
 
-    `key` is that of the training's random streams.
+    `key` is that of the training's random streams. The rows of a `lesson` are drawn as the labelled samples
+    are, and an epoch is as long as without them.
     """
 
     def __init__(
@@ -88,24 +89,35 @@ class Batches:
         mitigation: Mitigation,
         model: MultimodalNet,
         key: Sequence,
+        lesson: Lesson | None = None,
     ):
         self.train, self.recipe, self.mitigation, self.model = train, recipe, mitigation, model
         self.device, self.pad = train.y_N.device, model.engine.pad
-        # The host's own copy of what it decides by.
-        self.labelled_ids = labelled_ids.cpu()
+        # The host's own copy of what it decides by: the labelled samples, behind them those of the lesson.
+        self.ids_L = labelled_ids.cpu()
         rows = labelled_ids.to(self.device)
         self.y_L, self.present_LM = train.y_N[rows].cpu(), train.present_NM[rows].cpu()
+        if lesson is not None:
+            self.ids_L, self.y_L, self.present_LM = (
+                torch.cat([own, taught.cpu()])
+                for own, taught in (
+                    (self.ids_L, lesson.ids),
+                    (self.y_L, lesson.labels),
+                    (self.present_LM, lesson.present),
+                )
+            )
         largest = max(x[0].numel() for x in train.x.values())
         self.at_once = max(1, NUMBERS_AT_ONCE[self.device.type] // (largest * recipe.batch_size))
         self.order, self.augmenting, self.absence, self.dropout = (
             torch_rng(*key, purpose) for purpose in ("order", "augmentation", "modality dropout", "dropout")
         )
-        self.per_epoch, self.epochs = recipe.batches_per_epoch(len(labelled_ids)), 0
+        self.draws, self.epochs = recipe.draws_per_epoch(len(labelled_ids)), 0
+        self.per_epoch = recipe.batches_per_epoch(len(labelled_ids))
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of the next epoch."""
         epoch, self.epochs = self.epochs, self.epochs + 1
-        order = epoch_batches(self.y_L, self.recipe, self.order)
+        order = epoch_batches(self.y_L, self.recipe, self.order, self.draws)
         draws = (self._draw(rows, epoch, epoch + (k + 0.5) / self.per_epoch) for k, rows in enumerate(order))
         while block := list(islice(draws, self.at_once)):
             yield from self._batches(block)
@@ -119,7 +131,7 @@ class Batches:
         shape = (len(self.model.modalities) + 1, len(rows_B))
         key_PB = torch.randint(KEYS, shape, generator=self.dropout)
         usable_BM, rate = self.model.usable(present_BM), self.recipe.rate(passed)
-        return Draw(self.labelled_ids[rows_B], self.y_L[rows_B], usable_BM, key_PB, augmentation, rate, epoch)
+        return Draw(self.ids_L[rows_B], self.y_L[rows_B], usable_BM, key_PB, augmentation, rate, epoch)
 
     def _batches(self, block: Sequence[Draw]) -> Iterator[Batch]:
         """The batches of a block, which are drawn one by one, and made and sent together."""
@@ -166,13 +178,17 @@ class Batches:
         return padded.index_copy_(0, send(place_K, self.device), x_K).split(size)
 
 
-def epoch_batches(y_L: Tensor, recipe: Recipe, rng: torch.Generator) -> Iterator[Tensor]:
+def epoch_batches(
+    y_L: Tensor, recipe: Recipe, rng: torch.Generator, draws: int | None = None
+) -> Iterator[Tensor]:
     """Batches of positions in the labelled set: a permutation, cycled to `min_samples_per_epoch` draws.
+
+    `draws`: how many there are instead, where some of the samples are not labelled.
 
     Without the minimum, 50 labels at batch 128 and 60 epochs would get 60 steps in all. With `class_balanced`
     the draws are with replacement, each class equally likely.
     """
-    draws = recipe.draws_per_epoch(len(y_L))
+    draws = recipe.draws_per_epoch(len(y_L)) if draws is None else draws
     if recipe.class_balanced:
         weight_L = 1.0 / torch.bincount(y_L)[y_L]
         order = torch.multinomial(weight_L, draws, replacement=True, generator=rng)

@@ -1,9 +1,11 @@
 """One run: for each round fit -> evaluate -> acquire -> record. Resuming is reading the records and going on.
 
 Every round trains from scratch, so the state of a run is the list of its acquired ids; with a policy also the
-arrays that it left in the last round, and the validation metrics of all rounds.
+arrays that it left in the last round, and the validation metrics of all rounds; with a mitigation that
+teaches also its lesson of the last round.
 """
 
+import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ from mindgap.core.rng import numpy_rng, stream_seed, torch_rng
 from mindgap.core.training import Fit, fit_in_turns, to_the_end
 from mindgap.data.dataset import Dataset, Split
 from mindgap.parts.evaluators.contract import OF_CURVES
-from mindgap.parts.mitigations import make_mitigation
+from mindgap.parts.mitigations import MITIGATIONS, Lesson, Mitigation, check_lesson, make_mitigation
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import choose
 
@@ -79,6 +81,16 @@ class Run:
     def learns(self) -> bool:
         """Whether its query method is a policy."""
         return self.cell.query in METHODS and METHODS[self.cell.query].learns
+
+    @property
+    def teaches(self) -> bool:
+        """Whether its mitigation gives the next training a lesson."""
+        return MITIGATIONS[self.cell.mitigation].teach is not Mitigation.teach
+
+    @property
+    def hooks(self) -> Mitigation:
+        """Its mitigation, made anew."""
+        return make_mitigation(self.cell.mitigation, self.mitigation_settings)
 
 
 # What a run says on its way: None where it only hands back control, a line for people, or a record.
@@ -207,9 +219,15 @@ def model_spec(setting: Setting) -> ModelSpec:
 
 
 def train_round(
-    run: Run, dataset: Dataset, pool: Pool, validation_ids: np.ndarray, round: int, engine: Engine
+    run: Run,
+    dataset: Dataset,
+    pool: Pool,
+    validation_ids: np.ndarray,
+    round: int,
+    engine: Engine,
+    lesson: Lesson | None = None,
 ) -> Generator[Turn, None, Round]:
-    """A model from scratch on the labelled samples, and what the evaluators say of it."""
+    """A model from scratch on the labelled samples and a lesson, and what the evaluators say of it."""
     setting, seconds, where = run.setting, {}, f"{run.cell}, round {round}"
     recipe = Recipe.of(setting.recipe, setting.training)
     seed = stream_seed(*run.key(round, "weights"))
@@ -220,9 +238,10 @@ def train_round(
         torch.from_numpy(pool.labelled_ids),
         torch.from_numpy(validation_ids),
         recipe,
-        make_mitigation(run.cell.mitigation, run.mitigation_settings),
+        run.hooks,
         run.key(round, "training"),
         where,
+        lesson,
     )
     result: Fit = yield from clocked(training, seconds, "fit", dataset.device)
     summary = asdict(result)
@@ -316,14 +335,19 @@ def rounds_in_turns(
         if round == 0:
             result = initial_round(run, dataset, initial, weights, engine)
         else:
-            result = yield from train_round(run, dataset, pool, validation_ids, round, engine)
+            lesson = lesson_of(records[-1])
+            result = yield from train_round(run, dataset, pool, validation_ids, round, engine, lesson)
         record = record_of(run, round, pool, result, {"start_ids": start_ids.tolist()} if round == 0 else {})
         record["acquired_ids"] = []
         if keep_model and round == budget.rounds - 1:
             record["weights"] = packed(weights_of(result.model))
         if round < budget.rounds - 1 or run.learns:
+            view = view_of(run, dataset.train, pool, validation_ids, result.model, records)
             with timed(record["seconds"], "query", dataset.device):
-                record |= acquire(run, dataset, pool, validation_ids, result.model, records)
+                record |= acquire(run, pool, view, records)
+            if run.teaches and round < budget.rounds - 1:
+                with timed(record["seconds"], "teach", dataset.device):
+                    record["lesson"] = taught(run, view, record["acquired_ids"])
         yield record
         pool.label(record["acquired_ids"])
         records.append(record)
@@ -336,21 +360,13 @@ def initial_round(run: Run, dataset: Dataset, initial, weights, engine: Engine) 
     return Round(model, initial["metrics"], initial["fit"], dict(initial["seconds"]))
 
 
-def acquire(
-    run: Run,
-    dataset: Dataset,
-    pool: Pool,
-    validation_ids: np.ndarray,
-    model: MultimodalNet,
-    records: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
+def acquire(run: Run, pool: Pool, view: PoolView, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the query of the round behind `records` adds to its record.
 
     `acquired_ids` (none in the last round, in which a policy only learns); `validation`, the metrics there,
     where the method looked at them; `state`, the arrays of a policy as safetensors.
     """
     budget, round = run.setting.budget, len(records)
-    view = view_of(run, dataset.train, pool, validation_ids, model, records)
     state, reward = None, None
     if run.learns and records:
         state = records[-1]["state"]
@@ -365,6 +381,23 @@ def acquire(
     if run.learns or view.validation.was_measured:
         left["validation"] = {subset: asdict(found) for subset, found in view.validation.metrics.items()}
     return left
+
+
+def taught(run: Run, view: PoolView, acquired_ids: Sequence[int]) -> dict[str, Any]:
+    """The lesson of a round, for the record; the query's view goes on without the pool's labels."""
+    view = copy.copy(view)
+    view.oracle_y_N, view.rng = None, torch_rng(*run.key(view.round, "teach"))
+    free_N = ~torch.isin(view.ids, torch.tensor(acquired_ids, device=view.device))
+    found = check_lesson(run.cell.mitigation, run.hooks.teach(view, free_N), view, free_N)
+    return {name: value.tolist() for name, value in vars(found).items()}
+
+
+def lesson_of(record: Mapping[str, Any]) -> Lesson | None:
+    """The lesson that a record holds."""
+    if "lesson" not in record:
+        return None
+    ids, labels, present = (torch.tensor(record["lesson"][name]) for name in ("ids", "labels", "present"))
+    return Lesson(ids.long(), labels.long(), present.bool()) if len(ids) else None
 
 
 def view_of(

@@ -330,6 +330,12 @@ class _Provenance(_Form):
     settings: dict[str, Any]
 
 
+class _Lesson(_Form):
+    ids: list[Annotated[int, Field(ge=0)]]
+    labels: list[Annotated[int, Field(ge=0)]]
+    present: list[list[bool]]
+
+
 class _Record(_Form):
     scale: str
     cell: dict[str, str | int | None]
@@ -342,6 +348,7 @@ class _Record(_Form):
     acquired_ids: list[int] = []
     validation: dict[str, _Measured] = {}
     state: str = ""
+    lesson: _Lesson | None = None
 
 
 def check_form(record: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from mindgap.core.network import REST, MultimodalNet
 from mindgap.core.rng import stream_seed
 from mindgap.data.dataset import Split
 from mindgap.parts.evaluators.balanced_accuracy import mean_recall
-from mindgap.parts.mitigations import Mitigation, Step
+from mindgap.parts.mitigations import Lesson, Mitigation, Step
 
 Turns = Generator[str | None, None, "Fit"]
 
@@ -57,14 +57,16 @@ def fit_in_turns(
     mitigation: Mitigation,
     key: Sequence,
     where: str,
+    lesson: Lesson | None = None,
 ) -> Turns:
     """Train in place; the model ends with the weights of the best validation balanced accuracy.
 
     `train` is the training split on its device, `key` that of all random streams, `where` names the run in
-    errors. Control is handed back after each step, with a line where there is something to say. Once an epoch
-    two numbers are read back from the device, and until they are there others may have their turn.
+    errors, `lesson` is what a mitigation taught. Control is handed back after each step, with a line where
+    there is something to say. Once an epoch two numbers are read back from the device, and until they are
+    there others may have their turn.
     """
-    batches = Batches(train, labelled_ids, recipe, mitigation, model, key)
+    batches = Batches(train, labelled_ids, recipe, mitigation, model, key, lesson)
     validation_ids = validation_ids.cpu()
     steps = Steps.of(model, recipe, mitigation, key)
     per_epoch = recipe.batches_per_epoch(len(labelled_ids))

@@ -323,8 +323,8 @@ def _rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def looks_of(query: str, settings: Mapping[str, Any]) -> Looks:
-    """Which passes a method needs: it picks from a small random pool, and what it looks at is seen."""
+def looks_of(query: str, settings: Mapping[str, Any], mitigation: Mitigation) -> Looks:
+    """Which passes a method and a mitigation's `teach` need: what they look at in a small pool is seen."""
     method, seen = METHODS[query], set()
     modalities = {name: Modality("table", (4,)) for name in ("left", "right")}
     model = build_model(modalities, 3, ModelSpec(width=8), seed=0)
@@ -351,5 +351,6 @@ def looks_of(query: str, settings: Mapping[str, Any]) -> Looks:
         rounds=2,
         oracle_y_N=y_N if method.oracle else None,
     )
-    select(query, view, 4, settings)
+    picks = select(query, view, 4, settings)
+    mitigation.teach(view, ~torch.isin(view.ids, picks))
     return Looks("pool" in seen, "labelled" in seen, method.dropout, "validation" in seen, method.learns)

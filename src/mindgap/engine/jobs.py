@@ -162,6 +162,8 @@ class Job:
                 raise ValueError(f"acquired_ids are not {count} ids")
             if self.run.learns and not {"state", "validation"} <= record.keys():
                 raise ValueError("it has not what its policy goes on with, state and validation")
+            if self.run.teaches and not last and "lesson" not in record:
+                raise ValueError("it has not what its next training goes on with, lesson")
         if "state" in record and _hash_of(path := self.state(record["round"])) != record["state"]:
             raise ValueError(f"{path.name} is not what was written with it")
 

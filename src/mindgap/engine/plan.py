@@ -53,7 +53,8 @@ def total(works: Iterable[Work]) -> Work:
 
 @dataclass(frozen=True)
 class Looks:
-    """Which encoder passes a query method needs before it picks, and whether its model needs dropout.
+    """Which encoder passes a query method and a mitigation that teaches need after a training, and whether
+    the method's model needs dropout.
 
     A policy `learns`: from the validation set, and after the last training too.
     """
@@ -179,10 +180,12 @@ def plan_part(
     dataset: str,
     regime: str,
     layout: Layout,
-    looks: Mapping[str, Looks],
+    looks: Mapping[tuple[str, str], Looks],
     finished: Finished | None = None,
 ) -> Part:
     """The jobs of a dataset and regime, without what the store has unless `finished` says.
+
+    `looks` are by mitigation and query.
 
     An initial model that the search trains as its winner costs nothing, and took nothing more.
     """
@@ -195,12 +198,17 @@ def plan_part(
         return Planned(name, rounds, len(taken), taken)
 
     work = training_work(setting, setting.budget.initial, layout.test)
-    rounds = {query: run_rounds(setting, layout, looks[query]) for query in params.query}
+    rounds = {
+        pair: run_rounds(setting, layout, looks[pair]) for pair in product(params.mitigation, params.query)
+    }
     starts = list(product(params.mitigation, params.seeds))
     initial = [planned(Name(*start, kind), (work,)) for start in starts for kind in model.initial_models]
     runs = [
-        planned(Name(*start, model.has_dropout(looks[query].dropout), query), rounds[query])
-        for start in starts
+        planned(
+            Name(mitigation, seed, model.has_dropout(looks[mitigation, query].dropout), query),
+            rounds[mitigation, query],
+        )
+        for mitigation, seed in starts
         for query in params.query
     ]
     trials = []
@@ -231,7 +239,7 @@ def _check_size(params: Params, setting: Setting, layout: Layout) -> None:
 def summary_line(params: Params) -> str:
     """Runs, trainings, steps and samples of the datasets in params.yaml; nothing is measured or looked up."""
     # How queries look at the pool is not in the line.
-    looks = dict.fromkeys(params.query, Looks(pool=False, labelled=False))
+    looks = dict.fromkeys(product(params.mitigation, params.query), Looks(pool=False, labelled=False))
     parts = [
         plan_part(params, dataset, regime, layout_if_known(params, dataset), looks)
         for dataset in params.dataset

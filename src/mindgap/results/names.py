@@ -60,6 +60,7 @@ MITIGATIONS = {
     "opm": "OPM",
     "shortcut_aware": "shortcut-aware",
     "unimodal_ensemble": "unimodal ensemble",
+    "coteach": "co-teaching",
 }
 
 # How a text begins that lists what the records of runs lack.

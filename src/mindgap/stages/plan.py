@@ -41,6 +41,7 @@ from mindgap.engine.plan import (
     part_seconds,
     plan_part,
 )
+from mindgap.parts.mitigations import make_mitigation
 from mindgap.stages.blueprint import differences
 from mindgap.stages.paths import places
 from mindgap.stages.plan_table import Plan, as_json, show
@@ -100,7 +101,15 @@ def _layout(params: Params, dataset: str) -> tuple[Layout, str]:
 
 def plan_parts(params: Params, layouts: Mapping[str, tuple[Layout, str]]) -> list[Part]:
     """The parts of these datasets; what is not prepared has nothing finished."""
-    looks = {query: looks_of(query, params.query_settings.get(query, {})) for query in params.query}
+    looks = {
+        (mitigation, query): looks_of(
+            query,
+            params.query_settings.get(query, {}),
+            make_mitigation(mitigation, params.mitigation_settings.get(mitigation, {})),
+        )
+        for mitigation in params.mitigation
+        for query in params.query
+    }
     parts = []
     for name, (layout, absent) in layouts.items():
         for regime in params.regime:

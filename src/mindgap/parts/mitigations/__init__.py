@@ -6,7 +6,8 @@ from typing import Any
 from mindgap.base.plugins import Registry
 from mindgap.base.settings import checked
 from mindgap.parts.mitigations.agm import Agm
-from mindgap.parts.mitigations.base import Mitigation, Step
+from mindgap.parts.mitigations.base import Lesson, Mitigation, Step, check_lesson
+from mindgap.parts.mitigations.coteach import Coteach
 from mindgap.parts.mitigations.mmpareto import MMPareto
 from mindgap.parts.mitigations.moddrop import ModDrop
 from mindgap.parts.mitigations.multi_loss import MultiLoss
@@ -15,7 +16,7 @@ from mindgap.parts.mitigations.opm import Opm
 from mindgap.parts.mitigations.shortcut_aware import ShortcutAware
 from mindgap.parts.mitigations.unimodal_ensemble import UnimodalEnsemble
 
-__all__ = ["MITIGATIONS", "Mitigation", "Step"]
+__all__ = ["MITIGATIONS", "Lesson", "Mitigation", "Step", "check_lesson"]
 
 
 def _of_package(thing: Any, group: str) -> type[Mitigation]:
@@ -36,6 +37,7 @@ MITIGATIONS = Registry(
         "opm": Opm,
         "shortcut_aware": ShortcutAware,
         "unimodal_ensemble": UnimodalEnsemble,
+        "coteach": Coteach,
     },
     "mindgap.mitigation",
     _of_package,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mindgap.base.errors import MindGapError
+from mindgap.base.view import PoolView
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,28 @@ class Step:
         return (values_B * weight_B).sum() / weight_B.sum()
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """Rows that a training gets beside the labelled samples: T samples of the pool, none of them twice.
+
+    `ids` in the training split and `labels` that they are given (T, int64); `present` (T x M, bool), the
+    modalities that are shown: of each sample at least one that it has.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    present: Tensor
+
+
 class Mitigation:
     """Plain training. Subclasses replace the hooks they need; their arguments are their settings."""
+
+    def teach(self, view: PoolView, free_N: Tensor) -> Lesson | None:
+        """After a round's pick: rows for the next training, which takes as many steps as without them.
+
+        The view is the query's, without labels of the pool and with a generator of this hook's own; `free_N`
+        says who was not picked. The object is made anew for it: nothing else passes from round to round.
+        """
 
     def start(self, model: nn.Module, epochs: int) -> nn.Module | None:
         """Before a training; torch's own draws may be used here. A module that is returned is trained along;
@@ -87,3 +108,24 @@ class Mitigation:
 
     def after_step(self, step: Step) -> None:
         """After the optimiser's step."""
+
+
+def check_lesson(name: str, lesson: object, view: PoolView, free_N: Tensor) -> Lesson:
+    """What a mitigation's `teach` returned, once it is a lesson as the contract says."""
+    if not isinstance(lesson, Lesson):
+        raise MindGapError(
+            f"mitigation {name!r}: teach() gave {type(lesson).__name__}; return a Lesson, of no rows where "
+            f"there is nothing to teach"
+        )
+    ids, labels, present = (x.to(view.device) for x in (lesson.ids, lesson.labels, lesson.present))
+    if ids.shape != labels.shape or present.shape != (*ids.shape, len(view.modalities)):
+        fault = "ids, labels and rows of presence that are not as many as each other"
+    elif not torch.isin(ids, view.ids[free_N]).all() or len(ids.unique()) != len(ids):
+        fault = "ids that are not in the pool, were just picked, or come twice"
+    elif len(ids) and not (labels.min() >= 0 and labels.max() < view.num_classes):
+        fault = f"labels outside 0..{view.num_classes - 1}"
+    elif (present & ~view.present_NM[torch.searchsorted(view.ids, ids)]).any() or not present.any(1).all():
+        fault = "rows without a modality, or with one that their sample lacks"
+    else:
+        return Lesson(ids, labels, present)
+    raise MindGapError(f"mitigation {name!r}: teach() gave {fault}; see mindgap.parts.mitigations.Lesson")

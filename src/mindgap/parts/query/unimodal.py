@@ -4,13 +4,12 @@ it.
 Axes as in a `PoolView`: N samples of the pool, M modalities, C classes.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from mindgap.base.view import Measured, Metrics, PoolView, Samples
+from mindgap.base.view import Measured, Metrics, PoolView, Samples, weak_modality
 from mindgap.parts.query.contract import QueryError, check_finite, clamp
 
 
@@ -51,15 +50,10 @@ def alone(measured: Measured, view: PoolView, value: Callable[[Metrics], float])
 
 
 def weakest(view: PoolView, modality: str | None) -> int:
-    """The named modality; without a name, that of the lowest balanced accuracy alone on the validation set.
-
-    The first of equal ones in the dataset's order. One that no validation sample has is not known to be weak.
-    """
+    """The named modality; without a name, the weak one by the validation set."""
     if modality is not None:
         return position(view, modality)
-    accuracies = alone(view.validation.metrics, view, lambda metrics: metrics.balanced_accuracy)
-    known = [math.inf if accuracy is None else accuracy for accuracy in accuracies]
-    return known.index(min(known))
+    return weak_modality(view.validation.metrics, view.modalities)
 
 
 def position(view: PoolView, modality: str) -> int:
