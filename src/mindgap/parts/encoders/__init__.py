@@ -1,9 +1,9 @@
 """Encoders by name, under the kind of modality that they read."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from mindgap.base.plugins import Registry, check_call
 from mindgap.base.settings import checked
@@ -12,12 +12,22 @@ from mindgap.parts.encoders.signal import EfficientNet1dB0, TinySignal
 from mindgap.parts.encoders.table import TableMLP
 from mindgap.parts.encoders.text import BagOfTokens, MiniLM
 
-OURS = {
+OURS: dict[str, dict[str, Callable[..., nn.Module]]] = {
     "image": {"tiny": TinyEncoder, "efficientnet_b0": EfficientNetB0},
     "tokens": {"bag": BagOfTokens, "minilm": MiniLM},
     "table": {"mlp": TableMLP},
     "signal": {"tiny": TinySignal, "efficientnet1d_b0": EfficientNet1dB0},
 }
+
+
+class Encoder(Protocol):
+    """What an encoder has beside what every module has: it makes tokens K x `out_features` of K samples."""
+
+    out_features: int
+
+    def prepare(self, x_K: Tensor) -> Tensor:
+        """Stored samples as input."""
+        ...
 
 
 def _of_package(thing: Any, group: str) -> Any:

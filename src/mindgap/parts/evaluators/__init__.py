@@ -20,7 +20,8 @@ GIVEN = 3  # model, split, context: what is behind them is a setting
 def _of_package(thing: Any, group: str) -> Evaluator:
     """What an entry point of another package names, as an entry of the table."""
     check_call(thing, GIVEN, "model, split and context")
-    return thing
+    evaluator: Evaluator = thing
+    return evaluator
 
 
 EVALUATORS: Registry[Evaluator] = Registry(

@@ -85,7 +85,7 @@ Evaluator = Callable[..., Iterable[Row]]
 
 def check_rows(evaluator: str, rows: Iterable[Row], context: Context, where: str) -> list[dict[str, Any]]:
     """The rows as records have them; an EvaluatorError for one that the table cannot have."""
-    made: dict[tuple, dict[str, Any]] = {}
+    made: dict[tuple[str | None, str], dict[str, Any]] = {}
     for row in rows:
         told = f"{where}: evaluator {evaluator!r} gave {row!r}"
         if not isinstance(row, tuple) or len(row) != 3:

@@ -1,7 +1,7 @@
 """Fusions of the tokens of a sample's modalities, by name."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -18,13 +18,19 @@ from mindgap.parts.fusions.sum_logits import SumLogitsFusion
 from mindgap.parts.fusions.transformer import TransformerFusion
 
 
+class Fusion(Protocol):
+    """What a fusion has beside what every module has: it makes features N x `out_features`."""
+
+    out_features: int
+
+
 def _of_package(thing: Any, group: str) -> Any:
     """What an entry point of another package names, as an entry of the table."""
     check_call(thing, 2, "the number of modalities and the width")
     return thing
 
 
-FUSIONS = Registry(
+FUSIONS: Registry[Callable[..., nn.Module]] = Registry(
     {
         "transformer": TransformerFusion,
         "concat": ConcatFusion,
@@ -47,8 +53,8 @@ def make_fusion(settings: Mapping[str, Any], modalities: int, width: int) -> nn.
 
 def make_head(fusion: nn.Module, classes: int) -> nn.Linear:
     """The linear layer behind a fusion; one that has to know the classes makes it in its `head`."""
-    own = getattr(fusion, "head", None)
-    return nn.Linear(fusion.out_features, classes) if own is None else own(classes)
+    own: Callable[[int], nn.Linear] | None = getattr(fusion, "head", None)
+    return nn.Linear(cast(Fusion, fusion).out_features, classes) if own is None else own(classes)
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

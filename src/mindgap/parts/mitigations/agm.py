@@ -17,10 +17,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mindgap.parts.mitigations.alone import Strength, losses, mean_where, owners, represented, scaled
-from mindgap.parts.mitigations.base import Mitigation, Step
+from mindgap.parts.mitigations.base import Mitigation, Network, Step
 
 MOST = 7.0  # of R - r, before the exponential
 
@@ -31,7 +31,7 @@ class Agm(Mitigation):
     def __init__(self, alpha: Strength = 0.1):
         self.alpha = alpha
 
-    def start(self, model: nn.Module, epochs: int) -> None:
+    def start(self, model: Network, epochs: int) -> None:
         like = model.head.weight
         self.sum_M = like.new_zeros(len(model.modalities)).detach()
         self.steps_M = torch.zeros_like(self.sum_M)

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mindgap.parts.mitigations.base import Step
+from mindgap.parts.mitigations.base import Network, Step
 
 # Axes: B samples, M modalities, C classes, P parameters.
 Strength = Annotated[float, Field(ge=0, le=1e6)]
@@ -61,7 +61,7 @@ def over_the_others(score_M: Tensor, some_M: Tensor) -> Tensor:
     return score_M / others_M.clamp(min=torch.finfo(score_M.dtype).eps)
 
 
-def owners(model: nn.Module) -> list[int | None]:
+def owners(model: Network) -> list[int | None]:
     """Whose each trained weight of the model is (P): the position of a modality, None for what all share."""
     of = {
         id(p): m

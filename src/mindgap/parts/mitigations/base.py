@@ -4,15 +4,46 @@ On a GPU a step is recorded once and replayed, so `loss`, `gradients` and `after
 no value of theirs is looked at, none of them is drawn, and what they keep is changed in place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mindgap.base.errors import MindGapError
+from mindgap.base.hosted import Rows
+from mindgap.base.modality import Modality
 from mindgap.base.view import PoolView
+
+
+class Spec(Protocol):
+    """What shapes a model: how absence is fed, and the width of a token."""
+
+    @property
+    def absent(self) -> Literal["skip", "zeros"]: ...
+
+    @property
+    def width(self) -> int: ...
+
+
+class Network(Protocol):
+    """What hooks may use of the model, a module. `parts`: of each modality its encoder and projection."""
+
+    modalities: dict[str, Modality]
+    encoders: nn.ModuleDict
+    head: nn.Linear
+    parts: dict[str, list[nn.Module]]
+
+    @property
+    def spec(self) -> Spec: ...
+
+    def logits(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor: ...
+
+    def rows_of(self, weight_N: Tensor) -> Rows: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +64,7 @@ class Step:
     logits: Tensor
     labels: Tensor
     epoch: Tensor
-    model: nn.Module
+    model: Network
     weight: Tensor
     reliability: Tensor | None = None
 
@@ -79,12 +110,12 @@ class Mitigation:
         says who was not picked. The object is made anew for it: nothing else passes from round to round.
         """
 
-    def start(self, model: nn.Module, epochs: int) -> nn.Module | None:
+    def start(self, model: Network, epochs: int) -> nn.Module | None:
         """Before a training; torch's own draws may be used here. A module that is returned is trained along;
         in it as in an encoder `mindgap.base.hosted` replaces dropout and batch norms.
         """
 
-    def start_epoch(self, model: nn.Module, epoch: int) -> None:
+    def start_epoch(self, model: Network, epoch: int) -> None:
         """Before an epoch, between steps: here values may be read."""
 
     def drop(self, present_NM: Tensor, rng: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mindgap.parts.mitigations.alone import Strength, owners
-from mindgap.parts.mitigations.base import Mitigation, Step
+from mindgap.parts.mitigations.base import Mitigation, Network, Step
 from mindgap.parts.mitigations.multi_loss import Heads
 
 
@@ -28,7 +28,7 @@ class MMPareto(Mitigation):
     def __init__(self, weight: Strength = 1.0, gamma: Strength = 1.5):
         self.weight, self.gamma = weight, gamma
 
-    def start(self, model: nn.Module, epochs: int) -> nn.Module | None:
+    def start(self, model: Network, epochs: int) -> nn.Module | None:
         self.heads = Heads(model) if self.weight else None
         return self.heads
 

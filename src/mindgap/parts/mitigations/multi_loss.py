@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mindgap.parts.mitigations.alone import Strength, losses, mean_where
-from mindgap.parts.mitigations.base import Mitigation, Step
+from mindgap.parts.mitigations.base import Mitigation, Network, Step
 
 
 class Heads(nn.ModuleList):
     """A linear head for each modality: tokens B x M x D to logits B x M x C."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Network):
         width, classes = model.spec.width, model.head.out_features
         super().__init__(nn.Linear(width, classes) for _ in model.modalities)
         self.to(model.head.weight)
@@ -37,7 +37,7 @@ class MultiLoss(Mitigation):
     def __init__(self, weight: Strength = 1.0):
         self.weight = weight
 
-    def start(self, model: nn.Module, epochs: int) -> nn.Module | None:
+    def start(self, model: Network, epochs: int) -> nn.Module | None:
         self.heads = Heads(model) if self.weight else None
         return self.heads
 

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mindgap.base.hosted import KEYS, mixed, places
 from mindgap.base.settings import Share
@@ -28,7 +28,7 @@ from mindgap.parts.mitigations.alone import (
     scaled,
     true_class_share,
 )
-from mindgap.parts.mitigations.base import Mitigation, Step
+from mindgap.parts.mitigations.base import Mitigation, Network, Step
 
 
 class OgmGe(Mitigation):
@@ -41,7 +41,7 @@ class OgmGe(Mitigation):
     def __init__(self, alpha: Strength = 0.3, until: Share = 1.0, noise: bool = True):
         self.alpha, self.until, self.noise = alpha, until, noise
 
-    def start(self, model: nn.Module, epochs: int) -> None:
+    def start(self, model: Network, epochs: int) -> None:
         device = model.head.weight.device
         self.last = math.ceil(self.until * epochs)
         self.seed = torch.randint(KEYS, ()).to(device)

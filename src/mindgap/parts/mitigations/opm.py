@@ -13,11 +13,11 @@ drops nothing in the next.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mindgap.base.settings import Share
 from mindgap.parts.mitigations.alone import Strength, over_the_others, represented, true_class_share
-from mindgap.parts.mitigations.base import Mitigation, Step
+from mindgap.parts.mitigations.base import Mitigation, Network, Step
 
 
 class Opm(Mitigation):
@@ -27,12 +27,12 @@ class Opm(Mitigation):
         self.rate, self.slope, self.applied = rate, slope, applied
         self.rate_M: Tensor | None = None  # on the host
 
-    def start(self, model: nn.Module, epochs: int) -> None:
+    def start(self, model: Network, epochs: int) -> None:
         modalities, like = len(model.modalities), model.head.weight
         self.rate_M = torch.zeros(modalities)
         self.sum_M, self.steps_M = (like.new_zeros(modalities).detach() for _ in range(2))
 
-    def start_epoch(self, model: nn.Module, epoch: int) -> None:
+    def start_epoch(self, model: Network, epoch: int) -> None:
         if self.rate:
             self.rate_M.copy_(self.rates(self.sum_M / self.steps_M.clamp(min=1), self.steps_M > 0))
             self.sum_M.zero_()

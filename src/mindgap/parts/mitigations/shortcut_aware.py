@@ -29,7 +29,7 @@ from mindgap.base.errors import MindGapError
 from mindgap.base.hosted import counting, mixed, norms, settle
 from mindgap.base.settings import Share
 from mindgap.parts.mitigations.alone import losses, mean_where
-from mindgap.parts.mitigations.base import Mitigation, Step
+from mindgap.parts.mitigations.base import Mitigation, Network, Step
 
 # Axes: B samples, K proxies (of S modalities), F folds, C classes.
 EPSILON = 1e-3
@@ -49,7 +49,7 @@ def failure_degree(right_N: Tensor, proxy_right_N: Tensor) -> Tensor:
 class Proxy(nn.Module):
     """A classifier of one modality: a copy of the model's encoder for it, as that is now."""
 
-    def __init__(self, model: nn.Module, name: str):
+    def __init__(self, model: Network, name: str):
         super().__init__()
         self.encoder = copy.deepcopy(model.encoders[name])
         self.head = nn.Linear(self.encoder.out_features, model.head.out_features)
@@ -74,7 +74,7 @@ class ShortcutAware(Mitigation):
     ):
         self.strength, self.warmup, self.folds, self.modalities = strength, warmup, folds, modalities
 
-    def start(self, model: nn.Module, epochs: int) -> nn.Module | None:
+    def start(self, model: Network, epochs: int) -> nn.Module | None:
         if not self.strength:
             return None
         self.first = min(self.warmup, epochs // 2)

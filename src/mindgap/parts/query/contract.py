@@ -1,16 +1,17 @@
 """What a query method is, what it must return, and the errors that say which rule was broken."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from mindgap.base.errors import MindGapError
+from mindgap.base.view import PoolView, Reward
 
-# What a policy has, which `policy.Policy` describes.
+# What a policy has.
 OF_A_POLICY = ("pick", "learn", "state", "load")
 
 
@@ -18,19 +19,43 @@ class QueryError(MindGapError, ValueError):
     """A query method, its settings or its input broke the contract."""
 
 
+class Policy(Protocol):
+    """A query method as an object: `METHODS` has its class where it would have a function.
+
+    Each round makes the object anew, as `cls(rng, **settings)`, and hands `load` what `state` gave in the
+    round before; then come `learn`, `pick` and `state`. So nothing passes from round to round but these
+    arrays, and a run that was interrupted after any round goes on bit for bit. `rng` and torch's own
+    generators, which may be used here, are seeded by the run while the object is made, then by the round too.
+    """
+
+    def pick(self, view: PoolView, n: int) -> Tensor:
+        """n distinct positions in the view (int64); n is at least 1."""
+
+    def learn(self, reward: Reward, view: PoolView) -> None:
+        """Learn from what the pick of the round before came to. Called after the training that followed it:
+        not in round 0, and in the last round too. `view` is of the new model; the next pick gets it too.
+        """
+
+    def state(self) -> Mapping[str, Tensor]:
+        """All that the next round needs: arrays by name, of any shape and dtype, finite, on any device."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave; the arrays are copies on the host."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A query method and how it is to be reported.
 
     `fn` is a function `fn(view, n, **hyperparameters)` or the class of a policy, from which one is made by
-    `fn(rng, **hyperparameters)` (`policy.Policy`).
+    `fn(rng, **hyperparameters)` (`Policy`).
 
     A control is a measuring rod, not a competitor; a reconstruction is ours, of a method without public code;
     an oracle sees the labels of the pool; `dropout`: it asks for Monte-Carlo passes, so its model has to have
     dropout before the linear layer.
     """
 
-    fn: Callable[..., Tensor]
+    fn: Callable[..., Tensor] | type[Policy]
     kind: Literal["query", "control", "reconstruction"] = "query"
     oracle: bool = False
     dropout: bool = False
@@ -40,8 +65,8 @@ class Method:
         if self.learns and lacking:
             raise QueryError(
                 f"{self.fn.__name__} is a class without {', '.join(lacking)}: a policy has "
-                f"{', '.join(OF_A_POLICY)} (mindgap.parts.query.policy.Policy); a method that learns nothing "
-                f"is a function"
+                f"{', '.join(OF_A_POLICY)} (mindgap.parts.query.contract.Policy); a method that learns "
+                f"nothing is a function"
             )
 
     @property

@@ -1,7 +1,6 @@
 """Policies: query methods that learn over the rounds of a run, from rewards on the validation set."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -9,31 +8,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mindgap.base.view import PoolView, Reward
-from mindgap.parts.query.contract import QueryError
-
-
-class Policy(Protocol):
-    """A query method as an object: `METHODS` has its class where it would have a function.
-
-    Each round makes the object anew, as `cls(rng, **settings)`, and hands `load` what `state` gave in the
-    round before; then come `learn`, `pick` and `state`. So nothing passes from round to round but these
-    arrays, and a run that was interrupted after any round goes on bit for bit. `rng` and torch's own
-    generators, which may be used here, are seeded by the run while the object is made, then by the round too.
-    """
-
-    def pick(self, view: PoolView, n: int) -> Tensor:
-        """n distinct positions in the view (int64); n is at least 1."""
-
-    def learn(self, reward: Reward, view: PoolView) -> None:
-        """Learn from what the pick of the round before came to. Called after the training that followed it:
-        not in round 0, and in the last round too. `view` is of the new model; the next pick gets it too.
-        """
-
-    def state(self) -> Mapping[str, Tensor]:
-        """All that the next round needs: arrays by name, of any shape and dtype, finite, on any device."""
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `state` gave; the arrays are copies on the host."""
+from mindgap.parts.query.contract import Policy, QueryError
 
 
 def take_turn(
