@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,9 +57,10 @@ class Batch:
     def copy(self) -> "Batch":
         """With memory of its own."""
         held = (getattr(self, field.name) for field in fields(self))
-        return Batch(
-            *({k: x.clone() for k, x in v.items()} if isinstance(v, dict) else v.clone() for v in held)
-        )
+        copies: list[Any] = [
+            {k: x.clone() for k, x in v.items()} if isinstance(v, dict) else v.clone() for v in held
+        ]
+        return Batch(*copies)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Batches:
         recipe: Recipe,
         mitigation: Mitigation,
         model: MultimodalNet,
-        key: Sequence,
+        key: Sequence[object],
         lesson: Lesson | None = None,
     ):
         self.train, self.recipe, self.mitigation, self.model = train, recipe, mitigation, model
@@ -157,25 +159,27 @@ class Batches:
             else:
                 keys[name] = self._sent(key_PN[part][of_N], place_N, encoded)
                 rows[name] = self._sent(row_N[of_N], place_N, encoded)
-        still_M = [~one.any(dim=0) & (self.model.spec.absent == "skip") for one in present_NM.split(counts)]
-        each = (
+        still_M = [
+            ~one.any(dim=0) & (self.model.spec.absent == "skip") for one in torch.split(present_NM, counts)
+        ]
+        each: tuple[Sequence[Tensor] | Tensor, ...] = (
             *(self._sent(one, place_N, counts) for one in (ids_N, present_NM, y_N, torch.ones(len(ids_N)))),
             send(torch.stack(still_M).float(), self.device),
             send(torch.tensor([draw.rate for draw in block]), self.device),
             send(torch.tensor([float(draw.epoch) for draw in block]), self.device),
         )
         for k in range(len(block)):
-            named = ({name: parts[k] for name, parts in one.items()} for one in (x, rows, keys))
-            yield Batch(*named, *(parts[k] for parts in each))
+            x_k, rows_k, keys_k = ({name: of[k] for name, of in one.items()} for one in (x, rows, keys))
+            yield Batch(x_k, rows_k, keys_k, *(of[k] for of in each))
 
-    def _sent(self, x_K: Tensor, place_K: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
+    def _sent(self, x_K: Tensor, place_K: Tensor, counts: list[int]) -> Sequence[Tensor]:
         """What each batch has, on the device; if batches are padded, in its place among rows of zeros."""
         x_K = send(x_K, self.device)
         if not self.pad:
-            return x_K.split(counts)
+            return torch.split(x_K, counts)
         size = self.recipe.batch_size
         padded = x_K.new_zeros((len(counts) * size, *x_K.shape[1:]))
-        return padded.index_copy_(0, send(place_K, self.device), x_K).split(size)
+        return torch.split(padded.index_copy_(0, send(place_K, self.device), x_K), size)
 
 
 def epoch_batches(
@@ -195,4 +199,4 @@ def epoch_batches(
     else:
         cycles = math.ceil(draws / len(y_L))
         order = torch.cat([torch.randperm(len(y_L), generator=rng) for _ in range(cycles)])[:draws]
-    yield from order.split(recipe.batch_size)
+    yield from torch.split(order, recipe.batch_size)

@@ -136,7 +136,7 @@ def _named(module: Path, names: Sequence[str], tables: bool = True) -> Iterator[
                     yield from _named(SOURCE.parent.joinpath(*origin[0].split(".")), origin[1:])
                 elif tables:
                     yield file
-            elif listing:
+            elif file and listing:
                 yield file
 
 
@@ -241,7 +241,7 @@ def _meaning(source: bytes) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
-            node.body = body[1:]
+            del body[0]
     return _plain(tree)
 
 

@@ -107,9 +107,9 @@ def predict(model: MultimodalNet, tokens_NMD: Tensor, present_NM: Tensor, chunk:
     few = model.batch_size if model.engine.pad else None
     most, parts = max(1, chunk // model.engine.divisor, few or 1), []
     for part, size in passes(len(tokens_NMD), most, few):
-        inputs = tokens_NMD[part], present_NM[part]
+        inputs = [tokens_NMD[part], present_NM[part]]
         if few is not None:
-            inputs = tuple(filled(x, size) for x in inputs)
+            inputs = [filled(x, size) for x in inputs]
         logits = model.passes(model.engine.record, "logits", model.logits, *inputs)
         parts.append(logits[: len(tokens_NMD[part])].float().softmax(dim=1))
     return torch.cat(parts) if parts else tokens_NMD.new_zeros((0, model.head.out_features))
@@ -179,7 +179,7 @@ def predict_subsets(
 
 def metrics_of(seen: Predictions) -> Metrics:
     """What the validation set says of a model, by which policies learn: always the same numbers."""
-    scores = {
+    scores: dict[str, Callable[[Tensor, Tensor], float | Tensor]] = {
         "balanced_accuracy": mean_recall,
         "accuracy": share_right,
         "ece": calibration_error,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -66,10 +66,12 @@ class Run:
     digest: str
     provenance: Mapping[str, Any]
     subsets: tuple[str, ...] = ()  # of modalities, by which a record has metrics; () leaves them open
-    evaluators: Mapping[str, Mapping] = field(default_factory=lambda: {name: {} for name in OF_CURVES})
+    evaluators: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {name: {} for name in OF_CURVES}
+    )
     model: Callable[[Mapping[str, Modality]], Own] | None = None  # in place of the setting's
 
-    def key(self, round: int, purpose: str) -> tuple:
+    def key(self, round: int, purpose: str) -> tuple[object, ...]:
         """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
         return (self.cell.seed, self.cell.dataset, self.cell.regime, round, purpose)
 
@@ -78,9 +80,16 @@ class Run:
         return torch_rng(*self.key(round, f"evaluate {evaluator}"))
 
     @property
+    def query(self) -> str:
+        """Its query method; a ValueError where it has none."""
+        if self.cell.query is None:
+            raise ValueError(f"{self.cell} is an initial model, which has no query method")
+        return self.cell.query
+
+    @property
     def learns(self) -> bool:
         """Whether its query method is a policy."""
-        return self.cell.query in METHODS and METHODS[self.cell.query].learns
+        return self.cell.query in METHODS and METHODS[self.query].learns
 
     @property
     def teaches(self) -> bool:
@@ -93,6 +102,7 @@ class Run:
         return make_mitigation(self.cell.mitigation, self.mitigation_settings)
 
 
+T = TypeVar("T")
 # What a run says on its way: None where it only hands back control, a line for people, or a record.
 Turn = None | str | dict[str, Any]
 
@@ -167,7 +177,10 @@ def class_shares(dataset: Dataset, start_ids: np.ndarray, set_aside_ids: np.ndar
     """What becomes of the training samples of each class."""
     y_N = dataset.train.y_N.cpu()
     counts = [class_counts(dataset, y) for y in (y_N, y_N[set_aside_ids], y_N[start_ids])]
-    return [ClassShare(c, *n, n[0] - n[1] - n[2]) for c, n in enumerate(zip(*counts, strict=True))]
+    return [
+        ClassShare(c, there, aside, start, there - aside - start)
+        for c, (there, aside, start) in enumerate(zip(*counts, strict=True))
+    ]
 
 
 def class_counts(dataset: Dataset, y_N: Tensor) -> list[int]:
@@ -228,7 +241,8 @@ def train_round(
     lesson: Lesson | None = None,
 ) -> Generator[Turn, None, Round]:
     """A model from scratch on the labelled samples and a lesson, and what the evaluators say of it."""
-    setting, seconds, where = run.setting, {}, f"{run.cell}, round {round}"
+    setting, where = run.setting, f"{run.cell}, round {round}"
+    seconds: dict[str, float] = {}
     recipe = Recipe.of(setting.recipe, setting.training)
     seed = stream_seed(*run.key(round, "weights"))
     model = placed(run, dataset, seed, engine)
@@ -353,7 +367,9 @@ def rounds_in_turns(
         records.append(record)
 
 
-def initial_round(run: Run, dataset: Dataset, initial, weights, engine: Engine) -> Round:
+def initial_round(
+    run: Run, dataset: Dataset, initial: Mapping[str, Any], weights: Mapping[str, Tensor], engine: Engine
+) -> Round:
     """The shared round 0, its model loaded instead of trained."""
     model = placed(run, dataset, 0, engine)
     model.load_state_dict(weights)
@@ -374,7 +390,7 @@ def acquire(run: Run, pool: Pool, view: PoolView, records: Sequence[Mapping[str,
         reward = Reward(before, view.validation.metrics, round - 1, len(pool.labelled_ids), cell)
     n = budget.acquisition if round < budget.rounds - 1 else 0
     seed = stream_seed(*run.key(0, "policy"))
-    positions, state = choose(run.cell.query, view, n, run.query_settings, seed, state, reward)
+    positions, state = choose(run.query, view, n, run.query_settings, seed, state, reward)
     left: dict[str, Any] = {"acquired_ids": pool.ids[positions.cpu().numpy()].tolist()}
     if state is not None:
         left["state"] = state
@@ -431,7 +447,7 @@ def view_of(
         rng=torch_rng(*run.key(round, "query")),
         round=round,
         rounds=run.setting.budget.rounds - 1,
-        oracle_y_N=train.y_N[of_pool] if METHODS[run.cell.query].oracle else None,
+        oracle_y_N=train.y_N[of_pool] if METHODS[run.query].oracle else None,
     )
 
 
@@ -467,7 +483,7 @@ def device_name(device: torch.device) -> str:
 
 
 @contextmanager
-def timed(seconds: dict[str, float], part: str, device: torch.device, wait: bool = True):
+def timed(seconds: dict[str, float], part: str, device: torch.device, wait: bool = True) -> Iterator[None]:
     """Adds the wall seconds of a block to `seconds[part]`; with `wait` a GPU's work on it is in them."""
     begin = time.perf_counter()
     yield
@@ -477,15 +493,15 @@ def timed(seconds: dict[str, float], part: str, device: torch.device, wait: bool
 
 
 def clocked(
-    turns: Generator[Turn, None, Any], seconds: dict[str, float], part: str, device: torch.device
-) -> Generator[Turn, None, Any]:
+    turns: Generator[Turn, None, T], seconds: dict[str, float], part: str, device: torch.device
+) -> Generator[Turn, None, T]:
     """The same turns, timed as by `timed`, without what others do in between."""
     while True:
         with timed(seconds, part, device, wait=False):
             try:
                 turn = next(turns)
             except StopIteration as end:
-                result = end.value
+                result: T = end.value
                 break
         yield turn
     with timed(seconds, part, device):

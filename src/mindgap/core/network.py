@@ -9,7 +9,7 @@ Rows may be padded: those that are absent or only fill a batch are zeros that co
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mindgap.base.gpu import Engine, Passes, reproducible
 from mindgap.base.hosted import Rows, counting, draw, dropping, hosted, norms, settle
 from mindgap.base.modality import DTYPES, Modality
-from mindgap.parts.encoders import ENCODERS, make_encoder
+from mindgap.parts.encoders import ENCODERS, Encoder, make_encoder
 from mindgap.parts.fusions import make_fusion, make_head
 
 STORED = {kind: torch.from_numpy(np.empty(0, dtype)).dtype for kind, dtype in DTYPES.items()}
@@ -66,7 +66,8 @@ class AsStored(nn.Module):
         return x_K
 
     def forward(self, x_K: Tensor) -> Tensor:
-        return self.encoder(x_K)
+        tokens_KD: Tensor = self.encoder(x_K)
+        return tokens_KD
 
 
 class MultimodalNet(nn.Module):
@@ -75,6 +76,8 @@ class MultimodalNet(nn.Module):
     `encode` is the expensive part and does not depend on which modalities are kept afterwards, so every
     subset, coalition value and dropout pass is one more cheap `fuse` of the same tokens.
     """
+
+    blank_MD: Tensor
 
     def __init__(
         self, modalities: Mapping[str, Modality], num_classes: int, spec: ModelSpec, own: "Own | None" = None
@@ -86,7 +89,7 @@ class MultimodalNet(nn.Module):
                 {name: build_encoder(modality, spec.encoder) for name, modality in modalities.items()}
             )
             self.projections = nn.ModuleDict(
-                {name: projection(enc.out_features, spec) for name, enc in self.encoders.items()}
+                {name: projection(self.encoder(name).out_features, spec) for name in modalities}
             )
             self.fusion = make_fusion(spec.fusion, len(modalities), spec.width)
         else:
@@ -111,9 +114,13 @@ class MultimodalNet(nn.Module):
         self._knows_blank = self._knows_blank and not mode
         return super().train(mode)
 
-    def load_state_dict(self, *args, **kwargs):
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         self._knows_blank = False
         return super().load_state_dict(*args, **kwargs)
+
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of a modality."""
+        return cast(Encoder, self.encoders[name])
 
     def draw(self, keys: Mapping[str, Tensor]) -> None:
         """What is dropped in the next pass in training: of each part of the model one key a row it gets."""
@@ -132,7 +139,11 @@ class MultimodalNet(nn.Module):
         return {name: present_NM[:, m].nonzero().squeeze(1) for m, name in enumerate(self.modalities)}
 
     def tokens(
-        self, x: Mapping[str, Tensor], rows: Mapping[str, Tensor], present_NM: Tensor, weight_N=None
+        self,
+        x: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
+        present_NM: Tensor,
+        weight_N: Tensor | None = None,
     ) -> Tensor:
         """Projected tokens N x M x D from the `rows` of each modality; 0 in all other rows.
 
@@ -140,9 +151,9 @@ class MultimodalNet(nn.Module):
         count (of `weight_N` 1, where absence is zeros). Shapes follow from shapes: nobody waits for a value.
         """
         columns = [
-            self._padded_column(name, x[name], present_NM[:, m], weight_N)
-            if rows.get(name) is None
-            else self._column(name, x[name], rows[name], present_NM[:, m])
+            self._column(name, x[name], rows[name], present_NM[:, m])
+            if weight_N is None
+            else self._padded_column(name, x[name], present_NM[:, m], weight_N)
             for m, name in enumerate(self.modalities)
         ]
         return torch.stack(columns, dim=1)
@@ -170,7 +181,7 @@ class MultimodalNet(nn.Module):
 
     def tokens_of(self, name: str, x_K: Tensor, keep_K: Tensor | None = None) -> Tensor:
         """Tokens K x D of stored rows; those that `keep_K` leaves out are fed as zeros."""
-        x = self.encoders[name].prepare(x_K)
+        x = self.encoder(name).prepare(x_K)
         if x.is_floating_point():
             x = x.to(self.head.weight.dtype)
         if keep_K is not None:
@@ -178,7 +189,8 @@ class MultimodalNet(nn.Module):
         return self._project(name, x).to(self.head.weight.dtype)
 
     def _project(self, name: str, x: Tensor) -> Tensor:
-        return self.projections[name](self.encoders[name](x))
+        tokens_KD: Tensor = self.projections[name](self.encoders[name](x))
+        return tokens_KD
 
     def fuse(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
         """Fused features N x H, the input of the linear layer, as if only `present_NM` had been there."""
@@ -207,7 +219,8 @@ class MultimodalNet(nn.Module):
 
     def classify(self, fused_NH: Tensor) -> Tensor:
         """Class logits N x C; dropout before the linear layer in training only."""
-        return self.head(self.dropout(fused_NH))
+        logits_NC: Tensor = self.head(self.dropout(fused_NH))
+        return logits_NC
 
     def logits(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
         """Class logits N x C as if only `present_NM` had been there."""
@@ -269,7 +282,8 @@ def place(model: MultimodalNet, engine: Engine, batch_size: int) -> MultimodalNe
     if engine.device.type == "cuda":
         reproducible()
         kind = (repr(model.modalities), repr(model.spec), model.head.out_features)
-        kept = engine.keep("model", kind, lambda: model.to(engine.device, memory_format=torch.channels_last))
+        last = torch.channels_last
+        kept = engine.keep("model", kind, lambda: model.to(engine.device, memory_format=last))  # type: ignore[call-overload]
         kept.load_state_dict(model.state_dict())
         model = kept
     else:

@@ -8,11 +8,11 @@ import json
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -40,6 +40,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 
 class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+B = TypeVar("B", bound=Block)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Budget(Block):
@@ -279,7 +284,7 @@ class Params(Selected):
         return self.setting(dataset, regime, self.at_scale.model.has_dropout(needs_it=False))
 
 
-def pick(table: Mapping[str, Any], name: str, key: str, where: str) -> Any:
+def pick(table: Mapping[str, T], name: str, key: str, where: str) -> T:
     """`table[name]`, or an error that names the key and lists what there is."""
     if not isinstance(name, str) or name not in table:
         known = ", ".join(map(str, table))
@@ -297,7 +302,7 @@ def load_kept(path: Path) -> Kept:
     return load_block(path, Kept)
 
 
-def load_block(path: Path, block: type[Block]) -> Any:
+def load_block(path: Path, block: type[B]) -> B:
     """A YAML file as that block; ParamsErrors name the file and the key."""
     return as_block(read_mapping(path), block, path)
 
@@ -325,7 +330,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return raw
 
 
-def as_block(raw: Mapping[str, Any], block: type[Block], path: Path | str) -> Any:
+def as_block(raw: Mapping[str, Any], block: type[B], path: Path | str) -> B:
     """What a file, or a key in one, holds as that block. By way of JSON, in which a list may be a tuple and
     nothing else is taken for another type.
     """
@@ -407,7 +412,7 @@ def _check_data(params: Params) -> None:
                 source_settings(params, name)
 
 
-def _left_alone(table: "Registry", name: str, used: Iterable[str]) -> bool:
+def _left_alone(table: "Registry[Any]", name: str, used: Iterable[str]) -> bool:
     """Whether a name that has settings is another package's and not in use: it may be broken."""
     return name not in used and bool(table.outside(name))
 
@@ -589,14 +594,14 @@ def _check_learning(setting: Setting, where: str, recipe: str, training: Mapping
         )
 
 
-def _unique(key: str, values: Iterable) -> None:
+def _unique(key: str, values: Iterable[object]) -> None:
     values = list(values)
     twice = sorted({str(v) for v in values if values.count(v) > 1})
     if twice:
         raise ParamsError(f"{key}: {', '.join(twice)} is listed twice: name each once")
 
 
-def _as_params_error(where: str, check, *args, **kwargs) -> Any:
+def _as_params_error(where: str, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         return check(*args, **kwargs)
     except ParamsError:
@@ -611,14 +616,15 @@ MOST_VALUES = 100_000  # of a file of parameters; a few aliases of aliases stand
 class _Loader(yaml.SafeLoader):
     """YAML of plain values: keys are text and given once, words are read as in YAML 1.2's core."""
 
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's name; those of YAML 1.1 are not taken over
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's name; those of YAML 1.1 are not taken over
 
-    def __init__(self, stream):
+    def __init__(self, stream: str):
         super().__init__(stream)
-        self.values, self.values_of = 0, {}  # with what aliases stand for
+        self.values = 0
+        self.values_of: dict[int, int] = {}  # with what aliases stand for
 
-    def compose_node(self, parent, index):
-        event, before = self.peek_event(), self.values
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event, before = self.peek_event(), self.values  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None):
             raise yaml.YAMLError(f"{event.tag} is a tag: write a plain value without it{event.start_mark}")
         alias = self.check_event(yaml.AliasEvent)
@@ -644,7 +650,7 @@ for _tag, _words, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_words})$"), _first)
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for (key_node, _), key in zip(node.value, keys, strict=True):
         if not isinstance(key, str):

@@ -1,8 +1,9 @@
 """How a model is trained, and what follows from that alone: draws, steps, validations, learning rates."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Recipe:
     drop_last: bool = False
 
     @classmethod
-    def of(cls, *blocks) -> "Recipe":
+    def of(cls, *blocks: BaseModel) -> "Recipe":
         """From blocks of the parameters: a dataset's recipe, and what all trainings share."""
-        values: Mapping = {key: value for block in blocks for key, value in block.model_dump().items()}
+        values = {key: value for block in blocks for key, value in block.model_dump().items()}
         return cls(**{name: values[name] for name in cls.__dataclass_fields__})
 
     def draws_per_epoch(self, labelled: int) -> int:

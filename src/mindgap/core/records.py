@@ -100,7 +100,7 @@ def provenance_json(
     dataset was made with, for rounds that were stored before records said so. `curves` and `measured`, the
     texts of their tables, are vouched for by checksums, and the whole by its own.
     """
-    runs: dict[str, dict] = {}
+    runs: dict[str, dict[str, Any]] = {}
     settings = {}
     for record in records:
         made = record["provenance"]
@@ -227,7 +227,7 @@ class RunStore:
         self.run, self.rounds, self._check = run, rounds, check
         self.folder = (root or store_root()) / run[:16]
 
-    def hold(self) -> IO | None:
+    def hold(self) -> IO[str] | None:
         """The run's lock, until what comes back is closed; None while another process has it.
 
         So nothing is done twice. The kernel frees the lock of a killed process; its half-written files go.
@@ -244,16 +244,16 @@ class RunStore:
             left.unlink(missing_ok=True)
         return file
 
-    def read(self) -> list[dict]:
+    def read(self) -> list[dict[str, Any]]:
         """Records of rounds 0, 1, ...: all that are finished. A RecordError if one was not so written."""
         records, fault = self.sound()
         if fault:
             raise RecordError(f"{fault[1]}; delete it and run again: the rounds before it are kept")
         return records
 
-    def sound(self) -> tuple[list[dict], tuple[Path, str] | None]:
+    def sound(self) -> tuple[list[dict[str, Any]], tuple[Path, str] | None]:
         """The records before the first round that is missing or damaged; which file is, and how."""
-        records: list[dict] = []
+        records: list[dict[str, Any]] = []
         while len(records) < self.rounds and (path := self._path(len(records))).exists():
             try:
                 records.append(self._read_one(path, len(records)))
@@ -273,7 +273,7 @@ class RunStore:
     def _path(self, round: int) -> Path:
         return self.folder / f"round_{round:03d}.json"
 
-    def _read_one(self, path: Path, round: int) -> dict:
+    def _read_one(self, path: Path, round: int) -> dict[str, Any]:
         record = unseal(path)
         found = [record.get(name) for name in ("format", "run", "rounds", "round")]
         if found != [FORMAT, self.run, self.rounds, round]:

@@ -22,7 +22,10 @@ def run_code(cell: Cell, settings: Mapping[str, Any]) -> str:
     Raises a LookupError for a part that is not there (any more).
     """
     model, recipe = settings["setting"]["model"], settings["setting"]["recipe"]
-    parts = [(MITIGATIONS, cell.mitigation), (FUSIONS, model["fusion"]["name"])]
+    parts: list[tuple[Registry[Any], str]] = [
+        (MITIGATIONS, cell.mitigation),
+        (FUSIONS, model["fusion"]["name"]),
+    ]
     parts += [(ENCODERS[kind], encoder["name"]) for kind, encoder in model["encoder"].items()]
     parts += [(EVALUATORS, name) for name in settings["evaluators"]]
     files = set().union(*map(files_of, AUGMENTATIONS[recipe["augmentation"]]))
@@ -32,7 +35,7 @@ def run_code(cell: Cell, settings: Mapping[str, Any]) -> str:
     return code_digest(files.union(*(part_files(*part) for part in parts)))
 
 
-def part_files(table: Registry, name: str) -> set[Path]:
+def part_files(table: Registry[Any], name: str) -> set[Path]:
     """Where a part is written, and what else another package makes it with."""
     part = table[name]
     return files_of(part.fn if isinstance(part, Method) else part) | table.files(name)

@@ -20,7 +20,7 @@ DIVERGED = -math.inf
 class Training(Protocol):
     """The training of an initial model, which somebody else finishes."""
 
-    def result(self) -> list[dict]:
+    def result(self) -> list[dict[str, Any]]:
         """Its record; none of one that diverged."""
 
 
@@ -113,7 +113,9 @@ def _trial(rung: int, recipe: DatasetRecipe, setting: Setting, jobs: Sequence[Tr
     return Trial(rung, recipe, setting.recipe.epochs, mean, sum(fit["steps"] for fit in fits))
 
 
-def rows_of(search: Search, setting: Setting, chosen: DatasetRecipe, trials: Sequence[Trial]) -> list[dict]:
+def rows_of(
+    search: Search, setting: Setting, chosen: DatasetRecipe, trials: Sequence[Trial]
+) -> list[dict[str, Any]]:
     """The trials as rows of SEARCH_COLUMNS; an empty `validation` is one that diverged."""
     last = max((trial.rung for trial in trials), default=0)
     return [

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from mindgap.base.errors import DivergenceError, MindGapError
 from mindgap.base.gpu import culprit, fetched, recorded_step, send
 from mindgap.base.hosted import counting, draw, dropping, hosted, norms, settle
-from mindgap.core.batches import Batch, Batches, Recipe
+from mindgap.core.batches import Batch, Batches
 from mindgap.core.evaluation import autocast, diverged, encode, not_finite, predict
 from mindgap.core.network import REST, MultimodalNet
+from mindgap.core.recipe import Recipe
 from mindgap.core.rng import stream_seed
 from mindgap.data.dataset import Split
 from mindgap.parts.evaluators.balanced_accuracy import mean_recall
 from mindgap.parts.mitigations import Lesson, Mitigation, Step
 
+T = TypeVar("T")
 Turns = Generator[str | None, None, "Fit"]
+State = tuple[Any, ...]  # of a mitigation, as `state_of` tells it
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,19 @@ class Fit:
     steps: int
 
 
-def fit(*args, **kwargs) -> Fit:
+def fit(*args: Any, **kwargs: Any) -> Fit:
     """`fit_in_turns` without a pause."""
     return to_the_end(fit_in_turns(*args, **kwargs))
 
 
-def to_the_end(turns: Generator) -> Any:
+def to_the_end(turns: Generator[Any, None, T]) -> T:
     """What a generator returns; what it yields is passed over."""
     while True:
         try:
             next(turns)
         except StopIteration as end:
-            return end.value
+            result: T = end.value
+            return result
 
 
 def fit_in_turns(
@@ -55,7 +59,7 @@ def fit_in_turns(
     validation_ids: Tensor,
     recipe: Recipe,
     mitigation: Mitigation,
-    key: Sequence,
+    key: Sequence[object],
     where: str,
     lesson: Lesson | None = None,
 ) -> Turns:
@@ -70,7 +74,9 @@ def fit_in_turns(
     validation_ids = validation_ids.cpu()
     steps = Steps.of(model, recipe, mitigation, key)
     per_epoch = recipe.batches_per_epoch(len(labelled_ids))
-    best_score, best_epoch, best_state, losses, step = -1.0, -1, None, [], 0
+    best_score, best_epoch, step = -1.0, -1, 0
+    best_state: dict[str, Tensor] = {}
+    losses: list[float] = []
     for epoch in range(recipe.epochs):
         steps.start_epoch(epoch)
         for batch in batches.epoch():
@@ -80,7 +86,7 @@ def fit_in_turns(
         told = [steps.loss_sum.double() / per_epoch]
         if scored:
             told += validation(model, train, validation_ids)
-        loss, *told = yield from fetched(torch.stack(told))
+        loss, *numbers = yield from fetched(torch.stack(told))
         losses.append(loss)
         here = f"{where}, epoch {epoch}"
         if not math.isfinite(losses[-1]):
@@ -89,7 +95,7 @@ def fit_in_turns(
                 f"of this dataset in params.yaml; finished rounds are kept"
             )
         if scored:
-            score, broken = told
+            score, broken = numbers
             if broken:
                 raise diverged(f"{here}, validation", int(broken), len(validation_ids))
             if score > best_score:
@@ -155,11 +161,16 @@ class Steps:
         self.dropping = {**model.dropping, REST: [*model.dropping[REST], *dropping(*own)]}
         self.optimiser = Optimiser(model, extra, recipe)
         self.loss_sum = self.optimiser.parameters[0].new_zeros(()).detach()
-        self.checked, self.launched, self.held, self.replay, self.known = False, False, None, None, None
+        self.checked, self.launched = False, False
+        self.held: Batch | None = None
+        self.known: State | None = None
+        self.replay: tuple[State, Callable[[], None]] | None = None
         self.passing: Container[str] = ()  # what hooks leave for later hooks of the same step
 
     @classmethod
-    def of(cls, model: MultimodalNet, recipe: Recipe, mitigation: Mitigation, key: Sequence = ()) -> "Steps":
+    def of(
+        cls, model: MultimodalNet, recipe: Recipe, mitigation: Mitigation, key: Sequence[object] = ()
+    ) -> "Steps":
         """For a new training: as recorded before where nothing else could be recorded now."""
         device = model.head.weight.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -168,7 +179,7 @@ class Steps:
         if not model.engine.record or extra is not None or contents(vars(mitigation))[0]:
             return cls(model, recipe, mitigation, extra)
         alike = (id(model), recipe.weight_decay, recipe.momentum, recipe.batch_size, state_of(mitigation))
-        steps = model.engine.keep("steps", alike, lambda: cls(model, recipe, mitigation, None))
+        steps: Steps = model.engine.keep("steps", alike, lambda: cls(model, recipe, mitigation, None))
         torch._foreach_zero_(steps.optimiser.velocity)
         steps.mitigation = mitigation
         return steps
@@ -190,32 +201,34 @@ class Steps:
         # Between the steps of an epoch no hook runs, so nothing a mitigation holds changes there.
         self.known = self.known or state_of(self.mitigation, self.passing)
         if self.replay is None or self.replay[0] != self.known:
-            reason = self._record(where)
-            if reason:
+            recorded = self._record(self.held, where)
+            if isinstance(recorded, str):
                 self.launched, self.replay = True, None
                 self.launch(self.held, where)
-                return f"{where}: {reason}: the steps of this run are launched one by one, which is slower"
+                return f"{where}: {recorded}: the steps of this run are launched one by one, which is slower"
+            self.replay = self.known, recorded
         self.replay[1]()
         return None
 
-    def _record(self, where: str) -> str | None:
-        """Why it cannot be done, if so; then the mitigation is as it was."""
-        held, made = vars(self.mitigation), []
+    def _record(self, batch: Batch, where: str) -> Callable[[], None] | str:
+        """The step as a recording; or why it cannot be done, and then the mitigation is as it was."""
+        held: dict[str, Any] = vars(self.mitigation)
+        made: list[list[Any]] = []
         tensors, modules, _ = contents(held)
         state = [*self.model.state_dict().values(), *self.optimiser.parameters, *self.optimiser.velocity]
         same = {id(x): x for x in (*tensors, *modules)}  # their values are put back, the rest is a copy
         before = {name: copied(value, same) for name, value in held.items()}
 
         def step() -> None:
-            self.launch(self.held, where)
+            self.launch(batch, where)
             made.append([value for name, value in held.items() if name not in before])
 
         try:
             replay = recorded_step(step, [*state, self.loss_sum, *tensors])
             passing = held.keys() - before
             if passes_on(made) and state_of(self.mitigation, passing) == self.known:
-                self.passing, self.replay = passing, (self.known, replay)
-                return None
+                self.passing = passing
+                return replay
             reason = f"{type(self.mitigation).__name__} changes in a step what is no tensor, or not in place"
         except torch.OutOfMemoryError:
             raise
@@ -242,7 +255,7 @@ class Steps:
     def _step(self, batch: Batch) -> None:
         model, mitigation, padded = self.model, self.mitigation, not batch.rows
         weight_B = batch.weight_B if padded else None
-        counting(self.norms, model.rows_of(weight_B) if padded and self.norms else None)
+        counting(self.norms, model.rows_of(batch.weight_B) if padded and self.norms else None)
         for part, key_B in batch.keys.items():
             draw(self.dropping[part], key_B)
         with autocast(self.loss_sum.device):
@@ -284,7 +297,10 @@ def random_states(device: torch.device) -> list[Tensor]:
 
 def contents(held: object) -> tuple[list[Tensor], list[nn.Module], list[str]]:
     """All tensors in a value and in what it holds, those of modules too; the modules; all else as text."""
-    tensors, modules, texts, left, seen = [], [], [], [held], set()
+    tensors: list[Tensor] = []
+    modules: list[nn.Module] = []
+    texts: list[str] = []
+    left, seen = [held], set[int]()
     while left:
         one = left.pop()
         if isinstance(one, Tensor):
@@ -300,7 +316,7 @@ def contents(held: object) -> tuple[list[Tensor], list[nn.Module], list[str]]:
     return tensors, modules, texts
 
 
-def parts_of(held: object) -> list | None:
+def parts_of(held: object) -> list[Any] | None:
     """What a container or an object holds; None where there are no parts."""
     if isinstance(held, Mapping):
         return [*held, *held.values()]
@@ -311,7 +327,7 @@ def parts_of(held: object) -> list | None:
     return list(vars(held).values())
 
 
-def copied(held: object, same: dict) -> object:
+def copied(held: object, same: dict[int, Any]) -> object:
     """A deep copy but for what is in `same`; what cannot be copied is the same one too."""
     try:
         return copy.deepcopy(held, same)
@@ -326,7 +342,7 @@ def passes_on(made: Sequence[object]) -> bool:
     return not set.intersection(*tensors) and not any(texts for _, _, texts in found)
 
 
-def state_of(mitigation: Mitigation, without: Container[str] = ()) -> tuple:
+def state_of(mitigation: Mitigation, without: Container[str] = ()) -> State:
     """What a mitigation is and holds, where its tensors lie: a recording is of one such state."""
     held = {name: value for name, value in vars(mitigation).items() if name not in without}
     tensors, _, texts = contents(held)
@@ -342,12 +358,13 @@ def validation(model: MultimodalNet, train: Split, ids: Tensor) -> tuple[Tensor,
     return mean_recall(probs_NC, train.y_N[there]), not_finite(probs_NC).double()
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices and kernels only: biases, norms and embeddings of one axis are left alone.
 
     By the number of axes, not by name: a search for "bn" misses torchvision's batch norms.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         free_one = parameter.dim() <= 1 or name.endswith("modality_MD")
         (free if free_one else decayed).append(parameter)
