@@ -121,9 +121,9 @@ REFUSED = {
     ),
     "of another form": (
         lambda: altered_record(provenance=None),
-        r"0\.json is of other code .*`dvc repro` with",
+        r"0\.json is of other code .*`dvc exp run -S keep_models=last`",
     ),
-    "not kept": (lambda: shutil.rmtree(MODELS), "0 was not kept: run `dvc repro` with keep_models: last"),
+    "not kept": (lambda: shutil.rmtree(MODELS), "0 was not kept: run `dvc exp run -S keep_models=last`"),
 }
 
 

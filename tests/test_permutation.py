@@ -203,14 +203,43 @@ def test_seeds_are_pooled_into_one_test():
         gaps.append(
             permutation_gap(probs, np.where(rng.random(truth.shape) < 0.6, truth, 1 - truth), y, seed=seed)
         )
-    gap, p = pooled(gaps)
-    assert gap == pytest.approx(np.mean([one.gap for one in gaps]))
-    assert p == 1 / 201 <= np.median([one.p for one in gaps])
-    assert pooled([dataclasses.replace(gaps[0], broken_K=np.full(9, gaps[0].clean))])[1] == 1.0
-    with pytest.raises(DiagnosticError, match="same number of draws"):
-        pooled([gaps[0], permutation_gap(*_small(), draws=3)])
-    with pytest.raises(DiagnosticError, match="there has to be one"):
+    one, each = pooled(gaps), np.array([gap.gap for gap in gaps])
+    assert one.gap == pytest.approx(each.mean())
+    assert one.oracle == pytest.approx(np.mean([gap.oracle for gap in gaps]))
+    assert one.p == 1 / 201 <= np.median([gap.p for gap in gaps])
+    together = np.mean([gap.resampled_B for gap in gaps], axis=0)
+    error = np.sqrt(each.var(ddof=1) / 5 + together.var())
+    assert one.interval == pytest.approx((one.gap - 2.776445 * error, one.gap + 2.776445 * error))
+    assert pooled([dataclasses.replace(gaps[0], broken_K=np.full(9, gaps[0].clean))]).p == 1.0
+    for others in ({"draws": 3}, {"how": "joint"}, {"rule": "hard"}):
+        with pytest.raises(DiagnosticError, match="same rule, items and number of draws"):
+            pooled([permutation_gap(*_small()), permutation_gap(*_small(), **others)])
+    with pytest.raises(DiagnosticError, match="one at least"):
         pooled([])
+
+
+def test_models_that_agree_are_no_more_evidence_than_one():
+    """Their test items are the same ones: permutations of their own would make p smaller."""
+    probs, y = experts(np.random.default_rng(10), n=120)
+    told = np.random.default_rng(11).random((120, M))
+    for rule in USING:
+        gap = permutation_gap(probs, told, y, rule=rule, draws=50, seed=4)
+        one = pooled([gap] * 5)
+        assert (one.gap, one.p) == (pytest.approx(gap.gap), gap.p)
+        assert one.interval[0] <= gap.interval[0] < gap.interval[1] <= one.interval[1]
+
+
+def test_pooled_ignored_needs_models_that_agree_and_items_enough():
+    probs, y = experts(np.random.default_rng(12))
+    none = permutation_gap(probs, np.ones((N, M)), y, draws=5)
+
+    def verdict(*gaps: float, n: int = N) -> str:
+        return pooled([dataclasses.replace(none, gap=gap, n=n) for gap in gaps]).verdict
+
+    assert verdict(0.0, 0.0, 0.0) == verdict(0.001, -0.001, 0.002, 0.0, -0.002) == "ignored"
+    assert verdict(0.03, -0.03, 0.01, -0.01, 0.0) == verdict(0.004, -0.004) == "undecided"
+    assert verdict(0.0, 0.0, 0.0, n=298) == "undecided"
+    assert verdict(0.02, 0.02, 0.02) != "ignored"
 
 
 def _small() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

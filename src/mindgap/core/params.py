@@ -256,6 +256,8 @@ class Params(Selected):
     evaluate: list[Name] = Field(min_length=1)
     evaluate_settings: dict[str, dict[str, Any]]
     keep_models: Literal["none", "last"]
+    diagnose: list[Name]
+    diagnose_sources: list[Literal["fusion", "acquisition", "truth"]] = Field(min_length=1)
     search: Search
     query_settings: dict[str, dict[str, Any]]
     mitigation_settings: dict[str, dict[str, Any]]
@@ -346,13 +348,15 @@ def check_params(params: Params) -> None:
     """Stop before any compute at whatever could not be run: names, settings, sizes."""
     check_names(params)
     check_runs(params, params.dataset, params.regime)
+    for name in params.diagnose:
+        check_sources(params, name)
 
 
 def check_names(params: Params) -> None:
     """What a report needs of that, without the plug-ins, which load torch: datasets and regimes are known."""
     from mindgap.data import CREDENTIALED, DATASETS, SOURCES
 
-    for key in ("dataset", "published", "regime", "query", "mitigation", "seeds"):
+    for key in ("dataset", "published", "regime", "query", "mitigation", "seeds", "diagnose"):
         _unique(key, getattr(params, key))
     for name in params.published:
         pick(SOURCES, name, "published", "mindgap.data.SOURCES")
@@ -367,6 +371,11 @@ def check_names(params: Params) -> None:
             )
         for regime in params.regime:
             params.setting(name, regime)
+    for name in params.diagnose:
+        if name not in params.dataset:
+            raise ParamsError(f"diagnose: {name!r} is not run: name it in `dataset` too, or take it out here")
+    if params.diagnose and params.keep_models == "none":
+        raise ParamsError("diagnose: it takes trained models: set keep_models: last (-S keep_models=last)")
 
 
 def check_runs(params: Params, datasets: Iterable[str], regimes: Iterable[str]) -> None:
@@ -381,6 +390,25 @@ def check_runs(params: Params, datasets: Iterable[str], regimes: Iterable[str]) 
     for dataset in datasets:
         for regime in regimes:
             _check_setting(params, params.setting(dataset, regime))
+
+
+def check_sources(params: Params, dataset: str) -> None:
+    """Whether a dataset's models have the reliabilities that are to be diagnosed."""
+    from mindgap.data import RENDERED
+    from mindgap.parts.fusions import gives_reliabilities, giving_reliabilities
+
+    _unique("diagnose_sources", params.diagnose_sources)
+    model, sources = params.at_scale.model, params.diagnose_sources
+    if "truth" in sources and dataset not in RENDERED:
+        raise ParamsError(
+            f"diagnose_sources: what is true is known of rendered datasets ({', '.join(RENDERED)}), not of "
+            f"{dataset}: take truth out, or {dataset} out of `diagnose`"
+        )
+    if "fusion" in sources and not gives_reliabilities(model.fusion, model.width):
+        raise ParamsError(
+            f"diagnose_sources: {model.fusion['name']!r} gives no reliabilities: set scales.{params.scale}."
+            f"model.fusion.name to {', '.join(giving_reliabilities())}, or name other sources than fusion"
+        )
 
 
 # The checks below import the tables they ask when called: the tables pull in torch, reading a file does not.

@@ -88,17 +88,14 @@ def curve_points(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def provenance_json(
-    records: Iterable[Mapping[str, Any]],
-    data: Mapping[str, Any] | None = None,
-    curves: str = "",
-    measured: str = "",
+    records: Iterable[Mapping[str, Any]], data: Mapping[str, Any] | None = None, **tables: str
 ) -> str:
     """Where the runs of a dataset and regime come from, by the digests of the curves.
 
     Settings stand once, under their digest. Rounds of a run may have been made at several commits and on
     several devices; their data, code and settings are one, as the run's digest is of them. `data` is what the
-    dataset was made with, for rounds that were stored before records said so. `curves` and `measured`, the
-    texts of their tables, are vouched for by checksums, and the whole by its own.
+    dataset was made with, for rounds that were stored before records said so. `tables`, texts
+    by their names (`curves`, `measured`), are vouched for by checksums, and the whole by its own.
     """
     runs: dict[str, dict[str, Any]] = {}
     settings = {}
@@ -120,8 +117,7 @@ def provenance_json(
             if made[name] not in run[name]:
                 run[name].append(made[name])
         run["seconds"] = round(run["seconds"] + sum(record["seconds"].values()), 4)
-    texts = {"curves": curves, "measured": measured}
-    told = {"runs": runs, "settings": settings} | {k: text_digest(text) for k, text in texts.items() if text}
+    told = {"runs": runs, "settings": settings} | {k: text_digest(text) for k, text in tables.items()}
     return json.dumps(seal(told), indent=1, sort_keys=True) + "\n"
 
 

@@ -22,6 +22,13 @@ class KeptModelError(MindGapError):
     """Weights that cannot be used: not there, damaged, or of other code or data; the message has the mend."""
 
 
+def keep_again(dataset: str) -> str:
+    """How to have the models of last rounds, as the end of a sentence."""
+    if dataset in CREDENTIALED:  # a DVC project of its own, with parameters that are not its own
+        return f"set keep_models: last in params.yaml and run `dvc repro` in data/{dataset}"
+    return "run `dvc exp run -S keep_models=last`"
+
+
 def load_model(path: Path, dataset: Dataset, device: torch.device | str = "cpu") -> MultimodalNet:
     """The trained model of a run's last round, in eval mode.
 
@@ -29,7 +36,7 @@ def load_model(path: Path, dataset: Dataset, device: torch.device | str = "cpu")
     KeptModelError unless weights and record are what was written, on this dataset and by the code there is.
     """
     path = Path(path)
-    again = "run `dvc repro` with keep_models: last in params.yaml"
+    again = keep_again(dataset.name)
     if not path.with_suffix(".json").exists():
         raise KeptModelError(f"{path} was not kept: {again}, which trains last rounds anew where it must")
     try:

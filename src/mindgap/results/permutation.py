@@ -8,13 +8,14 @@ K draws, P parameters of a gate.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
+from scipy.stats import t as student
 
 from mindgap.base.errors import MindGapError
 from mindgap.data.quintfeatures.checks import read_attributes
@@ -24,11 +25,15 @@ MARGIN, ALPHA = 0.01, 0.05
 TEMPERATURE = 0.1  # of the softmax rule, the source's
 PENALTY = 1e-4  # on a gate's squared parameters, the source's
 ROUNDING = 1e-12  # by which equal balanced accuracies may differ
+# Of which a pooled gap has the mean over its seeds.
+MEANS = ("broken_K", "resampled_B", "clean", "gap", "flips", "oracle", "competitiveness", "alignment")
 SMALLEST = 1e-12  # what a probability counts as at least, in a logarithm
 
 # From reliabilities (N x M) to scores of the classes (N x C), of which the largest is the decision.
 Decide = Callable[[np.ndarray], np.ndarray]
 How = Literal["independent", "joint", "within_predicted"]
+HOWS: tuple[How, ...] = get_args(How)
+OWN = "own"  # the name of a rule that is a function of one's own
 
 
 class DiagnosticError(MindGapError):
@@ -43,12 +48,15 @@ class Gap:
     `p_equivalent` tests that the gap lies outside of ± `margin`. `flips`: share of decisions that change.
     `oracle` is right where any expert is; `competitiveness` the median distance of the two largest
     probabilities of the true class; `alignment` the mean correlation of Q with being right (NaN if constant).
+    `resampled_B`: the gap of new items, in a bootstrap that draws the same of all models of one test set.
     """
 
     rule: str
+    how: How
     n: int
     clean: float
     broken_K: np.ndarray
+    resampled_B: np.ndarray
     gap: float
     p: float
     interval: tuple[float, float]
@@ -88,11 +96,11 @@ def permutation_gap(
     probs_NMC, reliability_NM, y_N = _complete(probs_NMC, reliability_NM, y_N, present_NM)
     if draws < 1:
         raise DiagnosticError(f"draws is {draws}: it takes at least one permutation, 200 are usual")
-    if how not in ("independent", "joint", "within_predicted"):
-        raise DiagnosticError(f"how: unknown {how!r}; known: independent, joint, within_predicted")
+    if how not in HOWS:
+        raise DiagnosticError(f"how: unknown {how!r}; known: {', '.join(HOWS)}")
     rng = np.random.default_rng(seed)
     if callable(rule):
-        name, decide = getattr(rule, "__name__", "own"), rule
+        name, decide = getattr(rule, "__name__", OWN), rule
     elif rule in RULES:
         name, decide = rule, RULES[rule](probs_NMC, reliability_NM, y_N, rng)
     else:
@@ -110,14 +118,16 @@ def permutation_gap(
         flips += (others_N != decided_N).mean() / draws
     clean, right_NM = float(right_N @ weight_N), (probs_NMC.argmax(axis=2) == y_N[:, None]).astype(float)
     true_NM = np.sort(np.take_along_axis(probs_NMC, y_N[:, None, None], axis=2)[..., 0], axis=1)
-    resampled_B = _resampled(lost_N, y_N, rng)
+    resampled_B = _resampled(lost_N, y_N, np.random.default_rng([seed, 1]))
     # Of n items without a change, one in 1 / margin may still change with probability (1 - margin)^n.
     outside = [(resampled_B <= -margin).mean(), (resampled_B >= margin).mean(), (1 - margin) ** len(y_N)]
     return Gap(
         rule=name,
+        how=how,
         n=len(y_N),
         clean=clean,
         broken_K=clean - lost_K,
+        resampled_B=resampled_B,
         gap=float(lost_K.mean()),
         p=float((1 + (lost_K <= ROUNDING).sum()) / (draws + 1)),
         interval=tuple(np.quantile(resampled_B, [0.025, 0.975]).tolist()),
@@ -130,13 +140,27 @@ def permutation_gap(
     )
 
 
-def pooled(gaps: Sequence[Gap]) -> tuple[float, float]:
-    """Mean gap over seeds, and p of the mean against the means of their draws: not a median of p."""
-    if not gaps or len({len(one.broken_K) for one in gaps}) > 1:
-        raise DiagnosticError("gaps to pool need the same number of draws, and there has to be one")
-    clean, broken_K = np.mean([one.clean for one in gaps]), np.mean([one.broken_K for one in gaps], axis=0)
-    least = np.count_nonzero(broken_K >= clean - ROUNDING)
-    return float(np.mean([one.gap for one in gaps])), float((1 + least) / (len(broken_K) + 1))
+def pooled(gaps: Sequence[Gap]) -> Gap:
+    """One test of the models of several seeds on the same items: means over them, and not a median of p.
+
+    The models have to share the permutations too (`seed` of `permutation_gap`), or the mean would vary less
+    than chance has it where their reliabilities agree. The interval is for new items and new models:
+    Student's over seeds, with the variances of both added. Raises a DiagnosticError for gaps of different
+    rules, items or numbers of draws.
+    """
+    if len({(one.rule, one.how, one.n, one.margin, len(one.broken_K)) for one in gaps}) != 1:
+        raise DiagnosticError("gaps to pool need the same rule, items and number of draws, and one at least")
+    means = {name: np.mean([getattr(one, name) for one in gaps], axis=0) for name in MEANS}
+    least = np.count_nonzero(means["broken_K"] >= means["clean"] - ROUNDING)
+    one = replace(gaps[0], **means, p=float((1 + least) / (len(gaps[0].broken_K) + 1)))
+    if len(gaps) == 1:
+        return one
+    of_models = np.var([each.gap for each in gaps], ddof=1) / len(gaps)
+    error, freedom = float(np.sqrt(of_models + one.resampled_B.var())), len(gaps) - 1
+    half, beyond = error * student.ppf(0.975, freedom), abs(one.gap) - one.margin
+    outside = student.sf(-beyond / error, freedom) if error else float(beyond >= 0)
+    p_equivalent = float(max(outside, (1 - one.margin) ** one.n))
+    return replace(one, interval=(one.gap - half, one.gap + half), p_equivalent=p_equivalent)
 
 
 def permuted(
@@ -213,7 +237,9 @@ def _complete(probs_NMC, reliability_NM, y_N, present_NM) -> tuple[np.ndarray, n
         raise DiagnosticError("presence has to be items x modalities of true or false")
     rows = present_NM.all(axis=1)
     if rows.sum() < 2:
-        raise DiagnosticError(f"{rows.sum()} of {len(rows)} items have all modalities: it takes at least two")
+        raise DiagnosticError(
+            f"{rows.sum()} of {len(rows)} items have all modalities: take items of which at least two do"
+        )
     probs_NMC, reliability_NM, y_N = probs_NMC[rows], reliability_NM[rows], y_N[rows]
     if y_N.dtype.kind not in "iu" or y_N.min() < 0 or y_N.max() >= probs_NMC.shape[2]:
         raise DiagnosticError(f"labels have to be whole numbers from 0 to {probs_NMC.shape[2] - 1}")

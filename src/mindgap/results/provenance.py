@@ -105,7 +105,7 @@ def read_runs(
     path = Path(folder) / f"{dataset}-{regime}.json"
     mend = mend_for(path, "acquire")
     made = read_json(path, mend)
-    fault = _fault(made)
+    fault = fault_of(made)
     if fault:
         raise ReportError(f"{path} is no record of provenance: {fault}; {mend}")
     verified = bool(made.get("curves"))
@@ -135,7 +135,7 @@ def read_runs(
     return settings, kept, verified
 
 
-def _fault(made: Mapping[str, Any]) -> str:
+def fault_of(made: Mapping[str, Any]) -> str:
     """What is wrong with the form of a file, or with settings that are not those of their digest."""
     try:
         _Provenance.model_validate(made)
@@ -167,12 +167,12 @@ def _check_one(
         if run[name] != other[name]:
             raise ReportError(
                 f"{folder}: {what} of run {run['run']} ({cell_name(run['cell'])}) is not that of run "
-                f"{other['run']} ({cell_name(other['cell'])}): {_differ(run[name], other[name])}. Numbers of "
+                f"{other['run']} ({cell_name(other['cell'])}): {differ(run[name], other[name])}. Numbers of "
                 f"both do not belong into one table: make them anew with one checkout (dvc repro){mend}"
             )
 
 
-def _differ(one: str, other: str) -> str:
+def differ(one: str, other: str) -> str:
     """The first difference of two digests or settings, in few words."""
     if not one.startswith("{"):
         return f"{one[:12]} and {other[:12]}"

@@ -133,6 +133,16 @@ def acquire(dataset: Dataset, regime: Regime) -> None:
 
 
 @app.command()
+def diagnose(dataset: Dataset, regime: Regime) -> None:
+    """Say whether reliabilities of kept models (keep_models: last) decide anything, by permuting them."""
+    from mindgap.stages.diagnose import diagnose_stage
+    from mindgap.stages.private import kept_private
+
+    with kept_private(dataset):
+        diagnose_stage(_params_for(dataset, regime), dataset, regime)
+
+
+@app.command()
 def report(
     folder: Annotated[Path | None, typer.Argument(help="kept records, such as reports/reference")] = None,
 ) -> None:

@@ -10,6 +10,7 @@ PAPER = Path("data/paper")
 REPORTS = Path("reports")
 PLUG_INS = Path("data/blueprints/plug_ins.json")
 CURVES = REPORTS / "curves"
+DIAGNOSIS = REPORTS / "diagnosis"
 FLOW = REPORTS / "flow"
 EXPECTATIONS = REPORTS / "expectations"
 PROVENANCE = REPORTS / "provenance"
@@ -26,6 +27,7 @@ class Places:
     runs: Path
     curves: Path
     measured: Path
+    diagnosis: Path
     flow: Path
     provenance: Path
     search: Path
@@ -57,6 +59,7 @@ def _places(dataset: str, home: Path, reports: Path, store: Path, stage: str) ->
         home / "runs",
         reports / "curves",
         reports / "measured",
+        reports / "diagnosis",
         reports / "flow",
         reports / "provenance",
         reports / "search",

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from mindgap.core.records import text_digest
 from mindgap.data import CREDENTIALED, DATASETS
 from mindgap.data.prepared import put_back
 from mindgap.results.curves import Selection, read_curves
+from mindgap.results.diagnosis import read_diagnosis
 from mindgap.results.expectations import validate_aulc, validate_curves, validate_measured
 from mindgap.results.flow import SELECTION, Flow, mend_for, read_flow, skipped_line
 from mindgap.results.paper import verify_paper
@@ -21,7 +23,17 @@ from mindgap.results.searches import read_searches
 from mindgap.results.sensitivity import VARIANTS, Variants, read_sensitivity, read_variants
 from mindgap.results.site.build import FOLDERS, build_report, output_names
 from mindgap.results.site.content import Inputs
-from mindgap.stages.paths import CURVES, EXPECTATIONS, FLOW, PAPER, PROVENANCE, REPORTS, SENSITIVITY, places
+from mindgap.stages.paths import (
+    CURVES,
+    DIAGNOSIS,
+    EXPECTATIONS,
+    FLOW,
+    PAPER,
+    PROVENANCE,
+    REPORTS,
+    SENSITIVITY,
+    places,
+)
 
 # The folders of the records that a report is made of, with the endings of their files.
 RECORDS = {"curves": "csv", "flow": "csv", "provenance": "json", "search": "csv"}
@@ -33,7 +45,9 @@ def report_stage(params: Params) -> None:
     selection = selection_of(params, REPORTS)
     for name, line in selection.skipped.items():
         print(f"{name} is skipped: {line}", flush=True)
-    _report(selection, REPORTS, read_inputs(selection, REPORTS, "", SENSITIVITY))
+    inputs = read_inputs(selection, REPORTS, "", SENSITIVITY)
+    inputs = replace(inputs, diagnosis=_diagnosis(params, selection, inputs.curves))
+    _report(selection, REPORTS, inputs)
     if paths := left_over(params):
         removal = " ".join(map(str, paths))
         print(f"on no page, as params.yaml names them no more; to remove them: rm {removal}", flush=True)
@@ -46,6 +60,10 @@ def left_over(params: Params) -> list[Path]:
     of_cells = [*CURVES.glob("*.csv"), *PROVENANCE.glob("*.json")]
     of_cells += [path for name in ("measured", "search") for path in (REPORTS / name).glob("*.csv")]
     left = [path for path in of_cells if path.stem not in cells]
+    cells = {f"{dataset}-{regime}" for dataset in params.diagnose for regime in params.regime}
+    left += [
+        path for path in DIAGNOSIS.glob("*.*") if path.suffix in (".csv", ".json") and path.stem not in cells
+    ]
     return sorted(left + [path for path in FLOW.glob("*.csv") if path.stem not in datasets])
 
 
@@ -161,6 +179,15 @@ def _sensitivity(folder: Path | None) -> tuple[pd.DataFrame | None, Variants | N
     """What was collected of the sensitivity experiments, and what they asked."""
     found = read_sensitivity(folder) if folder and folder.exists() else None
     return found, None if found is None else read_variants(folder / VARIANTS)
+
+
+def _diagnosis(params: Params, selection: Selection, curves: pd.DataFrame) -> pd.DataFrame:
+    """What the models of the datasets in `diagnose` came to, the same runs as those of the curves."""
+    pairs = [pair for pair in selection.pairs if pair[0] in params.diagnose]
+    runs = {"-".join(pair): set() for pair in pairs}
+    for (*pair, run), _ in curves.groupby(["dataset", "regime", "run"]):
+        runs.get("-".join(pair), set()).add(run)
+    return read_diagnosis([DIAGNOSIS / f"{name}.csv" for name in runs], runs)
 
 
 def _flow(folder: Path, dataset: str) -> Flow:

@@ -90,7 +90,7 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
         write_atomically(where.provenance / f"{name}.json", provenance_json([]).encode())
         write_atomically(where.measured / f"{name}.csv", measured_csv([]).encode())
         return write_atomically(where.curves / f"{name}.csv", curves_csv([], None).encode())
-    recipe, jobs, digests = _chosen(params, dataset_name, regime), [], {}
+    recipe, jobs, digests = chosen_recipe(params, dataset_name, regime), [], {}
     for mitigation in params.mitigation:
         for seed in params.seeds:
             for query in params.query:
@@ -106,7 +106,7 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
                 jobs.append(Job(run, where.prepared, where.store, initial, keep_model=keep_model))
     execute(jobs, Machine.from_environment(), f"acquire {name}")
     records = [record for job in jobs for record in job.result()]
-    models = {_kept(job.run.cell): job.model() for job in jobs if job.keep_model}
+    models = {kept_path(job.run.cell): job.model() for job in jobs if job.keep_model}
     # DVC empties the folder first only where the output does not persist.
     shutil.rmtree(where.runs / name, ignore_errors=True)
     for path, model in models.items():
@@ -117,7 +117,7 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     write_atomically(where.curves / f"{name}.csv", curves.encode())
     measured = measured_csv(records)
     write_atomically(where.measured / f"{name}.csv", measured.encode())
-    told = provenance_json(records, dataset.settings, curves, measured)
+    told = provenance_json(records, dataset.settings, curves=curves, measured=measured)
     write_atomically(where.provenance / f"{name}.json", told.encode())
 
 
@@ -255,7 +255,7 @@ def _initial(cell: Cell, dropout: bool) -> Path:
     return folder / f"{cell.mitigation}-{cell.seed}{kind}"
 
 
-def _kept(cell: Cell) -> Path:
+def kept_path(cell: Cell) -> Path:
     """Where the model of a cell's last round lies, likewise, if it was to be kept."""
     folder = places(cell.dataset).runs / f"{cell.dataset}-{cell.regime}" / "models"
     return folder / f"{cell.query}-{cell.mitigation}-{cell.seed}"
@@ -266,7 +266,7 @@ def _recipe_file(dataset_name: str, regime: str) -> Path:
     return places(dataset_name).models / f"{dataset_name}-{regime}" / "recipe.json"
 
 
-def _chosen(params: Params, dataset_name: str, regime: str) -> DatasetRecipe | None:
+def chosen_recipe(params: Params, dataset_name: str, regime: str) -> DatasetRecipe | None:
     """The recipe that the train stage chose; None where Table 5's is taken as it is."""
     if params.search.method == "none":
         return None

@@ -148,7 +148,7 @@ def _collect(key: str, folder: Path, variants: Variants) -> None:
 
 def _settings(params: Params) -> dict[str, Any]:
     """All parameters that a number of the runs may depend on, by their names in params.yaml."""
-    dump = params.model_dump(exclude={"published", "scales"})
+    dump = params.model_dump(exclude={"published", "diagnose", "diagnose_sources", "scales"})
     scale = params.at_scale.model_dump()
     for name in ("prepare", "recipe", "budget"):
         scale[name] = {dataset: scale[name].get(dataset) for dataset in params.dataset}

@@ -57,6 +57,19 @@ def make_head(fusion: nn.Module, classes: int) -> nn.Linear:
     return nn.Linear(cast(Fusion, fusion).out_features, classes) if own is None else own(classes)
 
 
+def gives_reliabilities(settings: Mapping[str, Any], width: int) -> bool:
+    """Whether a fusion says how reliable each modality of a sample is: tried on one sample."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        fusion = make_fusion(settings, 2, width)
+        make_head(fusion, 2)
+        return isinstance(fusion(torch.zeros(1, 2, width), torch.ones(1, 2, dtype=torch.bool)), tuple)
+
+
+def giving_reliabilities() -> list[str]:
+    """The fusions of ours that do."""
+    return [name for name in FUSIONS.ours if gives_reliabilities({"name": name}, 64)]
+
+
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without the sizes of a scale's transformer where another fusion is named that has no such setting."""
     known, sizes = parameters(FUSIONS[settings["name"]], 2), parameters(TransformerFusion, 2)

@@ -47,6 +47,7 @@ class Inputs:
     sensitivity: pd.DataFrame | None = None
     variants: Variants | None = None
     about: str = ""
+    diagnosis: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from mindgap.results.claims import WIDE
 from mindgap.results.comparison import NOTES as COMPARISON_NOTES
 from mindgap.results.comparison import STATUSES
 from mindgap.results.curves import SETTING, Selection
+from mindgap.results.diagnosis import POOLED
 from mindgap.results.figures import FIGURES, FIGURES_NOTE
 from mindgap.results.flow import flow_parts
 from mindgap.results.gate import FEW, MIN_SEEDS, NOT_SO, SO
@@ -31,6 +32,7 @@ from mindgap.results.names import (
     subset_name,
 )
 from mindgap.results.paper import REGIMES, SHOWN_WITH, SUBSETS, WEAK, printed_factor
+from mindgap.results.permutation import HOWS, MARGIN, OWN
 from mindgap.results.power import ALPHA, POWER
 from mindgap.results.provenance import Origin
 from mindgap.results.rank_comparison import RANK_NOTES
@@ -120,6 +122,7 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
             compared=_compared(content.comparison),
             sensitivity=content.sensitivity,
             searches=content.inputs.searches,
+            diagnosis=_diagnosis(content.inputs.diagnosis),
             flows=[(dataset_name(name), flow_parts(flow)) for name, flow in selection.flows.items()],
             rounded=[dataset_name(name) for name in CREDENTIALED],
             skipped=[(dataset_name(name), line) for name, line in selection.skipped.items()],
@@ -309,6 +312,24 @@ def _detectable(content: Content) -> dict[str, Any]:
         for row in frame.itertuples()
     ]
     return {"ranges": "; ".join(ranges), "rows": shown, "alpha": ALPHA, "power": POWER}
+
+
+def _diagnosis(found: pd.DataFrame) -> dict[str, Any]:
+    """Gaps pooled over seeds, permuted in the plain way; how many have which verdict, and their files."""
+    if found.empty:
+        return {}
+    shown = found[(found["seed"] == POOLED) & ((found["how"] == HOWS[0]) | (found["rule"] == OWN))]
+    where = [_setting(*key) for key in shown[SETTING].to_numpy()]
+    tally = [f"{verdict} in {count}" for verdict, count in shown["verdict"].value_counts().items()]
+    files = (found["dataset"] + "-" + found["regime"]).unique()
+    seeds = found.loc[found["seed"] != POOLED, "seed"].nunique()
+    return {
+        "rows": shown.assign(where=where).to_dict("records"),
+        "tally": f"Of {len(shown)} gaps: {', '.join(tally)}.",
+        "files": files,
+        "seeds": f"{seeds} seed{'s' * (seeds != 1)}",
+        "margin": MARGIN,
+    }
 
 
 def _left_out_of_table_3(selection: Selection) -> str:
