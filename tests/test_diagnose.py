@@ -25,8 +25,9 @@ from mindgap.results.reading import ReportError
 from mindgap.stages import cli
 from mindgap.stages import diagnose as stage
 from mindgap.stages.diagnose import acquisition_weights, diagnose, diagnose_stage
+from mindgap.stages.keep import keep_stage
 from mindgap.stages.paths import DIAGNOSIS, places
-from mindgap.stages.report import left_over, report_stage
+from mindgap.stages.report import kept_report_stage, left_over, report_stage
 from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import params_in, small, working_copy
 
@@ -108,7 +109,9 @@ def test_a_gate_that_decides_is_seen(make_dataset):
 
 
 def test_a_user_trains_keeps_diagnoses_and_reads_it_on_the_page(project, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["mindgap", "diagnose", "missing", "low"])
+    params, kept = load_params(), Path("kept")
+    keep_stage(params, kept, "Two runs.")
+    monkeypatch.setattr(sys, "argv", ["mindgap", "diagnose", "missing", "low", "--keep", "kept"])
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 0, capsys.readouterr().err
@@ -130,12 +133,14 @@ def test_a_user_trains_keeps_diagnoses_and_reads_it_on_the_page(project, monkeyp
             )
             assert row["verdict"] == gap.verdict
     assert set(table.loc[table["source"] == "truth", "alignment"].map(float).between(-1, 1)) == {True}
-    params = load_params()
+    keep_stage(params, kept)  # which loses nothing
+    kept_report_stage(kept)
     report_stage(params)
-    page = Path("reports/index.html").read_text()
-    assert 'id="diagnosis"' in page
-    assert 'href="diagnosis/missing-low.csv"' in page
-    assert page.count("<td>truth</td>") == len(rules)
+    for folder, name in {"kept": "missing-low-gated", "reports": "missing-low"}.items():
+        page = Path(folder, "index.html").read_text()
+        assert 'id="diagnosis"' in page
+        assert f'href="diagnosis/{name}.csv"' in page
+        assert page.count("<td>truth</td>") == len(rules)
     damaged = (DIAGNOSIS / "missing-low.csv").read_text().replace("undecided", "used", 1)
     (DIAGNOSIS / "missing-low.csv").write_text(damaged)
     with pytest.raises(

@@ -49,7 +49,7 @@ def _row(run: Mapping[str, Any], seed: int | str, digest: str, source: str, gap:
 
 
 def read_diagnosis(paths: Iterable[Path], runs: Mapping[str, set[str]]) -> pd.DataFrame:
-    """The tables at some paths, each as it was written with the provenance beside it.
+    """The tables at some paths, each as it was written with the provenance beside it, and the `file` of rows.
 
     `runs`: by a table's name the digests of the runs that it has to be about, where these are known. Raises
     a ReportError with the mend.
@@ -70,4 +70,4 @@ def _read(path: Path, runs: set[str] | None) -> pd.DataFrame:
         raise ReportError(f"{path} is of other runs than the curves are; {mend}")
     for name in ("n", "clean", "gap", "low", "high", *NUMBERS):
         table[name] = [math.nan if text == "" else number(text) for text in table[name]]
-    return table
+    return table.assign(file=path.stem)

@@ -133,13 +133,19 @@ def acquire(dataset: Dataset, regime: Regime) -> None:
 
 
 @app.command()
-def diagnose(dataset: Dataset, regime: Regime) -> None:
+def diagnose(
+    dataset: Dataset,
+    regime: Regime,
+    keep: Annotated[
+        Path | None, typer.Option(help="a folder of `mindgap keep`, whose page is to show it too")
+    ] = None,
+) -> None:
     """Say whether reliabilities of kept models (keep_models: last) decide anything, by permuting them."""
     from mindgap.stages.diagnose import diagnose_stage
     from mindgap.stages.private import kept_private
 
     with kept_private(dataset):
-        diagnose_stage(_params_for(dataset, regime), dataset, regime)
+        diagnose_stage(_params_for(dataset, regime), dataset, regime, keep)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mindgap.core.loop import Cell
 from mindgap.core.network import MultimodalNet
 from mindgap.core.params import Params
 from mindgap.core.records import csv_text, provenance_json, unseal, write_atomically
+from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset, Split
 from mindgap.data.errors import SourceMissing
 from mindgap.engine.jobs import set_up
@@ -36,18 +38,27 @@ from mindgap.results.permutation import (
 from mindgap.results.provenance import differ
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.paths import places
+from mindgap.stages.report import kept_selection
 from mindgap.stages.runs import chosen_recipe, kept_path, run_of, setting_of
 
 # Axes: N samples, M modalities, D width of a token, E of what a modality brings, C classes.
 
 
-def diagnose_stage(params: Params, dataset_name: str, regime: str) -> None:
+def diagnose_stage(params: Params, dataset_name: str, regime: str, keep: Path | None = None) -> None:
     """The kept models of all runs of params.yaml, as a table of gaps and where these come from.
 
-    Raises a DiagnosticError or a KeptModelError before anything is written.
+    `keep`: a folder of `mindgap keep` that gets both too, named with the fusion as well. Raises a
+    DiagnosticError or a KeptModelError before anything is written.
     """
     where, name = places(dataset_name), f"{dataset_name}-{regime}"
-    rows, records = [], {}
+    rows, records, fusion = [], {}, params.at_scale.model.fusion["name"]
+    if keep is not None:
+        if dataset_name in CREDENTIALED:
+            raise DiagnosticError(f"{dataset_name} is credentialed: leave --keep out, its table stays inside")
+        if (scale := kept_selection(keep).scale) != params.scale:
+            raise DiagnosticError(
+                f"{keep} is of scale {scale}, these runs of {params.scale}: leave --keep out"
+            )
     try:
         dataset = load_prepared(params, dataset_name)
     except SourceMissing as missing:
@@ -61,7 +72,6 @@ def diagnose_stage(params: Params, dataset_name: str, regime: str) -> None:
         records = {cell: _record(params, cell, dataset) for cell in cells}  # before anything is computed
         print(f"diagnose {name}: {len(cells)} models", flush=True)
         set_up("cpu")
-        fusion = params.at_scale.model.fusion["name"]
         for mitigation, query in named:
             of_seeds = {
                 cell.seed: (record["run"][:16], _gaps(cell, dataset, params.diagnose_sources))
@@ -71,9 +81,11 @@ def diagnose_stage(params: Params, dataset_name: str, regime: str) -> None:
             run = (params.scale, dataset_name, regime, mitigation, query, fusion)
             rows += diagnosis_rows(dict(zip(OF_A_RUN, run, strict=True)), of_seeds)
     table = csv_text(DIAGNOSIS_COLUMNS, rows)
-    write_atomically(where.diagnosis / f"{name}.csv", table.encode())
     told = provenance_json(records.values(), diagnosis=table)
-    write_atomically(where.diagnosis / f"{name}.json", told.encode())
+    paths = [where.diagnosis / name] + [keep / "diagnosis" / f"{name}-{fusion}"] * (keep is not None)
+    for path in paths:
+        write_atomically(Path(f"{path}.csv"), table.encode())
+        write_atomically(Path(f"{path}.json"), told.encode())
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from mindgap.stages.report import (
     IGNORE_FILES,
     RECORDS,
     check_kept,
+    diagnosed,
     kept_selection,
     read_inputs,
     restore_kept,
@@ -44,7 +45,15 @@ from mindgap.stages.report import (
 TAKEN = [
     *(
         REPORTS / name
-        for name in (*RECORDS, *FOLDERS, "expectations", "measured", "sensitivity", "validation")
+        for name in (
+            *RECORDS,
+            *FOLDERS,
+            "diagnosis",
+            "expectations",
+            "measured",
+            "sensitivity",
+            "validation",
+        )
     ),
     *map(Path, ("data", "src", ".git", ".dvc", ".mindgap")),
 ]
@@ -135,10 +144,11 @@ def _records(selected: Selected, folder: Path) -> Records:
     asked = {name: getattr(selected, name) for name in Selected.model_fields}
     made = {key: [d for d in selection.datasets if d in asked[key]] for key in ("dataset", "published")}
     lists = Selected(**asked | made)
-    if isinstance(selected, Kept):
-        check_kept(folder, selected)
     names = [f"flow/{name}.csv" for name in selection.datasets]
     names += [f"search/{'-'.join(pair)}.csv" for pair in selection.pairs]
+    if isinstance(selected, Kept):
+        check_kept(folder, selected)
+        names += [f"diagnosis/{path.stem}{end}" for path in diagnosed(folder) for end in (".csv", ".json")]
     texts = {name: read_text(folder / name, "") for name in names if (folder / name).exists()}
     runs: dict[Cell, Mapping[str, Any]] = {}
     for pair in selection.pairs:

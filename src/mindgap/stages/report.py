@@ -81,6 +81,7 @@ def kept_report_stage(folder: Path) -> None:
         )
     selection = selection_of(kept, folder)
     inputs = read_inputs(selection, folder, kept.about)
+    inputs = replace(inputs, diagnosis=read_diagnosis(diagnosed(folder), {}))
     check_kept(folder, kept)
     _report(selection, folder, inputs)
 
@@ -108,12 +109,18 @@ def record_files(selected: Selected) -> list[str]:
     return [f"{folder}/{name}.{RECORDS[folder]}" for folder in RECORDS for name in names[folder]]
 
 
+def diagnosed(folder: Path) -> list[Path]:
+    """The tables of `mindgap diagnose --keep` in a kept folder; the provenance of each lies beside it."""
+    return sorted((folder / "diagnosis").glob("*.csv"))
+
+
 def strangers(folder: Path, selected: Selected) -> list[Path]:
     """What lies in a kept folder that neither `mindgap keep` nor `mindgap report` writes; links are not."""
     names = [re.escape(name) for name in (*record_files(selected), SELECTION, *IGNORE_FILES)]
     datasets, regimes = [*selected.dataset, *selected.published], selected.regime
+    names += [rf"diagnosis/{re.escape(path.stem)}\.(csv|json)" for path in diagnosed(folder)]
     ours = re.compile("|".join([*names, *output_names(datasets, regimes, selected.mitigation)]))
-    folders = {*RECORDS, *FOLDERS, "validation"}
+    folders = {*RECORDS, *FOLDERS, "diagnosis", "validation"}
 
     def known(path: Path) -> bool:
         name = path.relative_to(folder).as_posix()

@@ -321,12 +321,11 @@ def _diagnosis(found: pd.DataFrame) -> dict[str, Any]:
     shown = found[(found["seed"] == POOLED) & ((found["how"] == HOWS[0]) | (found["rule"] == OWN))]
     where = [_setting(*key) for key in shown[SETTING].to_numpy()]
     tally = [f"{verdict} in {count}" for verdict, count in shown["verdict"].value_counts().items()]
-    files = (found["dataset"] + "-" + found["regime"]).unique()
     seeds = found.loc[found["seed"] != POOLED, "seed"].nunique()
     return {
         "rows": shown.assign(where=where).to_dict("records"),
         "tally": f"Of {len(shown)} gaps: {', '.join(tally)}.",
-        "files": files,
+        "files": found["file"].unique(),
         "seeds": f"{seeds} seed{'s' * (seeds != 1)}",
         "margin": MARGIN,
     }
