@@ -6,6 +6,7 @@ classes and N = 10, as the paper's tables do. Sums are exact (`math.fsum`): the 
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,7 @@ def levels(seeds: pd.DataFrame) -> pd.Series:
 def on_targets(curves: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     """The rows on the weak modality, then those on all modalities together; `target` says "weak" or "all"."""
     every = curves.groupby("dataset")["subset"].agg(lambda names: "+".join(modalities_of(list(names))))
-    subsets = {"weak": dict(weak), "all": every}
+    subsets: dict[str, Any] = {"weak": dict(weak), "all": every}
     parts = [
         curves[curves["subset"] == curves["dataset"].map(of_dataset)].assign(target=target)
         for target, of_dataset in subsets.items()
@@ -122,7 +123,7 @@ def tidy(curves: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.DataFra
     """
     frame = over_seeds(per_seed(curves))
     rank = {name: {value: i for i, value in enumerate(curves[name].unique())} for name in CELL[:-1]}
-    keys = [frame[name].map(rank[name]) for name in CELL[:-1]]
+    keys: list[Any] = [frame[name].map(rank[name]) for name in CELL[:-1]]
     subsets = [order[d].index(s) for d, s in zip(frame["dataset"], frame["subset"], strict=True)]
     return frame.iloc[np.lexsort([subsets, *reversed(keys)])].reset_index(drop=True)
 
@@ -134,4 +135,4 @@ def rank_sums(weak: pd.DataFrame) -> pd.DataFrame:
     """
     ranks = weak.groupby(["regime", "dataset"])["aulc_mean"].rank(ascending=False, method="average")
     sums = weak.assign(rank_sum=ranks).groupby(["regime", "query"], sort=False, as_index=False)
-    return sums["rank_sum"].sum()
+    return sums[["rank_sum"]].sum()

@@ -16,9 +16,9 @@ import yaml
 
 from mindgap.results.aulc import ACCURACY_COLUMNS, DIGITS, MIN_SEEDS
 from mindgap.results.curves import SETTING, Selection
-from mindgap.results.flow import ReportError
 from mindgap.results.names import dataset_name, method_name, subset_name
 from mindgap.results.paper import DATASETS, ITALIC, METHODS, MITIGATIONS, REGIMES, SHOWN_WITH
+from mindgap.results.reading import ReportError, parts_of, rows_of
 
 FILE = Path(__file__).with_name("claims.yaml")
 # Of ten classes an accuracy of 0.19, of two 0.55: a modality that the model uses is better than that.
@@ -142,8 +142,7 @@ def _ranked_only(claim: Claim, cells: pd.DataFrame, selection: Selection | None)
     found = _found(claim, cells)
     asked = [_part_cells(part, cells)[SETTING] for part in claim.parts if _ranks(part)]
     settings = (setting for part in asked for setting in part.itertuples(index=False, name=None))
-    note = selection.unranked_note(settings) if selection else ""
-    if found is None or not note:
+    if found is None or selection is None or not (note := selection.unranked_note(settings)):
         return found
     ranked = _found(claim, cells, selection.ranked(cells))
     return replace(ranked, detail=f"{ranked.detail} {note}") if ranked else note
@@ -156,11 +155,12 @@ def _ranks(part: Mapping[str, Any]) -> bool:
 
 def _found(claim: Claim, cells: pd.DataFrame, ranked: pd.DataFrame | None = None) -> Finding | None:
     """All parts together: the effect is the first one's. `ranked`: the cells of what compares methods."""
-    findings = [
-        _part_found(part, cells if ranked is None or not _ranks(part) else ranked) for part in claim.parts
-    ]
-    if None in findings:
-        return None
+    findings = []
+    for part in claim.parts:
+        one = _part_found(part, cells if ranked is None or not _ranks(part) else ranked)
+        if one is None:
+            return None
+        findings.append(one)
     first, detail = findings[0], " ".join(one.detail for one in findings)
     return Finding(all(one.holds for one in findings), first.effect, first.effect_name, detail)
 
@@ -198,7 +198,7 @@ def _named(part: Mapping[str, Any]) -> dict[str, list[str]]:
     return named
 
 
-def _values(value: str | bool | Sequence[str]) -> list:
+def _values(value: str | bool | Sequence[str]) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
@@ -316,15 +316,17 @@ def compare(
         return None
     words, test = HOW[how]
     pairs["seen"] = test(pairs)
-    parts = pairs.groupby(each, sort=False)["seen"] if each else [(None, pairs["seen"])]
+    parts: list[tuple[Any, pd.Series]] = [(None, pairs["seen"])]
+    if each:
+        parts = list(pairs.groupby(each, sort=False)["seen"])
     holds = all(OFTEN[often](seen.mean()) for _, seen in parts)
     name = "median difference, as a share of the ceiling" if how == "close" else "median difference in level"
     shown = [*same, *(name for name in differ if name == "query")]
     detail = _on(pairs, same) + words.format(left=_side(left), right=_side(right))
     detail += f" in {_count(pairs, pairs['seen'], shown)}"
     if each and pairs[each].nunique() > 1:
-        shown = [part for part in parts if each != "query" or part[1].any()]
-        counts = [f"{_word(each, one)} {seen.sum()} of {len(seen)}" for one, seen in shown]
+        told = [part for part in parts if each != "query" or part[1].any()]
+        counts = [f"{_word(each, one)} {seen.sum()} of {len(seen)}" for one, seen in told]
         detail += f": {_list(counts)}" if counts else ""
     low, high = _signed(pairs["lead"].min()), _signed(pairs["lead"].max())
     detail += f"; by {low}." if low == high else f"; by {low} to {high}."
@@ -357,7 +359,7 @@ def order(
         return None
     taken, n = sums.rank(axis=1, method="min"), sums.shape[1]
     found = [
-        _place_is(taken.loc[group, query], place, n)
+        _place_is(taken[query][group], place, n)
         for where, one in places.items()
         for group in (taken.index if where == "every" else [where])
         for query, place in one.items()
@@ -397,7 +399,9 @@ def _placed(sums: pd.DataFrame, places: pd.DataFrame, asked: Sequence[str]) -> s
     """ "low: KCG first (11), BALD 7th (22)": who is first or asked for; of many groups, how often first."""
     if len(places) > len(REGIMES):
         often = (places == 1).sum().sort_values(ascending=False, kind="stable")
-        counts = [f"{method_name(query)} is first in {n} of {len(places)}" for query, n in often.items() if n]
+        counts = [
+            f"{method_name(str(query))} is first in {n} of {len(places)}" for query, n in often.items() if n
+        ]
         return _list(counts)
     ordinals, words = {1: "first", 2: "second", 3: "third"}, []
     for group in places.index:
@@ -405,7 +409,7 @@ def _placed(sums: pd.DataFrame, places: pd.DataFrame, asked: Sequence[str]) -> s
         shown = [*one.index[one == 1], *(query for query in asked if one[query] > 1)]
         told = []
         for query in shown:
-            total = f" ({sums.at[group, query]:g})" if sums.at[group, query] != one[query] else ""
+            total = f" ({sums[query][group]:g})" if sums[query][group] != one[query] else ""
             told.append(f"{method_name(query)} {ordinals.get(one[query], f'{one[query]:.0f}th')}{total}")
         names = [group] if isinstance(group, str) else group
         where = " ".join(_word("dataset", name) for name in names)
@@ -426,7 +430,7 @@ def gains(cells: pd.DataFrame, queries: Sequence[str]) -> Finding | None:
     beyond = told["lead"] > told["spread"]
     words = [
         f"{method_name(one.query)} in {one.regime} by {_signed(one.lead)} (spread {one.spread:.2f})"
-        for one in told.itertuples()
+        for one in rows_of(told)
     ]
     name, detail = "share of the methods named that do so", f"The clearest lead of each: {_list(words)}."
     return Finding(bool(beyond.all()), float(beyond.mean()), name, detail)
@@ -453,9 +457,9 @@ def multimodal(cells: pd.DataFrame) -> Finding | None:
         return None
     pairs["won"] = pairs["level"] > pairs["level_rival"]
     most, words = 0.0, []
-    for query, part in pairs.groupby("query", sort=False):
+    for query, part in parts_of(pairs, "query"):
         wins = part.groupby("query_rival", sort=False)["won"].agg(["mean", "sum", "size"])
-        rival = wins["mean"].idxmin()
+        rival = str(wins["mean"].idxmin())
         most = max(most, float(wins["mean"].min()))
         words.append(
             f"{method_name(query)} is above {method_name(rival)} in "
@@ -484,7 +488,7 @@ def _list(names: Sequence[str]) -> str:
 
 def _on(pairs: pd.DataFrame, same: Sequence[str]) -> str:
     """ "CIFAR-10: ", where all pairs are of one subset."""
-    subsets = pairs["subset"].unique() if "subset" in same else ()
+    subsets = pairs["subset"].unique().tolist() if "subset" in same else []
     return f"{_word('subset', subsets[0])}: " if len(subsets) == 1 else ""
 
 

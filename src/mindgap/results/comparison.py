@@ -7,6 +7,7 @@ else is a counterpart: its order of methods may be compared, as shares of the ce
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,9 @@ from scipy.stats import kendalltau, spearmanr
 
 from mindgap.results.aulc import MIN_SEEDS
 from mindgap.results.errata import DETAIL, PAPER_CELL
-from mindgap.results.flow import ReportError
 from mindgap.results.names import method_name, mitigation_name, scale_name
 from mindgap.results.paper import load_paper, mended_paper, paper_rounds, printed_factor, remarks
+from mindgap.results.reading import ReportError, parts_of, rows_of
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not yet run"
 STATUSES = (REPRODUCED, NOT_REPRODUCED, NOT_RUN)
@@ -68,19 +69,19 @@ def compare(table: pd.DataFrame, paper_dir: Path) -> pd.DataFrame:
     # The difference of few seeds' mean is known; how many deviations it is, is not.
     comparable = (frame["scale"] == "paper") & (frame["rounds"] == frame["paper_rounds"])
     difference = (frame["ours_mean"] - frame["paper_mean"]).where(comparable)
-    deviations = (difference / np.hypot(frame["ours_std"], known_spread(frame))).where(why == "")
+    deviations: pd.Series = (difference / np.hypot(frame["ours_std"], known_spread(frame))).where(why == "")
     return frame.assign(
         difference=difference,
         deviations=deviations,
         status=statuses(deviations),
         why=why,
-        anchor=[anchor(row) for row in frame.itertuples()],
+        anchor=[anchor(row) for row in rows_of(frame)],
     )[COMPARISON_COLUMNS]
 
 
 def known_spread(frame: pd.DataFrame) -> pd.Series:
     """The paper's standard deviations, of which one printed as 0.00 is taken for the most that it can be."""
-    return np.maximum(frame["paper_std"], ROUNDING / printed_factor(frame))
+    return pd.Series(np.maximum(frame["paper_std"], ROUNDING / printed_factor(frame)))
 
 
 def statuses(deviations: pd.Series) -> np.ndarray:
@@ -88,7 +89,7 @@ def statuses(deviations: pd.Series) -> np.ndarray:
     return np.where(deviations.isna(), NOT_RUN, compared)
 
 
-def anchor(row) -> str:
+def anchor(row: Any) -> str:
     """The name of a published value as the target of a link: t11-unique-moddrop-mid-badge-partial."""
     names = [getattr(row, name).replace("+", "-") for name in PAPER_CELL]
     return "-".join([f"t{row.table}", *names])
@@ -133,7 +134,7 @@ def _reasons(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     there = {cell[:n] for cell in table[order].itertuples(index=False, name=None) for n in range(1, 6)}
     return [
         _lacking(tuple(getattr(row, name) for name in order), there) or _incomparable(row)
-        for row in frame.itertuples()
+        for row in rows_of(frame)
     ]
 
 
@@ -150,7 +151,7 @@ def _lacking(cell: tuple[str, ...], there: set[tuple[str, ...]]) -> str:
     return next((text for n, text in enumerate(lacks, 1) if cell[:n] not in there), "")
 
 
-def _incomparable(row) -> str:
+def _incomparable(row: Any) -> str:
     if row.scale != "paper":
         return f"counterpart at scale {row.scale}"
     if row.rounds != row.paper_rounds:
@@ -170,13 +171,14 @@ def summary(
     without the settings (dataset, regime, mitigation) that are `unranked`.
     """
     rows = [
-        {"table": int(table)} | _table_summary(part, unranked) for table, part in comparison.groupby("table")
+        {"table": int(table)} | _table_summary(part, unranked)
+        for table, part in parts_of(comparison, "table", sort=True)
     ]
     rows.append({"table": 3} | _rank_summary(ranks))
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS).sort_values("table").reset_index(drop=True)
 
 
-def _table_summary(part: pd.DataFrame, unranked: Collection[tuple[str, str, str]]) -> dict:
+def _table_summary(part: pd.DataFrame, unranked: Collection[tuple[str, str, str]]) -> dict[str, Any]:
     run = part[part["n_seeds"] > 0]
     taus = [
         _kendall(column["ours_mean_accuracy"], column["paper_mean_accuracy"])
@@ -193,7 +195,7 @@ def _table_summary(part: pd.DataFrame, unranked: Collection[tuple[str, str, str]
     }
 
 
-def _rank_summary(ranks: pd.DataFrame) -> dict:
+def _rank_summary(ranks: pd.DataFrame) -> dict[str, Any]:
     run = ranks.dropna(subset=["ours"])
     taus = [_kendall(part["ours"], part["paper"]) for _, part in run.groupby("regime", sort=False)]
     return _counts(ranks) | {
@@ -211,7 +213,7 @@ def _counts(part: pd.DataFrame) -> dict[str, int]:
     return {"published": len(part)} | counts
 
 
-def _averaged(taus: Sequence[float]) -> dict:
+def _averaged(taus: Sequence[float]) -> dict[str, Any]:
     known = [tau for tau in taus if not math.isnan(tau)]
     return {"kendall": math.fsum(known) / len(known) if known else math.nan, "columns": len(known)}
 

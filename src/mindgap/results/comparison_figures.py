@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,7 +42,7 @@ def scatter(comparison: pd.DataFrame, stem: Path, page: str = "comparison.html")
         save(figure, stem)
 
 
-def _bars(ax, part: pd.DataFrame, colour: str) -> None:
+def _bars(ax: Axes, part: pd.DataFrame, colour: str) -> None:
     """One standard deviation each way; none where one seed leaves it unknown."""
     x, y = part["paper_mean_accuracy"].to_numpy(), part["ours_mean_accuracy"].to_numpy()
     dx = part["paper_mean_accuracy_std"].to_numpy()
@@ -52,14 +53,14 @@ def _bars(ax, part: pd.DataFrame, colour: str) -> None:
     ax.add_collection(LineCollection(lines, colors=colour, linewidths=0.7, alpha=0.45, zorder=2))
 
 
-def _points(ax, part: pd.DataFrame, face: str, edge: str, page: str, gid: str) -> None:
+def _points(ax: Axes, part: pd.DataFrame, face: str, edge: str, page: str, gid: str) -> None:
     x, y = part["paper_mean_accuracy"], part["ours_mean_accuracy"]
     points = ax.scatter(x, y, s=20, facecolors=face, edgecolors=edge, linewidths=0.9, zorder=3)
     points.set_urls([f"{page}#{anchor}" for anchor in part["anchor"]])
     points.set_gid(gid)
 
 
-def _labels(ax, shown: pd.DataFrame) -> None:
+def _labels(ax: Axes, shown: pd.DataFrame) -> None:
     # An accuracy measured on a test set can exceed a ceiling that is an expectation.
     top = max([1.0, *shown["ours_mean_accuracy"]]) * 1.02
     ax.set_xlim(0, top)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ class Selection:
 
     def unranked_note(self, settings: Iterable[tuple[str, str, str]]) -> str:
         """Which of these settings are not ranked, and why; empty where all are."""
-        wanted, regimes = set(settings), {}
+        wanted, regimes = set(settings), dict[tuple[str, str], list[str]]()
         for (dataset, regime, mitigation), why in self.unranked.items():
             if (dataset, regime, mitigation) in wanted:
                 place = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}"
@@ -129,7 +130,7 @@ def _read_file(curves_dir: Path, dataset: str, regime: str, selection: Selection
     return frame
 
 
-def _name(key: tuple) -> str:
+def _name(key: tuple[Any, ...]) -> str:
     mitigation, query, seed = key
     return f"{query}, {mitigation}, seed {seed}"
 
@@ -159,7 +160,7 @@ def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
             )
 
 
-def _checked_run(path: Path, key: tuple, frame: pd.DataFrame) -> pd.DataFrame:
+def _checked_run(path: Path, key: tuple[Any, ...], frame: pd.DataFrame) -> pd.DataFrame:
     """The run in order of round and subset: one digest, every round of every subset once."""
     digests = sorted(set(frame["run"]))
     if frame.duplicated(["round", "subset"]).any():
@@ -195,17 +196,17 @@ def _checked_run(path: Path, key: tuple, frame: pd.DataFrame) -> pd.DataFrame:
 def _check_together(path: Path, frame: pd.DataFrame) -> None:
     """Runs of a file are compared: they have the same rounds, labels and subsets, each its own digest."""
     for name in ("rounds", "subset"):
-        kinds = frame.groupby(KEYS, sort=False)[name].agg(lambda values: tuple(sorted(set(values))))
+        kinds: pd.Series = frame.groupby(KEYS, sort=False)[name].agg(_kinds)
         if kinds.nunique() > 1:
-            key = kinds.index[(kinds != kinds.iloc[0]).argmax()]
+            key = kinds.index[int((kinds != kinds.iloc[0]).argmax())]
             raise ReportError(
                 f"{path}: run {_name(key)} has the {name} {_list(kinds[key])}, the first run "
                 f"{_list(kinds.iloc[0])}; {_mend(path)}"
             )
     for name, of in (("labelled", "round"), ("chance", "subset"), ("ceiling", "subset")):
-        kinds = frame.groupby(of)[name].nunique()
-        if (kinds > 1).any():
-            raise ReportError(f"{path}: runs disagree on {name} of {of} {kinds.idxmax()}; {_mend(path)}")
+        counts = frame.groupby(of)[name].nunique()
+        if (counts > 1).any():
+            raise ReportError(f"{path}: runs disagree on {name} of {of} {counts.idxmax()}; {_mend(path)}")
     cells = frame.drop_duplicates([*KEYS, "run"])
     shared = cells[cells.duplicated("run", keep=False)]
     if len(shared):
@@ -215,5 +216,9 @@ def _check_together(path: Path, frame: pd.DataFrame) -> None:
         )
 
 
-def _list(values) -> str:
+def _kinds(values: pd.Series) -> Any:
+    return tuple(sorted(set(values)))
+
+
+def _list(values: Iterable[Any]) -> str:
     return ", ".join(map(str, sorted(values)))

@@ -103,7 +103,7 @@ def _line(outcome: Outcome, private: bool) -> str:
     return f"{outcome.column}: {outcome.type} ({outcome.arguments}): {found}{means}"
 
 
-def load_suite(path: Path, parameters: Mapping[str, Any]) -> dict:
+def load_suite(path: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A suite with its parameters filled in: {"name", "expectations": [{"type", "kwargs", "meta"}]}."""
     mend = f"it is in git: git checkout -- {path}"
     suite = read_json(Path(path), mend)
@@ -142,7 +142,7 @@ def _fill(value: Any, parameters: Mapping[str, Any], path: Path) -> Any:
     return value
 
 
-def _run_suite(frame: pd.DataFrame, suite: dict) -> list[Outcome]:
+def _run_suite(frame: pd.DataFrame, suite: dict[str, Any]) -> list[Outcome]:
     """The outcomes in the order of the suite."""
     gx, ExpectationConfiguration = _library()
     context = gx.get_context(mode="ephemeral")
@@ -174,7 +174,7 @@ def _library() -> tuple[Any, type]:
     return gx, ExpectationConfiguration
 
 
-def _outcome(result: Any, suite: dict, frame: pd.DataFrame) -> Outcome:
+def _outcome(result: Any, suite: dict[str, Any], frame: pd.DataFrame) -> Outcome:
     asked = suite["expectations"][result.expectation_config.meta["place"]]
     kwargs = asked["kwargs"]
     columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get(
@@ -346,7 +346,7 @@ def rendered_tables(dataset_dir: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _is_usable(attributes: pd.DataFrame, meta: dict) -> bool:
+def _is_usable(attributes: pd.DataFrame, meta: dict[str, Any]) -> bool:
     """Whether every row names an image of the arrays and features that can be drawn."""
     if not {"split", "index", "modality", *FEATURES, "erased_fraction", "label"} <= set(attributes.columns):
         return False
@@ -360,7 +360,7 @@ def _is_usable(attributes: pd.DataFrame, meta: dict) -> bool:
     )
 
 
-def rendered_checks(dataset_dir: Path, attributes: pd.DataFrame, meta: dict) -> pd.DataFrame:
+def rendered_checks(dataset_dir: Path, attributes: pd.DataFrame, meta: dict[str, Any]) -> pd.DataFrame:
     """One row per statistic, named by its index: value, lower, upper."""
     rows: dict[str, tuple[float, float, float]] = {}
     pairs: dict[str, float] = {}
@@ -380,7 +380,9 @@ def rendered_checks(dataset_dir: Path, attributes: pd.DataFrame, meta: dict) -> 
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "lower", "upper"], dtype=float)
 
 
-def _wide(attributes: pd.DataFrame, split: str, size: int, meta: dict) -> dict[tuple[str, str], np.ndarray]:
+def _wide(
+    attributes: pd.DataFrame, split: str, size: int, meta: dict[str, Any]
+) -> dict[tuple[str, str], np.ndarray]:
     """(modality, feature) -> values (N), -1 where the image is absent."""
     wide = {}
     for modality in meta["modalities"]:
@@ -391,7 +393,9 @@ def _wide(attributes: pd.DataFrame, split: str, size: int, meta: dict) -> dict[t
     return wide
 
 
-def _presence_rows(present_NM: np.ndarray, meta: dict, split: str) -> dict[str, tuple[float, float, float]]:
+def _presence_rows(
+    present_NM: np.ndarray, meta: dict[str, Any], split: str
+) -> dict[str, tuple[float, float, float]]:
     """Presence rates within three sigma of what absence and the keep-one repair give; no sample empty."""
     absence = [meta["absence"].get(name, 0.0) if split == "train" else 0.0 for name in meta["modalities"]]
     rows = {
@@ -406,7 +410,7 @@ def _presence_rows(present_NM: np.ndarray, meta: dict, split: str) -> dict[str, 
     return rows
 
 
-def _erased_rows(attributes: pd.DataFrame, meta: dict) -> dict[str, tuple[float, float, float]]:
+def _erased_rows(attributes: pd.DataFrame, meta: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
     """The least and the most that is erased in images of a modality, which may have bounds of its own."""
     rows = {}
     for modality, style in meta_styles(meta).items():
@@ -421,7 +425,7 @@ def _label_rows(
     attributes: pd.DataFrame,
     label_N: np.ndarray,
     split: str,
-    meta: dict,
+    meta: dict[str, Any],
 ) -> dict[str, tuple[float, float, float]]:
     """How many samples have another label than in the table, or than their images show: none."""
     mine = attributes[attributes["split"] == split]
@@ -436,7 +440,7 @@ def _label_rows(
     return rows
 
 
-def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict) -> dict[str, float]:
+def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict[str, Any]) -> dict[str, float]:
     """p of independence for every pair of features, within and across images, but those the label ties."""
     tied = {(factor["feature"], name) for factor in meta["label_features"] for name in factor["modalities"]}
     styles, tied_ids = meta_styles(meta), range(meta["label_values"])
@@ -479,7 +483,7 @@ def _overlap(modality: str, tied: set[tuple[str, str]], tied_ids: Iterable[int],
 def _standard_error(accuracy: pd.Series) -> pd.Series:
     """Of an accuracy that is measured on 1,000 test samples."""
     share = accuracy.astype(float).clip(0, 1)
-    return np.sqrt(share * (1 - share) / 1000)
+    return pd.Series(np.sqrt(share * (1 - share) / 1000))
 
 
 def validate_curves(curves_path: Path, suites_dir: Path, html_dir: Path) -> None:

@@ -10,10 +10,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgb
@@ -45,7 +47,7 @@ STYLES = {
 }
 # For methods of plug-ins, by their names' checksums: fixed whatever else is shown.
 SPARE = ("#332288", "#44AA99", "#999933", "#AA4499", "#661100", "#117733")
-RC = {
+RC: dict[Any, Any] = {
     "svg.hashsalt": "mindgap",
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -106,7 +108,7 @@ def learning_curves(curves: pd.DataFrame, subsets: Sequence[str], weak: str | No
                 if i == 0 or rows > 1:
                     _panel_title(ax, subset, subsets, weak)
             for ax in block[:, 0]:
-                _left_label(ax, "balanced accuracy", regime if len(regimes) > 1 else "")
+                _left_label(figure, ax, "balanced accuracy", regime if len(regimes) > 1 else "")
         for ax in block.flat[max(0, len(subsets) - cols) : len(subsets)]:
             ax.set_xlabel("labelled samples")
         _finish(figure, curves, above=0.62, below=0.55, left=0.66 if len(regimes) == 1 else 0.88)
@@ -125,7 +127,12 @@ def _curve_block(axes: np.ndarray, curves: pd.DataFrame, subsets: Sequence[str])
     )
     tops, cols = _tops(curves, stats), axes.shape[1]
     for i, (ax, subset) in enumerate(zip(axes.flat, subsets, strict=False)):
-        _curve_panel(ax, stats.loc[subset], curves[curves["subset"] == subset].iloc[0], tops[subset])
+        _curve_panel(
+            ax,
+            stats.loc[[subset]].droplevel("subset"),
+            curves[curves["subset"] == subset].iloc[0],
+            tops[subset],
+        )
         ax.tick_params(labelbottom=i + cols >= len(subsets))
     for ax in axes.flat[len(subsets) :]:
         ax.set_visible(False)
@@ -135,14 +142,14 @@ def _tops(curves: pd.DataFrame, stats: pd.DataFrame) -> dict[str, float]:
     """The upper end of each panel: the ceiling, or nearer where no curve comes half way; one per ceiling."""
     highest = (stats["mean"] + stats["std"].fillna(0)).groupby("subset").max()
     ceilings = curves.groupby("subset")["ceiling"].first()
-    tops = {}
+    tops = dict[str, float]()
     for subset, ceiling in ceilings.items():
         peers = highest[ceilings[ceilings == ceiling].index].max()
-        tops[subset] = max(ceiling, peers) * 1.05 if peers > 0.5 * ceiling else peers * 1.3
+        tops[str(subset)] = max(ceiling, peers) * 1.05 if peers > 0.5 * ceiling else peers * 1.3
     return tops
 
 
-def _curve_panel(ax, stats: pd.DataFrame, row: pd.Series, top: float) -> None:
+def _curve_panel(ax: Axes, stats: pd.DataFrame, row: pd.Series, top: float) -> None:
     for query in stats.index.get_level_values("query").unique():
         color, marker, line = method_style(query)
         part = stats.loc[query].sort_index()
@@ -158,9 +165,9 @@ def _curve_panel(ax, stats: pd.DataFrame, row: pd.Series, top: float) -> None:
     _level(ax, row["ceiling"], "ceiling", top, "left")
 
 
-def _level(ax, value: float, name: str, top: float, side: str) -> None:
+def _level(ax: Axes, value: float, name: str, top: float, side: str) -> None:
     """A dotted line at the level, named at one end, or a word where it lies above the axis."""
-    text = {"color": GREY, "fontsize": 7, "ha": side}
+    text: dict[str, Any] = {"color": GREY, "fontsize": 7, "ha": side}
     x = 1.0 if side == "right" else 0.01
     if value <= top:
         ax.axhline(value, color=GREY, linestyle=":", linewidth=1.1)
@@ -170,16 +177,16 @@ def _level(ax, value: float, name: str, top: float, side: str) -> None:
         ax.text(x, 1.0, f"{name} {value:g} ↑", va="top", transform=ax.transAxes, **text)
 
 
-def _panel_title(ax, subset: str, subsets: Sequence[str], weak: str | None) -> None:
+def _panel_title(ax: Axes, subset: str, subsets: Sequence[str], weak: str | None) -> None:
     name = subset_name(subset, modalities_of(list(subsets)))
     ax.set_title(f"{name} (weak)" if subset == weak else name, style="italic" if subset == weak else "normal")
 
 
-def _left_label(ax, label: str, regime: str) -> None:
+def _left_label(figure: Figure, ax: Axes, label: str, regime: str) -> None:
     """What the axis measures, and before it in bold the regime, if it is to be told from others."""
     ax.set_ylabel(label)
     if regime:
-        place = offset_copy(ax.transAxes, ax.figure, x=-0.68)
+        place = offset_copy(ax.transAxes, figure, x=-0.68)
         ax.text(0, 0.5, regime, weight="bold", size=10, rotation=90, ha="right", va="center", transform=place)
 
 
@@ -198,7 +205,8 @@ def _finish(
     below += 0.2 * math.ceil(len(handles) / columns)
     height += below
     figure.set_size_inches(width, height)
-    rows = figure.axes[0].get_gridspec().nrows
+    grid = figure.axes[0].get_gridspec()
+    rows = grid.nrows if grid else 1
     panel = (height - above - below - gap * (rows - 1)) / rows
     figure.subplots_adjust(
         left=left / width,
@@ -286,7 +294,8 @@ class _Heights:
     @property
     def highest(self) -> float:
         bars = self.means_QS + np.nan_to_num(self.spreads_QS)
-        return max(np.nanmax(part, initial=0.0) for part in (bars, self.published_QS, self.chances_S))
+        parts = (bars, self.published_QS, self.chances_S)
+        return max(float(np.nanmax(part, initial=0.0)) for part in parts)
 
 
 def _heights(tidy: pd.DataFrame, queries: Sequence[str], subsets: Sequence[str]) -> _Heights:
@@ -294,17 +303,16 @@ def _heights(tidy: pd.DataFrame, queries: Sequence[str], subsets: Sequence[str])
     intervals = int(levels["rounds"].iloc[0]) - 1
     factors_S = intervals / levels["ceiling_aulc"].to_numpy()
     cells = tidy.set_index(["query", "subset"])
-    values = {
-        name: cells[name].unstack().reindex(index=queries, columns=subsets).to_numpy() * factors_S
+    means_QS, spreads_QS, published_QS = (
+        cells[name].unstack().reindex(index=list(queries), columns=list(subsets)).to_numpy() * factors_S
         for name in ("aulc_mean", "aulc_std", "paper_mean")
-    }
-    return _Heights(
-        queries, intervals, factors_S, *values.values(), levels["chance_aulc"].to_numpy() * factors_S
     )
+    chances_S = levels["chance_aulc"].to_numpy() * factors_S
+    return _Heights(queries, intervals, factors_S, means_QS, spreads_QS, published_QS, chances_S)
 
 
 def _draw_bars(
-    ax, heights: _Heights, places_SQ: np.ndarray, bar: float, names: Sequence[str], shade: float
+    ax: Axes, heights: _Heights, places_SQ: np.ndarray, bar: float, names: Sequence[str], shade: float
 ) -> None:
     """The bars of one regime, each with the chance level; those of controls are hatched."""
     controls = [query in CONTROLS for query in heights.queries]
@@ -323,7 +331,7 @@ def _draw_bars(
         ax.hlines(np.full(len(x), chance), x - bar / 2, x + bar / 2, color="#000000", ls=":", lw=1.0)
 
 
-def _bar_axes(ax, heights: Sequence[_Heights], regimes: Sequence[str]) -> None:
+def _bar_axes(ax: Axes, heights: Sequence[_Heights], regimes: Sequence[str]) -> None:
     intervals, highest = max(one.intervals for one in heights), max(one.highest for one in heights)
     top = max(intervals, highest) * 1.05 if highest > 0.5 * intervals else highest * 1.25
     fewer = [

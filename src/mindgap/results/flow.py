@@ -1,10 +1,11 @@
 """What the data stages dropped, as the page shows it: reports/flow/<dataset>.csv."""
 
 from pathlib import Path
+from typing import Any
 
 from mindgap.data import CREDENTIALED
 from mindgap.data.flow import COLUMNS
-from mindgap.results.reading import ReportError, read_table, whole_number
+from mindgap.results.reading import ReportError, read_table, records_of, whole_number
 
 Flow = list[dict[str, str]]
 COUNTS = ("rows_in", "excluded", "repaired", "rows_out")
@@ -39,22 +40,24 @@ def read_flow(path: Path, mend: str = "") -> Flow:
     if tuple(table.columns) != COLUMNS or table.empty:
         raise ReportError(f"{path} is no flow: it needs the columns {', '.join(COLUMNS)}, and rows; {mend}")
     left: dict[str, int] = {}
-    for line, row in zip(table.index, table.to_dict("records"), strict=True):
+    for line, row in zip(table.index, records_of(table), strict=True):
         fault = _fault(row, left, ROUNDED if path.stem in CREDENTIALED else 0)
         if fault:
             raise ReportError(f"{path}, line {line}: {fault}; {mend}")
         left[row["part"]] = int(row["rows_out"])
     if SKIPPED in left and len(table) > 1:
         raise ReportError(f"{path} says that the dataset was skipped, and more; {mend}")
-    return table.to_dict("records")
+    return records_of(table)
 
 
 def _fault(row: dict[str, str], left: dict[str, int], slack: int) -> str:
     """What is wrong with a line; `left`: the rows out of the last line of each part."""
-    counts = {name: whole_number(row[name]) for name in COUNTS}
-    for name, count in counts.items():
+    counts = {}
+    for name in COUNTS:
+        count = whole_number(row[name])
         if count is None:
             return f"{name} is {row[name]!r}, not a whole number from 0 on"
+        counts[name] = count
     rows_in, excluded, repaired, rows_out = counts.values()
     part = row["part"]
     if not part or not row["step"]:
@@ -77,7 +80,7 @@ def skipped_line(flow: Flow) -> str:
     return flow[0]["step"] if flow[0]["part"] == SKIPPED else ""
 
 
-def flow_parts(flow: Flow) -> list[dict]:
+def flow_parts(flow: Flow) -> list[dict[str, Any]]:
     """The chains of a flow in order: name, rows at first and at last, and the lines between."""
     parts: dict[str, list[dict[str, str]]] = {}
     for row in flow:

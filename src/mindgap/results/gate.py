@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -35,7 +36,7 @@ COLUMNS = [
 ]
 Setting = tuple[str, str, str]
 # Of a value, or one for each seed, and the bound.
-TESTS: Mapping[str, Callable] = {
+TESTS: Mapping[str, Callable[[Any, float], Any]] = {
     "above": lambda value, bound: value > bound,
     "within": lambda value, bound: abs(value) <= bound,
     "near chance": lambda value, bound: value <= bound,
@@ -127,7 +128,7 @@ def _of_roles(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     return frame.assign(role=role)[joint | (sizes == 0)]
 
 
-def _rows(runs: Mapping[tuple, pd.DataFrame], settings: Sequence[Setting]) -> Iterator[tuple]:
+def _rows(runs: Mapping[Any, pd.DataFrame], settings: Sequence[Setting]) -> Iterator[tuple[Any, ...]]:
     """COLUMNS of each criterion in each setting that it is asked of.
 
     `runs`: levels, seeds x rounds, by setting and role.
@@ -165,11 +166,11 @@ def _along(curves: pd.DataFrame) -> pd.Series:
     return pd.Series(means, curves.index, dtype=float)
 
 
-def _judged(criterion: Criterion, values: pd.Series, bound: float) -> tuple:
+def _judged(criterion: Criterion, values: pd.Series, bound: float) -> tuple[Any, ...]:
     """COLUMNS from n_seeds to verdict; `values` has one a seed."""
     is_so = TESTS[criterion.test]
     n, mean = len(values), values.mean()
-    half = half_width(spread(values), n)
+    half = half_width(spread(values.tolist()), n)
     n_so = int(is_so(values, bound).sum())
     holds = is_so(mean - half if criterion.test == "above" else mean, bound) or n_so == n
     verdicts = (SO, NOT_SO) if criterion.statement else (PASSED, FAILED)

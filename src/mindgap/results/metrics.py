@@ -13,6 +13,7 @@ import pandas as pd
 from mindgap.results.aulc import MIN_SEEDS, half_width, on_targets, per_seed, spread
 from mindgap.results.curves import Selection
 from mindgap.results.names import CONTROLS
+from mindgap.results.reading import parts_of
 from mindgap.results.statistics import BASELINE
 from mindgap.results.tables import Numbers
 
@@ -27,9 +28,10 @@ def all_metrics(table: pd.DataFrame, curves: pd.DataFrame, selection: Selection)
     paired by seed, from `low` to `high` with 95 % (Student's); None where there is none, or too few seeds.
     `table` is the tidy AULC table.
     """
-    numbers, areas, made = Numbers(table), {}, {}
-    for target, rows in on_targets(curves, selection.weak).groupby("target", sort=False):
-        for (*cell, subset), run in per_seed(rows).groupby([*LINE, "subset"], sort=False):
+    numbers, areas = Numbers(table), dict[tuple[str, ...], pd.Series]()
+    made: dict[str, Any] = {}
+    for target, rows in parts_of(on_targets(curves, selection.weak), "target"):
+        for (*cell, subset), run in parts_of(per_seed(rows), [*LINE, "subset"]):
             area = run.set_index("seed")["aulc"].sort_index()
             areas[*cell, target] = area * numbers.factor(cell[0], subset)
     for (*setting, query, target), area in areas.items():
@@ -58,7 +60,7 @@ def plot_points(curves: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     """What `dvc plots` draws: mean accuracy over seeds with all modalities, and on the weak one."""
     shown = on_targets(curves, selection.weak).drop(columns="subset").rename(columns={"target": "subset"})
     keys = ["dataset", "regime", "mitigation", "subset", "query", "labelled"]
-    return shown.groupby(keys, sort=False, as_index=False)["balanced_accuracy"].mean()
+    return shown.groupby(keys, sort=False, as_index=False)[["balanced_accuracy"]].mean()
 
 
 def _difference(area: pd.Series, random: pd.Series | None) -> dict[str, float | None]:
@@ -75,7 +77,7 @@ def _rounded(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), DIGITS)
 
 
-def _nested(tree: dict, keys: Sequence[str]) -> dict:
+def _nested(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """The branch under these keys, made where it is not there."""
     for key in keys:
         tree = tree.setdefault(key, {})

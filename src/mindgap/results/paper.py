@@ -14,7 +14,7 @@ import pandas as pd
 from mindgap.core.records import text_digest
 from mindgap.results.aulc import ACCURACY_COLUMNS, rank_sums
 from mindgap.results.errata import DETAIL, PAPER_CELL, disagreements, read_errata, remarks_on
-from mindgap.results.reading import ReportError, read_table, read_text
+from mindgap.results.reading import ReportError, parts_of, read_table, read_text, rows_of
 
 DATASETS = {
     "Missing": "missing",
@@ -80,7 +80,7 @@ def load_paper(paper_dir: Path) -> pd.DataFrame:
     frame = _read(path, ["table", *cell, "aulc_mean", "aulc_std"])
     names = dict(zip(cell, (DATASETS, MITIGATIONS, REGIMES, METHODS), strict=False))
     _check_names(path, frame, {"table": TABLES, **names})
-    for dataset, part in frame.groupby("dataset"):
+    for dataset, part in parts_of(frame, "dataset", sort=True):
         _check_names(path, part, {"modality": SUBSETS[DATASETS[dataset]]})
     detail = frame["table"].astype(int) >= DETAIL
     # A cell stands in one of the detail tables, whichever, and in each of the others once at most.
@@ -128,7 +128,7 @@ def remarks(paper_dir: Path) -> pd.DataFrame:
 def mended_paper(paper_dir: Path) -> pd.DataFrame:
     """As `load_paper`, but where tables disagree all of them have the value that `misprints` takes."""
     frame = load_paper(paper_dir)
-    for row in disagreements(frame, read_errata(paper_dir), paper_dir).itertuples():
+    for row in rows_of(disagreements(frame, read_errata(paper_dir), paper_dir)):
         cell = (frame[PAPER_CELL] == [getattr(row, name) for name in PAPER_CELL]).all(axis=1)
         frame.loc[cell, "paper_mean"] = row.taken
     return frame
@@ -211,8 +211,8 @@ def _order_of_ties(weak: pd.DataFrame, paper_dir: Path) -> pd.Series:
 
 def weak_orders(paper_dir: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     """The methods by Table 2's weak modality, the highest first, by (regime, dataset); ties by errata."""
-    errata, orders = read_errata(paper_dir), {}
-    for (regime, dataset), column in weak_cells(paper_dir).groupby(["regime", "dataset"], sort=False):
+    errata, orders = read_errata(paper_dir), dict[tuple[str, str], tuple[str, ...]]()
+    for (regime, dataset), column in parts_of(weak_cells(paper_dir), ["regime", "dataset"]):
         tied = errata.order(regime, dataset)
         alike = column.loc[column["aulc_mean"].duplicated(keep=False), "query"]
         if set(alike) != set(tied):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ from mindgap.results.names import (
     subset_order,
 )
 from mindgap.results.paper import ITALIC, REGIMES, SHOWN_WITH, SUBSETS, TIMES_TEN, WEAK
+from mindgap.results.reading import rows_of
 from mindgap.results.tables import (
     CHANCE,
     HOLE,
@@ -105,7 +107,7 @@ def paper_tables(
 
 def _random_table(numbers: Numbers, selection: Selection) -> PaperTable:
     """Table 1: what ModDrop does to Random in the high regime, a row per dataset with and without it."""
-    lines = []
+    lines: list[Line] = []
     for dataset in SYNTHETIC:
         subsets = _subsets(dataset)
         names = [
@@ -126,7 +128,7 @@ def _wide_table(
     number: int, which: str, mix: Mapping[str, str], numbers: Numbers, selection: Selection
 ) -> PaperTable:
     """Tables 2 and 4: a row per dataset, regime and subset, the methods and the chance level across."""
-    queries, lines = _queries(selection), []
+    queries, lines = _queries(selection), list[Line]()
     for dataset, mitigation in mix.items():
         for regime in REGIMES:
             for subset in _subsets(dataset):
@@ -155,7 +157,7 @@ def _detail_table(
     number: int, dataset: str, mitigation: str, numbers: Numbers, selection: Selection
 ) -> PaperTable:
     """Tables 7 to 16: one dataset with or without ModDrop, a row per regime and method."""
-    lines = []
+    lines: list[Line] = []
     for regime in REGIMES:
         settings = [Key(dataset, mitigation, regime, "", subset) for subset in _subsets(dataset)]
         of_regime = method_lines(_queries(selection), settings)
@@ -214,7 +216,7 @@ def _named(
     )
 
 
-def _scale_note(shown: Iterable[tuple]) -> list[str]:
+def _scale_note(shown: Iterable[Any]) -> list[str]:
     """Which runs behind a table are not at scale paper with its settings."""
     scales = sorted({scale_name(row.scale, row.changed) for row in shown} - {"paper"})
     return [f"Runs at scale {scale}: not comparable with the paper's numbers." for scale in scales]
@@ -248,7 +250,7 @@ def _rank_table(
         notes.append(f"{WHOLE_SUMS_NOTE}: {'; '.join(reasons)}.")
     columns = [Column("rank sum", regime) for regime in REGIMES]
     title = "Rank sums on the weak modality of the four synthetic datasets"
-    notes += _scale_note(weak.itertuples(index=False))
+    notes += _scale_note(rows_of(weak))
     return _named(3, title, columns, rows, notes, reasons)
 
 
@@ -256,7 +258,7 @@ def _comparable(printed: pd.DataFrame, weak: pd.DataFrame) -> dict[tuple[str, st
     """The printed rank sums of the regimes in which every number that they rank stands beside one of ours."""
     counts = weak[weak["paper_mean"].notna()].groupby("regime").size()
     whole = counts.index[counts == len(SYNTHETIC) * len(SEVEN)]
-    rows = printed[printed["regime"].isin(whole)].itertuples(index=False)
+    rows = rows_of(printed[printed["regime"].isin(whole)])
     return {(row.regime, row.query): row.rank_sum for row in rows}
 
 

@@ -31,6 +31,8 @@ SMALLEST = 1e-12  # what a probability counts as at least, in a logarithm
 
 # From reliabilities (N x M) to scores of the classes (N x C), of which the largest is the decision.
 Decide = Callable[[np.ndarray], np.ndarray]
+# From the experts, the clean reliabilities and the labels.
+Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator], Decide]
 How = Literal["independent", "joint", "within_predicted"]
 HOWS: tuple[How, ...] = get_args(How)
 OWN = "own"  # the name of a rule that is a function of one's own
@@ -182,14 +184,14 @@ def permuted(
 
 def confidence(probs_NMC: np.ndarray) -> np.ndarray:
     """The largest probability of each expert, N x M."""
-    return probs_NMC.max(axis=2)
+    return np.asarray(probs_NMC.max(axis=2))
 
 
 def certainty(probs_NMC: np.ndarray) -> np.ndarray:
     """1 - entropy / log C of each expert, N x M: negative entropy in 0..1."""
     probs_NMC = np.clip(probs_NMC, SMALLEST, None)
     entropy_NM = -(probs_NMC * np.log(probs_NMC)).sum(axis=2)
-    return np.clip(1 - entropy_NM / np.log(probs_NMC.shape[2]), 0, 1)
+    return np.asarray(np.clip(1 - entropy_NM / np.log(probs_NMC.shape[2]), 0, 1))
 
 
 def visible_share(folder: Path, split: str, modalities: Sequence[str]) -> np.ndarray:
@@ -213,7 +215,9 @@ def visible_share(folder: Path, split: str, modalities: Sequence[str]) -> np.nda
     return out_NM
 
 
-def _complete(probs_NMC, reliability_NM, y_N, present_NM) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _complete(
+    probs_NMC: np.ndarray, reliability_NM: np.ndarray | None, y_N: np.ndarray, present_NM: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The items that have all modalities, in float64; a DiagnosticError names what does not fit."""
     if reliability_NM is None:
         raise DiagnosticError(
@@ -235,7 +239,7 @@ def _complete(probs_NMC, reliability_NM, y_N, present_NM) -> tuple[np.ndarray, n
     present_NM = np.ones(reliability_NM.shape, bool) if present_NM is None else np.asarray(present_NM)
     if present_NM.dtype != bool or present_NM.shape != reliability_NM.shape:
         raise DiagnosticError("presence has to be items x modalities of true or false")
-    rows = present_NM.all(axis=1)
+    rows = np.asarray(present_NM.all(axis=1))
     if rows.sum() < 2:
         raise DiagnosticError(
             f"{rows.sum()} of {len(rows)} items have all modalities: take items of which at least two do"
@@ -265,18 +269,19 @@ def _resampled(lost_N: np.ndarray, y_N: np.ndarray, rng: np.random.Generator) ->
     """The gap of new items, class by class, so that every class stays: a bootstrap."""
     classes = np.unique(y_N)
     of_class = (lost_N[y_N == c] for c in classes)
-    return sum(x[rng.integers(len(x), size=(RESAMPLES, len(x)))].mean(axis=1) for x in of_class) / len(
-        classes
-    )
+    means = (x[rng.integers(len(x), size=(RESAMPLES, len(x)))].mean(axis=1) for x in of_class)
+    return np.asarray(sum(means) / len(classes))
 
 
 # ---- Rules: from the experts, the clean reliabilities and the labels to a function of reliabilities
 
 
-def _by_weights(weights: Callable[[np.ndarray], np.ndarray]):
+def _by_weights(weights: Callable[[np.ndarray], np.ndarray]) -> Rule:
     """A rule that takes a mean of the probabilities, weighed by what reliabilities come to."""
 
-    def rule(probs_NMC, reliability_NM, y_N, rng) -> Decide:
+    def rule(
+        probs_NMC: np.ndarray, reliability_NM: np.ndarray, y_N: np.ndarray, rng: np.random.Generator
+    ) -> Decide:
         return lambda q_NM: np.einsum("nm,nmc->nc", weights(q_NM), probs_NMC)
 
     return rule
@@ -285,7 +290,7 @@ def _by_weights(weights: Callable[[np.ndarray], np.ndarray]):
 def _shares(q_NM: np.ndarray) -> np.ndarray:
     """Of each item's sum; equal ones where that is 0."""
     q_NM = np.where(q_NM.sum(axis=1, keepdims=True) > 0, q_NM, 1.0)
-    return q_NM / q_NM.sum(axis=1, keepdims=True)
+    return np.asarray(q_NM / q_NM.sum(axis=1, keepdims=True))
 
 
 def _largest(q_NM: np.ndarray) -> np.ndarray:
@@ -293,14 +298,16 @@ def _largest(q_NM: np.ndarray) -> np.ndarray:
     return _shares((q_NM == q_NM.max(axis=1, keepdims=True)).astype(float))
 
 
-def _by_gate(features: Callable[[np.ndarray, np.ndarray], np.ndarray]):
+def _by_gate(features: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
     """A mixture by a gate: softmax over modalities of features N x M x P times P parameters.
 
     Mixed are log-probabilities, as in the source. The gate of an item was fitted on other folds, by the
     likelihood of their labels, with their clean reliabilities.
     """
 
-    def rule(probs_NMC, reliability_NM, y_N, rng) -> Decide:
+    def rule(
+        probs_NMC: np.ndarray, reliability_NM: np.ndarray, y_N: np.ndarray, rng: np.random.Generator
+    ) -> Decide:
         log_NMC = np.log(np.clip(probs_NMC, SMALLEST, None))
         fold_N = _folds(y_N, rng)
         clean_NMP = features(reliability_NM, probs_NMC)
@@ -311,7 +318,7 @@ def _by_gate(features: Callable[[np.ndarray, np.ndarray], np.ndarray]):
 
         def decide(q_NM: np.ndarray) -> np.ndarray:
             weight_NM = softmax(np.einsum("nmp,np->nm", features(q_NM, probs_NMC), gate_NP), axis=1)
-            return np.einsum("nm,nmc->nc", weight_NM, log_NMC)
+            return np.asarray(np.einsum("nm,nmc->nc", weight_NM, log_NMC))
 
         return decide
 
@@ -340,13 +347,13 @@ def _fitted(features_NMP: np.ndarray, log_NMC: np.ndarray, y_N: np.ndarray) -> n
         slope_P = np.einsum("nm,nmp->p", slope_NM, features_NMP) + 2 * PENALTY * gate_P
         return (total_N - mixed_NC[rows, y_N]).mean() + PENALTY * gate_P @ gate_P, slope_P
 
-    return minimize(loss, np.zeros(features_NMP.shape[2]), jac=True, method="L-BFGS-B").x
+    return np.asarray(minimize(loss, np.zeros(features_NMP.shape[2]), jac=True, method="L-BFGS-B").x)
 
 
 def _all_reliabilities(q_NM: np.ndarray, probs_NMC: np.ndarray) -> np.ndarray:
     """For the score of each modality the reliabilities of all and a 1, with parameters of its own."""
     seen_NP = np.column_stack([q_NM, np.ones(len(q_NM))])
-    return np.einsum("mk,np->nmkp", np.eye(q_NM.shape[1]), seen_NP).reshape(*q_NM.shape, -1)
+    return np.asarray(np.einsum("mk,np->nmkp", np.eye(q_NM.shape[1]), seen_NP).reshape(*q_NM.shape, -1))
 
 
 def _its_own(q_NM: np.ndarray, probs_NMC: np.ndarray) -> np.ndarray:
@@ -354,7 +361,7 @@ def _its_own(q_NM: np.ndarray, probs_NMC: np.ndarray) -> np.ndarray:
     return np.stack([q_NM, confidence(probs_NMC), certainty(probs_NMC)], axis=2)
 
 
-RULES: Mapping[str, Callable[..., Decide]] = {
+RULES: Mapping[str, Rule] = {
     "mean": _by_weights(lambda q_NM: np.full(q_NM.shape, 1 / q_NM.shape[1])),  # without Q: no gap
     "weighted": _by_weights(_shares),
     "softmax": _by_weights(lambda q_NM: softmax(q_NM / TEMPERATURE, axis=1)),

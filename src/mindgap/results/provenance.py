@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mindgap.core.records import DETAILS, digest_of, text_digest
 from mindgap.results.curves import Selection
 from mindgap.results.flow import mend_for
-from mindgap.results.reading import ReportError, read_json, read_text
+from mindgap.results.reading import ReportError, read_json, read_text, records_of
 
 
 class _Form(BaseModel):
@@ -79,7 +79,7 @@ def read_origins(folder: Path, curves: pd.DataFrame, selection: Selection) -> li
     """The origins of all datasets and regimes, checked to be of one kind. Raises ReportError."""
     files = {key: read_runs(folder, *key, curves) for key in selection.pairs}
     check_one_kind(folder, [run for _, of_file, _ in files.values() for run in of_file.values()])
-    return [_origin(*key, *of_key) for key, of_key in files.items()]
+    return [_origin(*key, settings, runs, verified) for key, (settings, runs, verified) in files.items()]
 
 
 def check_one_kind(folder: Path, runs: Sequence[Mapping[str, Any]], mend: str = "") -> None:
@@ -97,7 +97,7 @@ def check_one_kind(folder: Path, runs: Sequence[Mapping[str, Any]], mend: str = 
 
 def read_runs(
     folder: Path, dataset: str, regime: str, curves: pd.DataFrame
-) -> tuple[dict[str, dict], dict[str, dict], bool]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], bool]:
     """Settings and runs of a file, those of `curves` only, each with its cell and under `told` all that is
     recorded of it; whether the file vouches for the curves.
     """
@@ -119,7 +119,7 @@ def read_runs(
     settings, runs = made["settings"], made["runs"]
     wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
     kept = {}
-    for digest, cell in zip(wanted.index, wanted.to_dict("records"), strict=True):
+    for digest, cell in zip(wanted.index, records_of(wanted), strict=True):
         if digest not in runs:
             raise ReportError(
                 f"{path} does not tell where run {digest} ({cell_name(cell)}) comes from; {mend}"
@@ -158,10 +158,10 @@ def _shared(setting: Mapping[str, Any]) -> str:
 
 
 def _check_one(
-    folder: Path, runs: Iterable[Mapping], name: str, within: Sequence[str], what: str, mend: str
+    folder: Path, runs: Iterable[Mapping[str, Any]], name: str, within: Sequence[str], what: str, mend: str
 ) -> None:
     """One value of `name` within each group."""
-    first: dict[tuple, Mapping] = {}
+    first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for run in runs:
         other = first.setdefault(tuple(run[key] for key in within), run)
         if run[name] != other[name]:
@@ -197,11 +197,15 @@ def cell_name(cell: Mapping[str, Any]) -> str:
 
 
 def _origin(
-    dataset: str, regime: str, settings: Mapping, runs: Mapping[str, Mapping], verified: bool
+    dataset: str,
+    regime: str,
+    settings: Mapping[str, Mapping[str, Any]],
+    runs: Mapping[str, Mapping[str, Any]],
+    verified: bool,
 ) -> Origin:
     one = next(iter(runs.values()))
     made = {(run["mitigation"], run["query"]): settings[run["settings"]] for run in runs.values()}
-    data = next((one_made["data"] for one_made in made.values() if "data" in one_made), {})
+    data: Mapping[str, Any] = next((one_made["data"] for one_made in made.values() if "data" in one_made), {})
     told = {name: {_text(value) for run in runs.values() for value in run[name]} for name in DETAILS}
     return Origin(
         dataset,

@@ -44,7 +44,7 @@ def rank_sum_comparison(
     """
     weak = comparison[(comparison["table"] == 2) & (comparison["subset"] == comparison["dataset"].map(WEAK))]
     settings = zip(weak["dataset"], weak["regime"], weak["mitigation"], strict=True)
-    weak = weak.assign(n_seeds=weak["n_seeds"].mask([setting in unranked for setting in settings], 0))
+    weak = weak.assign(n_seeds=weak["n_seeds"].mask(np.array([one in unranked for one in settings], bool), 0))
     ordered = ordered_weak_cells(paper_dir).rename(columns={"aulc_mean": "paper_value"})
     seeds = weak["n_seeds"].where(weak["n_seeds"] > 0)
     weak = weak.assign(
@@ -57,7 +57,7 @@ def rank_sum_comparison(
     frame = published.merge(pd.concat(parts), on=["regime", "query"])
     difference, spread = frame["ours"] - frame["paper"], np.hypot(frame["paper_spread"], frame["ours_spread"])
     # Methods that lie far apart give sums without a spread: they are the same, or they are not.
-    deviations = (difference / np.maximum(spread, 1e-9)).where(frame["why"] == "")
+    deviations: pd.Series = (difference / np.maximum(spread, 1e-9)).where(frame["why"] == "")
     return frame.assign(difference=difference, deviations=deviations, status=statuses(deviations))[
         RANK_COLUMNS
     ]
@@ -97,7 +97,7 @@ def rank_spreads(means_M: np.ndarray, errors_M: np.ndarray, nodes: int = 400) ->
     above_MMQ = norm.sf((x_MQ[:, None] - means_M[:, None]) / errors_M[:, None])
     above_MMQ[np.diag_indices(len(means_M))] = 0
     within_M = (above_MMQ * (1 - above_MMQ)).sum(axis=1).mean(axis=-1)
-    return np.sqrt(within_M + above_MMQ.sum(axis=1).var(axis=-1))
+    return np.asarray(np.sqrt(within_M + above_MMQ.sum(axis=1).var(axis=-1)))
 
 
 def _reason(weak: pd.DataFrame, query: str) -> str:
@@ -109,5 +109,5 @@ def _reason(weak: pd.DataFrame, query: str) -> str:
     row = (own if len(own) else lacking).iloc[0]
     # All datasets of a report have one scale: that needs no dataset's name.
     if row["why"].startswith("counterpart"):
-        return row["why"]
+        return str(row["why"])
     return f"{dataset_name(row['dataset'])}: {row['why']}"

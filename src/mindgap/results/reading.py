@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,24 @@ def read_json(path: Path, mend: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ReportError(f"{path} holds no object but {str(value)[:20]!r}; {mend}")
     return value
+
+
+def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows as tuples with the columns' names."""
+    return iter(frame.itertuples(index=False))
+
+
+def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries by column."""
+    made: list[Any] = frame.to_dict("records")
+    return made
+
+
+def parts_of(
+    frame: pd.DataFrame, by: str | list[str], sort: bool = False
+) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """What stands in these columns, and the rows that have it there, in the order of the rows or sorted."""
+    return iter(frame.groupby(by, sort=sort))
 
 
 def whole_number(text: str) -> int | None:

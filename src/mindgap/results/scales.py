@@ -6,7 +6,7 @@ default was changed on purpose, write it anew: `python -m mindgap.results.scales
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import product
@@ -30,7 +30,12 @@ BEFORE = {"mitigation_settings.moddrop": {"form": "independent"}}
 
 Cell = tuple[str, str, str, str]  # dataset, regime, mitigation, query
 Blocks = dict[str, Mapping[str, Any] | None]  # None: nothing is known of a block
-AXES = (("dataset", dataset_name), ("regime", str), ("mitigation", mitigation_name), ("query", method_name))
+AXES: Sequence[tuple[str, Callable[[str], str]]] = (
+    ("dataset", dataset_name),
+    ("regime", str),
+    ("mitigation", mitigation_name),
+    ("query", method_name),
+)
 
 
 def changes_of(origins: Sequence[Origin], selection: Selection) -> dict[Cell, list[str]]:
@@ -42,9 +47,8 @@ def changes_of(origins: Sequence[Origin], selection: Selection) -> dict[Cell, li
         (one.dataset, one.regime, *cell): made for one in origins for cell, made in one.settings.items()
     }
     cells = product(selection.datasets, selection.regimes, selection.mitigations, selection.queries)
-    if selection.there:
-        cells = (cell for cell in cells if cell in recorded)
-    return {cell: _changes(selection.scale, cell, recorded.get(cell)) for cell in cells}
+    wanted = [cell for cell in cells if not selection.there or cell in recorded]
+    return {cell: _changes(selection.scale, cell, recorded.get(cell)) for cell in wanted}
 
 
 def summary_of(changes: Mapping[Cell, Sequence[str]]) -> list[str]:
@@ -53,7 +57,8 @@ def summary_of(changes: Mapping[Cell, Sequence[str]]) -> list[str]:
     for cell, texts in changes.items():
         for text in texts:
             cells_of.setdefault(text, []).append(cell)
-    lines, lacking = [], {}
+    lines: list[str] = []
+    lacking: dict[str, None] = {}
     for text, cells in cells_of.items():
         if text.startswith(NOT_RECORDED):
             lacking |= dict.fromkeys(text.removeprefix(f"{NOT_RECORDED}: ").split(", "))
@@ -128,7 +133,7 @@ def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
         mitigation_settings=made.get("mitigation_settings"),
         query_settings=made.get("query_settings"),
     )
-    return found | {name: one | found[name] for name, one in BEFORE.items() if found.get(name)}
+    return found | {name: {**one, **told} for name, one in BEFORE.items() if (told := found.get(name))}
 
 
 def prepare_of(dataset: str, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -190,7 +195,8 @@ def _defined_model(model: Mapping[str, Any], query: str, found: Mapping[str, Any
 @cache
 def definitions() -> dict[str, Any]:
     """What scales.yaml says; see `table_of`."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    table: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return table
 
 
 def table_of(params: Params) -> dict[str, Any]:
@@ -220,7 +226,8 @@ def table_of(params: Params) -> dict[str, Any]:
         settings[block] = {name: one | getattr(params, block).get(name, {}) for name, one in plug_ins.items()}
     needs_dropout = [name for name, method in METHODS.ours.items() if method.dropout]
     table = {"loop": params.loop.model_dump(), **settings, "needs_dropout": needs_dropout, "scales": scales}
-    return json.loads(json.dumps(table))  # as records have it: no tuples
+    made: dict[str, Any] = json.loads(json.dumps(table))  # as records have it: no tuples
+    return made
 
 
 def _prepare(params: Params, dataset: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from mindgap.core.records import SEARCH_COLUMNS
 from mindgap.results.curves import Selection, number
 from mindgap.results.flow import mend_for
 from mindgap.results.provenance import Origin
-from mindgap.results.reading import ReportError, read_table, whole_number
+from mindgap.results.reading import ReportError, read_table, records_of, whole_number
 
 RECIPE = ("learning_rate", "weight_decay", "augmentation")
 
@@ -30,7 +31,7 @@ def read_searches(folder: Path, selection: Selection, origins: Sequence[Origin] 
     return pd.concat(frames, ignore_index=True)
 
 
-def _read(folder: Path, key: tuple[str, str], scale: str, recipe: Mapping | None) -> pd.DataFrame:
+def _read(folder: Path, key: tuple[str, str], scale: str, recipe: Mapping[str, Any] | None) -> pd.DataFrame:
     path = Path(folder) / f"{'-'.join(key)}.csv"
     if not path.exists() and not path.is_symlink():
         return pd.DataFrame(columns=list(SEARCH_COLUMNS))
@@ -39,7 +40,7 @@ def _read(folder: Path, key: tuple[str, str], scale: str, recipe: Mapping | None
     if tuple(table.columns) != SEARCH_COLUMNS:
         raise ReportError(f"{path} needs the columns {', '.join(SEARCH_COLUMNS)} alone; {mend}")
     where = dict(zip(("scale", "dataset", "regime"), (scale, *key), strict=True))
-    for line, row in zip(table.index, table.to_dict("records"), strict=True):
+    for line, row in zip(table.index, records_of(table), strict=True):
         fault = _fault(row, where)
         if fault:
             raise ReportError(f"{path}, line {line}: {fault}; {mend}")
@@ -69,7 +70,7 @@ def _fault(row: Mapping[str, str], where: Mapping[str, str]) -> str:
     return "" if row["augmentation"] else "augmentation is empty"
 
 
-def _wrong_choice(table: pd.DataFrame, recipe: Mapping | None) -> str:
+def _wrong_choice(table: pd.DataFrame, recipe: Mapping[str, Any] | None) -> str:
     """What is wrong with the trials together: one twice, or marked though it did not win or did not run."""
     again = table.index[table.duplicated(["rung", *RECIPE])]
     if len(again):

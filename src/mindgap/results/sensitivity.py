@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from mindgap.results.names import (
     modalities_of,
     subset_name,
 )
-from mindgap.results.reading import ReportError, read_json, read_text
+from mindgap.results.reading import ReportError, parts_of, read_json, read_text, records_of
 
 DEFAULT = "default"
 VARIANTS = "variants.yaml"
@@ -126,9 +127,9 @@ def read_sensitivity(folder: Path) -> pd.DataFrame | None:
     )
 
 
-def collected_json(overrides: Sequence[str], curves: bytes, provenance: Iterable[Mapping]) -> str:
+def collected_json(overrides: Sequence[str], curves: bytes, provenance: Iterable[Mapping[str, Any]]) -> str:
     """What lies beside a variant's curves: how they were asked for, their checksum, where they come from."""
-    made: dict[str, dict] = {"runs": {}, "settings": {}}
+    made: dict[str, dict[str, Any]] = {"runs": {}, "settings": {}}
     for one in provenance:
         for name, values in made.items():
             values.update(one[name])
@@ -196,7 +197,7 @@ def wide_table(methods: pd.DataFrame) -> pd.DataFrame:
     for name, names in (("mitigation", mitigation_name), ("regime", str)):
         if methods[name].nunique() > 1:
             label = label + ", " + methods[name].map(names)
-    sizes = methods.groupby("dataset")["subset"].agg(lambda names: tuple(modalities_of(list(names))))
+    sizes = {name: modalities_of(list(part["subset"])) for name, part in parts_of(methods, "dataset")}
     subsets = [subset_name(s, sizes[d]) for s, d in zip(methods["subset"], methods["dataset"], strict=True)]
     cells = methods.assign(label=label + ": " + subsets, cell=_cells(methods))
     wide = cells.pivot(index=["question", "value"], columns="label", values="cell").fillna("–")
@@ -223,11 +224,11 @@ def bald_against_random(frame: pd.DataFrame, variants: Variants, weak: Mapping[s
 def sentences(methods: pd.DataFrame) -> list[str]:
     """What each question came to, in a sentence each: the largest change, and how often the order changed."""
     changed = methods[~methods["is_default"]]
-    return [_sentence(question, part) for question, part in changed.groupby("question", sort=False)]
+    return [_sentence(question, part) for question, part in parts_of(changed, "question")]
 
 
 def _sentence(question: str, part: pd.DataFrame) -> str:
-    top = part.loc[part["difference"].abs().idxmax()]
+    top = part.iloc[int(part["difference"].abs().argmax())]
     beyond = int((part["difference"].abs() > part["difference_ci95"]).sum())
     sizes = part.loc[part["dataset"] == top["dataset"], "subset"]
     subset = subset_name(top["subset"], modalities_of(list(sizes)))
@@ -275,7 +276,7 @@ def _accuracies(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     curves = on_targets(frame[~frame["query"].isin(CONTROLS)], weak)
     parts = [
         per_seed(part).assign(variant=variant, part=name)
-        for (variant, name), part in curves.groupby(["variant", "target"], sort=False)
+        for (variant, name), part in parts_of(curves, ["variant", "target"])
     ]
     areas = pd.concat(parts, ignore_index=True)
     areas["accuracy"] = areas["aulc"] / (areas["rounds"] - 1)
@@ -304,8 +305,8 @@ def _over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 def _orders(table: pd.DataFrame) -> pd.DataFrame:
     """The order of methods by mean under each value, and Kendall's tau to the default's."""
-    rows, reference = [], {}
-    for key, part in table.groupby([*ASKED, *WHERE], sort=False):
+    rows, reference = [], dict[tuple[Any, ...], pd.Series]()
+    for key, part in parts_of(table, [*ASKED, *WHERE]):
         one = dict(zip([*ASKED, *WHERE], key, strict=True))
         place, means = key[:1] + key[len(ASKED) :], part.set_index("query")["mean"]
         ours = reference.setdefault(place, means)  # the default comes first
@@ -319,7 +320,7 @@ def _orders(table: pd.DataFrame) -> pd.DataFrame:
 
 def _cells(methods: pd.DataFrame) -> list[str]:
     texts = []
-    for one in methods.to_dict("records"):
+    for one in records_of(methods):
         text = f"{one['mean']:.3f}" + ("" if math.isnan(one["std"]) else f" ± {one['std']:.3f}")
         texts.append(text if one["is_default"] else f"{text} ({_signed(one['difference'])})")
     return texts

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,8 @@ from scipy.stats import norm, rankdata, studentized_range
 from scipy.stats import t as student
 
 from mindgap.results.aulc import DIGITS, MIN_SEEDS, levels, per_seed
-from mindgap.results.flow import ReportError
 from mindgap.results.names import CONTROLS, METHODS, dataset_name, method_name, modalities_of
+from mindgap.results.reading import ReportError, parts_of, rows_of
 
 TARGETS = {"weak": "weak modality", "all": "all modalities"}
 SETTING = ["dataset", "regime"]
@@ -135,7 +136,10 @@ def statistics(
     blocks = balanced(every_block)
     ranks = blocks.rank(axis=1, ascending=False).mean()
     overall, pairs = friedman(blocks, alpha), pairwise(blocks, alpha)
-    drawn = isinstance(overall, Friedman) and isinstance(pairs, pd.DataFrame)
+    bars: tuple[tuple[str, ...], ...] = ()
+    length = math.nan
+    if isinstance(overall, Friedman) and isinstance(pairs, pd.DataFrame):
+        bars, length = groups(ranks, pairs), nemenyi(*blocks.shape, alpha)
     return Statistics(
         scale=curves["scale"].iloc[0],
         mitigation=mitigation,
@@ -147,10 +151,10 @@ def statistics(
         mean_levels=blocks.mean(),
         friedman=overall,
         pairwise=pairs,
-        groups=groups(ranks, pairs) if drawn else (),
-        nemenyi=nemenyi(*blocks.shape, alpha) if drawn else math.nan,
+        groups=bars,
+        nemenyi=length,
         bootstrap=bootstrap(blocks, alpha),
-        wins=wins(rows[rows.set_index(BLOCK).index.isin(blocks.index)], list(blocks), alpha),
+        wins=wins(rows[rows.set_index(BLOCK).index.isin(blocks.index)], blocks.columns.tolist(), alpha),
     )
 
 
@@ -174,7 +178,8 @@ def _blocks(rows: pd.DataFrame) -> pd.DataFrame:
     """Levels (`aulc.levels`), blocks x query methods in a fixed order; NaN where a run is missing."""
     areas = per_seed(rows).reindex(columns=[*BLOCK, "query", "aulc", "chance_aulc", "ceiling_aulc"])
     blocks = areas.assign(level=levels(areas)).pivot(index=BLOCK, columns="query", values="level")
-    return blocks[sorted(blocks, key=_place)]
+    queries: list[str] = sorted(blocks.columns.tolist(), key=_place)
+    return blocks[queries]
 
 
 def _place(query: str) -> tuple[int, str]:
@@ -188,11 +193,11 @@ def balanced(blocks: pd.DataFrame) -> pd.DataFrame:
     Methods and blocks are left out for it; of parts with as many runs the one with more methods is taken.
     """
     patterns = {frozenset(itertools.compress(blocks.columns, row)) for row in blocks.notna().to_numpy()}
-    shared: set[frozenset] = set()
+    shared: set[frozenset[str]] = set()
     for pattern in patterns:
         shared |= {pattern, *(pattern & other for other in shared)}
 
-    def worth(methods: frozenset) -> tuple:
+    def worth(methods: frozenset[str]) -> tuple[object, ...]:
         whole = blocks[list(methods)].notna().all(axis=1).sum()
         return len(methods) > 1, len(methods) * whole, len(methods), sorted(methods)
 
@@ -205,9 +210,10 @@ def _note(every_block: pd.DataFrame, blocks: pd.DataFrame) -> str:
     if every_block.empty:
         return "There are no runs of query methods."
     text = _extent(blocks.groupby(level=SETTING).size())
-    if gone := [method_name(query) for query in every_block if query not in blocks]:
+    if gone := [method_name(query) for query in every_block.columns.tolist() if query not in blocks]:
         text += f" Left out, as runs of them are missing: {', '.join(gone)}."
     lacking: dict[str, dict[str, list[str]]] = {}
+    key: Any
     for key, row in every_block.loc[~every_block.index.isin(blocks.index), list(blocks)].iterrows():
         names = ", ".join(method_name(query) for query in row.index[row.isna()])
         lacking.setdefault(names, {}).setdefault(_setting(key), []).append(str(key[2]))
@@ -223,12 +229,12 @@ def _note(every_block: pd.DataFrame, blocks: pd.DataFrame) -> str:
 
 
 def _extent(seeds: pd.Series) -> str:
-    low, high = seeds.min(), seeds.max()
+    low, high = int(seeds.min()), int(seeds.max())
     each = _count(low, "seed") if low == high else f"{low} to {high} seeds"
-    return f"{_count(seeds.sum(), 'block')}: {_count(len(seeds), 'setting')} with {each} each."
+    return f"{_count(int(seeds.sum()), 'block')}: {_count(len(seeds), 'setting')} with {each} each."
 
 
-def _setting(key: Sequence) -> str:
+def _setting(key: Sequence[str]) -> str:
     return f"{dataset_name(key[0])} {key[1]}"
 
 
@@ -257,7 +263,7 @@ def friedman(blocks: pd.DataFrame, alpha: float) -> Friedman | Refusal:
     within = ((ranks - (k + 1) / 2) ** 2).sum()
     if within == 0:
         return Friedman(0.0, 0.0, 1.0, "all methods are equal in all blocks")
-    between = _unevenness(ranks.sum(axis=0), n)
+    between = float(_unevenness(ranks.sum(axis=0), n))
     chi2 = (k - 1) * between / within
     rest = n * (k - 1) - chi2
     f = (n - 1) * chi2 / rest if rest > 0 else math.inf
@@ -269,7 +275,7 @@ def friedman(blocks: pd.DataFrame, alpha: float) -> Friedman | Refusal:
 
 def _unevenness(sums: np.ndarray, n: int) -> np.ndarray:
     """Squared distance of the rank sums of n blocks (last axis) from their mean: exact, as all are halves."""
-    return ((sums - n * (sums.shape[-1] + 1) / 2) ** 2).sum(axis=-1)
+    return np.asarray(((sums - n * (sums.shape[-1] + 1) / 2) ** 2).sum(axis=-1))
 
 
 def _arranged(ranks: np.ndarray, between: float) -> tuple[float, str]:
@@ -327,7 +333,7 @@ def blocks_needed(methods: int, alpha: float = ALPHA) -> int:
     return next(n for n in itertools.count(1) if 2.0 ** (1 - n) * pairs <= alpha)
 
 
-def unbeaten(blocks: pd.DataFrame, alpha: float = ALPHA) -> tuple | Refusal:
+def unbeaten(blocks: pd.DataFrame, alpha: float = ALPHA) -> tuple[Any, ...] | Refusal:
     """The methods that `pairwise` places no other above, ties all of them; none where it tells no two apart.
 
     This is what "best" means on all pages and in all tables.
@@ -336,7 +342,7 @@ def unbeaten(blocks: pd.DataFrame, alpha: float = ALPHA) -> tuple | Refusal:
     if isinstance(pairs, Refusal):
         return pairs
     apart = pairs[pairs["different"]]
-    beaten = {one.b if one.a_above else one.a for one in apart.itertuples()}
+    beaten = {one.b if one.a_above else one.a for one in rows_of(apart)}
     return tuple(method for method in blocks if method not in beaten) if len(apart) else ()
 
 
@@ -431,7 +437,7 @@ def wins(rows: pd.DataFrame, queries: Sequence[str], alpha: float) -> Wins | Ref
     """
     if len(queries) < 2:
         return Refusal("wins", f"it compares two methods or more, here {_there(len(queries), 'method')}")
-    settings = dict(iter(rows.groupby(SETTING)))
+    settings = dict(parts_of(rows, SETTING, sort=True))
     enough = {key: part for key, part in settings.items() if part["seed"].nunique() >= MIN_SEEDS}
     if not enough:
         return Refusal("wins", _too_few_seeds(settings, alpha))
@@ -443,7 +449,7 @@ def wins(rows: pd.DataFrame, queries: Sequence[str], alpha: float) -> Wins | Ref
     return Wins(frame, len(enough), points, points * alpha / 2, note)
 
 
-def _too_few_seeds(settings: Mapping[tuple, pd.DataFrame], alpha: float) -> str:
+def _too_few_seeds(settings: Mapping[Any, pd.DataFrame], alpha: float) -> str:
     most = max((part["seed"].nunique() for part in settings.values()), default=0)
     if most < 2:
         needed = f"{MIN_SEEDS} are needed"
@@ -466,14 +472,16 @@ def _beaten_points(part: pd.DataFrame, queries: Sequence[str], alpha: float) -> 
     critical = student.ppf(1 - alpha / 2, len(wide) - 1)
     # Multiplied out, as all seeds may differ by the same amount: then the spread is zero and any mean counts.
     margin = critical * differences.std(axis=0, ddof=1)
-    return (math.sqrt(len(wide)) * differences.mean(axis=0) > margin).sum(axis=-1)
+    return np.asarray((math.sqrt(len(wide)) * differences.mean(axis=0) > margin).sum(axis=-1))
 
 
 def taken_together(result: Statistics) -> str:
     """One reading of the three tests, which need not agree: a difference is what the corrected pairs say."""
     overall, pairs, bounds = result.friedman, result.pairwise, result.bootstrap
     tested = isinstance(pairs, pd.DataFrame)
-    apart = pairs[pairs["different"]][["a", "b"]].to_numpy().tolist() if tested else []
+    apart = (
+        pairs[pairs["different"]][["a", "b"]].to_numpy().tolist() if isinstance(pairs, pd.DataFrame) else []
+    )
     parts = []
     if isinstance(overall, Friedman):
         parts.append(_beside_friedman(overall.p <= result.alpha, tested, bool(apart)))
@@ -554,6 +562,6 @@ def _friedman_frame(result: Statistics) -> pd.DataFrame:
 
 
 def _wins_frame(result: Wins) -> pd.DataFrame:
-    pairs = itertools.permutations(result.matrix, 2)
-    rows = [(a, b, int(result.matrix.at[a, b]), result.points, result.settings) for a, b in pairs]
+    pairs = itertools.permutations(result.matrix.columns.tolist(), 2)
+    rows = [(a, b, int(result.matrix[b][a]), result.points, result.settings) for a, b in pairs]
     return pd.DataFrame(rows, columns=LONG_COLUMNS["wins"])

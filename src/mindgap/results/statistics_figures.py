@@ -8,12 +8,14 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from mindgap.results.figures import GREY, RC, method_style, save, title
 from mindgap.results.names import method_name, mitigation_name
-from mindgap.results.statistics import TARGETS, Statistics, Wins
+from mindgap.results.statistics import TARGETS, Friedman, Statistics, Wins
 
 SQUARE = 0.52  # inches of a square of the matrix
 LINE = 0.24  # inches from one name of the diagram to the next
@@ -28,7 +30,7 @@ def draw(result: Statistics, folder: Path) -> list[str]:
         critical_difference(result, folder / drawn[-1])
     if isinstance(result.wins, Wins):
         drawn.append(f"wins-{name}")
-        win_matrix(result, folder / drawn[-1])
+        win_matrix(result, result.wins, folder / drawn[-1])
     return drawn
 
 
@@ -63,17 +65,18 @@ def critical_difference(result: Statistics, stem: Path) -> None:
         save(figure, stem)
 
 
-def _axis(ax, methods: int) -> None:
+def _axis(ax: Axes, methods: int) -> None:
     ax.plot([1, methods], [0, 0], color="black", linewidth=0.9, clip_on=False)
     for rank in range(1, methods + 1):
         ax.plot([rank, rank], [0, 0.2], color="black", linewidth=0.9, clip_on=False)
         ax.text(rank, 0.3, str(rank), fontsize=8, ha="center", va="bottom")
 
 
-def _distance(ax, result: Statistics) -> None:
+def _distance(ax: Axes, result: Statistics) -> None:
     """Nemenyi's distance, a test after Friedman's: where that finds nothing, no distance says anything."""
-    if result.friedman.p > result.alpha:
-        told = f"Friedman's test finds no difference (p = {result.friedman.p:.2g})"
+    overall = result.friedman
+    if isinstance(overall, Friedman) and overall.p > result.alpha:
+        told = f"Friedman's test finds no difference (p = {overall.p:.2g})"
         ax.text(1, 1.35, told, color=GREY, fontsize=8, va="center")
         return
     length = result.nemenyi
@@ -83,25 +86,24 @@ def _distance(ax, result: Statistics) -> None:
     )
 
 
-def _names(ax, ranks, first: float) -> None:
+def _names(ax: Axes, ranks: pd.Series, first: float) -> None:
     """Names left and right of the axis, the outermost ranks nearest to it: no line crosses another's turn."""
     half = math.ceil(len(ranks) / 2)
     for place, (query, rank) in enumerate(ranks.items()):
-        color, marker, line = method_style(query)
+        color, marker, line = method_style(str(query))
         left = place < half
         y = -first - (place if left else len(ranks) - 1 - place)
         edge = 1 - 0.02 * len(ranks) if left else len(ranks) * 1.02
         ax.plot([rank, rank, edge], [0, y, y], linestyle=line, color=color, linewidth=1.2, clip_on=False)
         ax.plot(rank, 0, marker, color=color, markersize=5, clip_on=False, zorder=3)
-        name = f"{method_name(query)}  {rank:.2f}"
+        name = f"{method_name(str(query))}  {rank:.2f}"
         gap = -0.02 * len(ranks) if left else 0.02 * len(ranks)
         ax.text(edge + gap, y, name, ha="right" if left else "left", va="center", clip_on=False)
 
 
-def win_matrix(result: Statistics, stem: Path) -> None:
+def win_matrix(result: Statistics, wins: Wins, stem: Path) -> None:
     """How often row beats column, and under it how often each column is beaten by all others together."""
-    wins = result.wins
-    names = [method_name(query) for query in wins.matrix]
+    names = [method_name(query) for query in wins.matrix.columns.tolist()]
     n = len(names)
     values = wins.matrix.to_numpy(float, copy=True)
     np.fill_diagonal(values, np.nan)
@@ -126,7 +128,7 @@ def win_matrix(result: Statistics, stem: Path) -> None:
         save(figure, stem)
 
 
-def _cells(ax, values: np.ndarray, rows: np.ndarray, most: int) -> None:
+def _cells(ax: Axes, values: np.ndarray, rows: np.ndarray, most: int) -> None:
     """Coloured squares with their numbers; a square without a number stays grey."""
     columns = np.arange(values.shape[1] + 1)
     ax.set_facecolor("white")
@@ -145,7 +147,7 @@ def _cells(ax, values: np.ndarray, rows: np.ndarray, most: int) -> None:
             color = "white" if value > most / 2 else "black"
             ax.text(
                 column + 0.5,
-                rows[row] + 0.5,
+                float(rows[row]) + 0.5,
                 f"{value:.0f}",
                 fontsize=8,
                 ha="center",

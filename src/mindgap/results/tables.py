@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, groupby, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -25,6 +25,7 @@ from mindgap.results.names import (
     scale_name,
     subset_name,
 )
+from mindgap.results.reading import rows_of
 from mindgap.results.statistics import ALPHA, Refusal, balanced, blocks_needed, unbeaten
 
 HOLE = "·"
@@ -155,7 +156,9 @@ class Best:
 
     def __init__(self, block: str = "seed", what: str = ""):
         self.block, self.what = block, what
-        self.cells, self.refused, self.tested = set(), {}, False
+        self.cells: set[Any] = set()
+        self.refused: dict[int, int] = {}
+        self.tested = False
 
     def add(self, blocks: pd.DataFrame) -> None:
         """Rivals in the columns, by the names of their cells; their accuracies in shared blocks down."""
@@ -197,11 +200,12 @@ class Numbers:
         factors: Mapping[tuple[str, str], float] | None = None,
         seeds: pd.DataFrame | None = None,
     ):
-        self.rows, self.factors, self.seeds = {}, dict(factors or {}), {}
+        self.rows: dict[Key, Any] = {}
+        self.factors, self.seeds = dict(factors or {}), dict[Key, pd.Series]()
         if seeds is not None:
-            parts = seeds.set_index("seed").groupby(list(Key._fields), sort=False)["aulc"]
+            parts: Any = seeds.set_index("seed").groupby(list(Key._fields), sort=False)["aulc"]
             self.seeds = {Key(*key): areas for key, areas in parts}
-        for row in tidy.itertuples(index=False):
+        for row in rows_of(tidy):
             key = Key(row.dataset, row.mitigation, row.regime, row.query, row.subset)
             self.rows[key] = row
             # 1 / ceiling: what fills the range 0..N-1.
@@ -260,7 +264,7 @@ class Numbers:
             for key in keys
         }
 
-    def shown(self, lines: Sequence[Line]) -> list[tuple]:
+    def shown(self, lines: Sequence[Line]) -> list[Any]:
         """The rows of the tidy table behind these lines."""
         return [self.rows[key] for line in lines for key in line.keys if key in self.rows]
 
@@ -284,10 +288,10 @@ def lacking(wanted: Iterable[Key], numbers: Numbers, selection: Selection) -> li
 
 def _together(places: Iterable[tuple[str, ...]]) -> list[tuple[tuple[str, ...], ...]]:
     """Places as few products of values: those alike but for the last, then those alike but for the first."""
-    lasts: dict[tuple, dict[str, None]] = {}
+    lasts: dict[tuple[str, ...], dict[str, None]] = {}
     for place in places:
         lasts.setdefault(place[:-1], {})[place[-1]] = None
-    firsts: dict[tuple, list[str]] = {}
+    firsts: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for prefix, values in lasts.items():
         rest = (*((value,) for value in prefix[1:]), tuple(values))
         firsts.setdefault(rest, []).extend(prefix[:1])
@@ -323,7 +327,7 @@ def published_name(query: str) -> str:
 def method_lines(queries: Sequence[str], settings: Sequence[Key]) -> list[Line]:
     """A line per method over the settings (keys of any query), controls last and below a rule."""
     controls = [query for query in queries if query in CONTROLS]
-    lines = []
+    lines: list[Line] = []
     for query in [*(q for q in queries if q not in controls), *controls]:
         keys = [setting._replace(query=query) for setting in settings]
         kind = "control" if query in controls else "method"
@@ -421,7 +425,7 @@ def _unranked_note(every: pd.DataFrame, ranked: pd.DataFrame) -> str:
         told += [f"{name(value)} in {regime}" for regime, value in pairs if (regime, value) not in kept]
     text = f"Left out of the sums, as runs are missing: {', '.join(told)}. " if told else ""
     if ranked["n_seeds"].nunique() > 1:
-        text += f"Means are over {_seeds(list(ranked.itertuples(index=False)))}. "
+        text += f"Means are over {_seeds(list(rows_of(ranked)))}. "
     return text
 
 
@@ -431,7 +435,7 @@ def complete_rank_sums(weak: pd.DataFrame, datasets: Sequence[str] = ()) -> dict
     The other methods are not ranked at all: a sum over fewer datasets would look better than it is.
     """
     sums = rank_sums(ranked_part(weak, datasets))
-    return {(row.regime, row.query): row.rank_sum for row in sums.itertuples(index=False)}
+    return {(row.regime, row.query): row.rank_sum for row in rows_of(sums)}
 
 
 def ranked_part(weak: pd.DataFrame, datasets: Sequence[str] = ()) -> pd.DataFrame:
@@ -441,7 +445,7 @@ def ranked_part(weak: pd.DataFrame, datasets: Sequence[str] = ()) -> pd.DataFram
     parts = [weak.iloc[:0]]
     for _, part in weak.groupby("regime", sort=False):
         cells = part.pivot(index="dataset", columns="query", values="aulc_mean")
-        whole = cells.reindex(datasets).dropna(axis=1) if datasets else balanced(cells)
+        whole = cells.reindex(list(datasets)).dropna(axis=1) if datasets else balanced(cells)
         if whole.shape[1] > 1:
             parts.append(part[part["dataset"].isin(whole.index) & part["query"].isin(whole.columns)])
     return pd.concat(parts)
@@ -497,7 +501,7 @@ def _aulc_table(
 
 
 def notes_of(
-    shown: Sequence[tuple],
+    shown: Sequence[Any],
     columns: Sequence[Column],
     rows: Sequence[Row],
     best: str,
@@ -518,7 +522,7 @@ def notes_of(
     if 1 in counts:
         notes.append(ONE_SEED)
     notes += _interval_note([n for n in counts if n > 1])
-    if any(part.weak for part in [*columns, *rows]):
+    if any(column.weak for column in columns) or any(row.weak for row in rows):
         notes.append("Weak modality in italics.")
     if any(column.factor != 1 for column in columns):
         factors = ", ".join(f"×{f:g}" for f in sorted({c.factor for c in columns if c.factor != 1}))
@@ -534,15 +538,15 @@ def notes_of(
     return notes
 
 
-def _seeds(shown: Sequence[tuple]) -> str:
+def _seeds(shown: Sequence[Any]) -> str:
     """ "3 seeds", or where there are how many: "2 seeds (Share low: BADGE), 3 seeds (Missing low)".
 
     Methods are named where those of a dataset and regime differ.
     """
-    places = defaultdict(lambda: defaultdict(dict))
+    places: dict[str, dict[int, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
     for row in shown:
         places[f"{dataset_name(row.dataset)} {row.regime}"][int(row.n_seeds)][row.query] = None
-    where = defaultdict(list)
+    where: dict[int, list[str]] = defaultdict(list)
     for place, counts in places.items():
         for count, queries in counts.items():
             names = ", ".join(map(method_name, queries))

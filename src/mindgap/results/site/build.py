@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mindgap.results import comparison_figures, figures, statistics_figures, tables
 from mindgap.results.curves import Selection
 from mindgap.results.metrics import all_metrics, few_metrics, plot_points
+from mindgap.results.reading import parts_of
 from mindgap.results.site.content import Content, Inputs, content_of
 from mindgap.results.site.page import render_comparison, render_index
 from mindgap.results.statistics import TARGETS, as_tables, six_digits
@@ -80,7 +82,7 @@ def all_figures(content: Content, folder: Path) -> Mapping[tuple[str, str], list
     """Draw everything; the names of the statistics' figures by mitigation and target."""
     keys, selection = ["dataset", "mitigation"], content.selection
     areas = dict(iter(content.table.groupby(keys, sort=False)))
-    for key, part in content.inputs.curves.groupby(keys, sort=False):
+    for key, part in parts_of(content.inputs.curves, keys):
         subsets, weak, scale = content.order[key[0]], selection.weak.get(key[0]), content.scale_of(*key)
         figures.learning_curves(part.assign(scale=scale), subsets, weak, folder / f"curves-{'-'.join(key)}")
         figures.aulc_bars(areas[key].assign(scale=scale), subsets, weak, folder / f"bars-{'-'.join(key)}")
@@ -93,7 +95,7 @@ def _csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def _json(value: Mapping) -> str:
+def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 

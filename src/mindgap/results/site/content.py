@@ -25,6 +25,7 @@ from mindgap.results.paper_tables import PaperTable, paper_tables
 from mindgap.results.power import Power, detectable, power
 from mindgap.results.provenance import Origin
 from mindgap.results.rank_comparison import rank_sum_comparison
+from mindgap.results.reading import parts_of
 from mindgap.results.scales import changes_of, summary_of
 from mindgap.results.sensitivity import (
     Variants,
@@ -109,8 +110,8 @@ def _scale(table: pd.DataFrame, selection: Selection) -> str:
 def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content:
     """Everything that follows from the inputs and the paper's numbers. Raises ReportError."""
     curves = inputs.curves
-    order = {
-        d: subset_order(list(part["subset"].unique())) for d, part in curves.groupby("dataset", sort=False)
+    order: dict[str, list[str]] = {
+        dataset: subset_order(list(part["subset"].unique())) for dataset, part in parts_of(curves, "dataset")
     }
     changes = changes_of(inputs.origins, selection)
     table = tidy(curves, order)
@@ -171,8 +172,8 @@ def all_claims(table: pd.DataFrame, paper_dir: Path, selection: Selection) -> pd
     told = ours["verdict"] + f" ({_scale(table, selection)})"
     ours = ours.assign(verdict=ours["verdict"].mask(others, told))
     theirs = judge(paper_accuracies(paper_dir))
-    told = theirs[["verdict", "effect", "effect_name", "detail"]].add_prefix("paper_")
-    return pd.concat([ours, told], axis=1)
+    beside = theirs[["verdict", "effect", "effect_name", "detail"]].add_prefix("paper_")
+    return pd.concat([ours, beside], axis=1)
 
 
 def all_statistics(curves: pd.DataFrame, selection: Selection) -> list[Statistics]:
@@ -196,7 +197,7 @@ def all_statistics(curves: pd.DataFrame, selection: Selection) -> list[Statistic
 
 def sensitivity_of(inputs: Inputs, selection: Selection) -> Sensitivity | None:
     """What was collected of the sensitivity experiments; they have datasets of their own."""
-    if inputs.sensitivity is None:
+    if inputs.sensitivity is None or inputs.variants is None:
         return None
     asked = (inputs.sensitivity, inputs.variants, PAPER_WEAK)
     methods = over_methods(*asked)

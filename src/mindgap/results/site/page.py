@@ -36,6 +36,7 @@ from mindgap.results.permutation import HOWS, MARGIN, OWN
 from mindgap.results.power import ALPHA, POWER
 from mindgap.results.provenance import Origin
 from mindgap.results.rank_comparison import RANK_NOTES
+from mindgap.results.reading import parts_of, records_of, rows_of
 from mindgap.results.scales import prepare_of
 from mindgap.results.site.content import Content
 from mindgap.results.statistics import (
@@ -253,12 +254,11 @@ def _gate(content: Content) -> dict[str, Any]:
     return {
         "closed": closed,
         "verdicts": verdicts,
-        "rows": rows.to_dict("records"),
+        "rows": records_of(rows),
         "stated": rows[rows["verdict"].isin([SO, NOT_SO])].to_dict("records"),
         "min_seeds": MIN_SEEDS,
         "weak": [
-            _weak_levels(content, name, part)
-            for name, part in content.weak_levels.groupby("dataset", sort=False)
+            _weak_levels(content, name, part) for name, part in parts_of(content.weak_levels, "dataset")
         ],
     }
 
@@ -275,7 +275,7 @@ def _weak_levels(content: Content, dataset: str, levels: pd.DataFrame) -> dict[s
     settings = [
         f"{row.regime}, {mitigation_name(row.mitigation)}: {row.weak:.2f} against {row.strong:.2f}, below "
         f"in {row.lower} of {row.runs} runs"
-        for row in levels.itertuples()
+        for row in rows_of(levels)
     ]
     is_so = "is the weak one" if lower.all() else f"is the weak one in {lower.sum()} of {len(lower)} settings"
     return {
@@ -309,7 +309,7 @@ def _detectable(content: Content) -> dict[str, Any]:
             "level": row.level,
             "aulc": row.aulc,
         }
-        for row in frame.itertuples()
+        for row in rows_of(frame)
     ]
     return {"ranges": "; ".join(ranges), "rows": shown, "alpha": ALPHA, "power": POWER}
 
@@ -341,11 +341,11 @@ def _misprints(found: pd.DataFrame) -> list[str]:
     return [
         f"Table {row.table}, {_cell_name(row)}: {row.printed:.2f}, where Table {row.detail_table} has "
         f"{row.detail_printed:.2f}. {row.verdict}."
-        for row in found.itertuples()
+        for row in rows_of(found)
     ]
 
 
-def _cell_name(row) -> str:
+def _cell_name(row: Any) -> str:
     subset = subset_name(row.subset, modalities_of(list(SUBSETS[row.dataset].values())))
     parts = (dataset_name(row.dataset), mitigation_name(row.mitigation), row.regime, _paper_method(row.query))
     return f"{', '.join(parts)}, {subset}"
@@ -359,11 +359,12 @@ def _values(comparison: pd.DataFrame) -> list[tuple[int, list[dict[str, Any]]]]:
     """The published values by table, as rows of text: ours scaled like the printed ones."""
     shown = comparison.assign(factor=printed_factor(comparison))
     return [
-        (int(table), [_value(row) for row in part.itertuples()]) for table, part in shown.groupby("table")
+        (int(table), [_value(row) for row in rows_of(part)])
+        for table, part in parts_of(shown, "table", sort=True)
     ]
 
 
-def _value(row) -> dict[str, Any]:
+def _value(row: Any) -> dict[str, Any]:
     ours = "" if math.isnan(row.difference) else f"{row.ours_mean * row.factor:.2f}"
     spread = "" if math.isnan(row.ours_std) else f" ± {row.ours_std * row.factor:.2f}"
     std = "" if math.isnan(row.printed_std) else f" ± {row.printed_std:.2f}"
@@ -382,11 +383,11 @@ def _value(row) -> dict[str, Any]:
     }
 
 
-def run_list(curves: pd.DataFrame) -> list[dict]:
+def run_list(curves: pd.DataFrame) -> list[dict[str, Any]]:
     """One entry per run with its first and last number of labels."""
     keys = ["dataset", "regime", "mitigation", "query", "seed", "run", "rounds"]
-    labels = curves.groupby(keys, sort=False, as_index=False)["labelled"].agg(first="min", last="max")
-    return labels.to_dict("records")
+    runs = curves.groupby(keys, sort=False, as_index=False)
+    return records_of(runs.agg(first=("labelled", "min"), last=("labelled", "max")))
 
 
 def _facts(selection: Selection, runs: int) -> list[tuple[str, str]]:
@@ -430,7 +431,15 @@ def _own(name: str, origins: Sequence[Origin]) -> list[str]:
     return told
 
 
-def _dataset(name, curves, table, named, subsets, selection, own) -> dict:
+def _dataset(
+    name: str,
+    curves: pd.DataFrame,
+    table: pd.DataFrame,
+    named: Mapping[str, Any],
+    subsets: Sequence[str],
+    selection: Selection,
+    own: Sequence[str],
+) -> dict[str, Any]:
     frame = curves[curves["dataset"] == name]
     modalities = modalities_of(list(subsets))
     weak = selection.weak.get(name)
@@ -464,7 +473,7 @@ def _dataset(name, curves, table, named, subsets, selection, own) -> dict:
     }
 
 
-def _figures(dataset: str, mitigation: str, regimes: pd.Series, scale: str) -> list[dict]:
+def _figures(dataset: str, mitigation: str, regimes: pd.Series, scale: str) -> list[dict[str, Any]]:
     names = [dataset_name(dataset), mitigation_name(mitigation), *regimes.unique(), f"scale {scale}"]
     what = ", ".join(names)
     stem = f"{dataset}-{mitigation}"
