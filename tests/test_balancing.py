@@ -43,6 +43,7 @@ ACTING = {
     "agm": {"alpha": 2.0},
     "mmpareto": {"weight": 0.7},
     "opm": {"rate": 0.6, "applied": 0.8},
+    "pmr": {"alpha": 0.8, "entropy": 0.5, "until": 0.6, "momentum": 0.3},
     "shortcut_aware": {"warmup": 0, "folds": 2, "strength": 0.9},
     "unimodal_ensemble": {"strength": 0.6},
 }
@@ -52,6 +53,7 @@ NOTHING = {
     "agm": {"alpha": 0.0},
     "mmpareto": {"weight": 0.0},
     "opm": {"rate": 0.0},
+    "pmr": {"alpha": 0.0},
     "shortcut_aware": {"strength": 0.0},
     "unimodal_ensemble": {"strength": 0.0},
 }
@@ -174,6 +176,10 @@ def plain_mmpareto(plain, mitigation, memory):
         alone = plain.gradients(own, mitigation.heads.named_parameters(prefix="heads"))
         mine = [name for name in fused if plain.owner(name) == m]
         g, h = (torch.cat([one[name].flatten() for name in mine]) for one in (fused, alone))
+        if not plain.represented:
+            for name in fused:
+                expected[name] += alone[name]
+            continue
         a = 0.5
         if g @ h <= 0:  # the point of the segment from h to g that is nearest to 0
             a = min(1.0, max(0.0, (h @ (h - g) / ((h - g) @ (h - g))).item()))
@@ -199,6 +205,37 @@ def plain_opm(plain, mitigation, memory):
         assert mitigation.rate_M[m].item() == pytest.approx(rate, rel=1e-6)
     memory["scores"] = plain.scores()
     return plain.gradients(plain.fused_loss())
+
+
+def plain_pmr(plain, mitigation, memory):
+    """Prototypes are of the epochs before; each epoch of the test is one batch."""
+    known, epoch = memory.setdefault("known", {}), memory.get("epoch", 0)
+    loss, near, has = plain.fused_loss(), {}, {}
+    for m in range(3):
+        centres = {c: known[m, c] for c in range(CLASSES) if (m, c) in known}
+        has[m] = [i for i in plain.having(m) if plain.label[i] in centres]
+        for i in has[m]:
+            far = {c: (plain.token(i, m) - centre).square().sum().sqrt() for c, centre in centres.items()}
+            total = sum((-d).exp() for d in far.values())
+            near[i, m] = {c: (-d).exp() / total for c, d in far.items()}
+    there = [m for m in has if has[m]]
+    if len(there) > 1:
+        score = {m: statistics.fmean(near[i, m][plain.label[i]].item() for i in has[m]) for m in there}
+        for m in there:
+            ratio = score[m] / statistics.fmean(score[k] for k in there if k != m)
+            behind, ahead = (min(max(x - 1, 0), 1) for x in (1 / ratio, ratio))
+            own = -sum(near[i, m][plain.label[i]].log() for i in has[m]) / len(has[m])
+            spread = -sum(p * p.log() for i in has[m] for p in near[i, m].values()) / len(has[m])
+            loss = loss + 0.8 * (behind * own - (0.5 * ahead * spread if epoch < 2 else 0))
+            memory["acted"] = memory.get("acted", 0) + bool(behind)
+    found = plain.gradients(loss)
+    for m in range(3):
+        for c in {plain.label[i] for i in plain.having(m)}:
+            of_class = [plain.token(i, m).detach() for i in plain.having(m) if plain.label[i] == c]
+            mean = sum(of_class) / len(of_class)
+            known[m, c] = 0.3 * known[m, c] + 0.7 * mean if (m, c) in known else mean
+    memory["epoch"] = epoch + 1
+    return found
 
 
 def plain_unimodal_ensemble(plain, mitigation, memory):
@@ -303,20 +340,23 @@ def test_the_noise_of_ge_has_the_deviation_of_each_kernels_gradient():
 # -- in trainings
 
 
-def trained(mitigation, engine=None):
-    """Result and weights of a training in float64 on two modalities, both absent here and there."""
+def trained(mitigation, engine=None, only=None):
+    """Result and weights of a training on two modalities, both absent here and there; or with one alone."""
     modalities = {"rare": Modality("tokens", (12,)), "frequent": Modality("signal", (12, 125))}
     encoders = {"tokens": {"name": "bag"}, "signal": {"name": "tiny"}}
-    split, ids = samples(modalities, 44, rare=0.5), torch.arange(44)
+    split, ids = samples(modalities, 60, rare=0.5), torch.arange(60)
+    if only is not None:
+        alone_NM = torch.tensor([name == only for name in modalities]).expand(60, -1).contiguous()
+        split = dataclasses.replace(split, present_NM=alone_NM)
     model = model_of(modalities, encoders, "skip", engine)
     recipe = dataclasses.replace(RECIPE, epochs=2, validate_from=1.0)
-    result = fit(model, split, ids[:31], ids[31:], recipe, mitigation, (0,), "here")
+    result = fit(model, split, ids[:47], ids[47:], recipe, mitigation, (0,), "here")
     return result, model.state_dict()
 
 
 @functools.cache
-def untouched():
-    return trained(Mitigation())
+def untouched(only=None):
+    return trained(Mitigation(), only=only)
 
 
 @pytest.mark.parametrize("name", NOTHING)
@@ -324,6 +364,25 @@ def test_at_zero_strength_a_training_is_the_plain_one_bit_for_bit(name):
     (result, weights), (plain, others) = trained(make_mitigation(name, NOTHING[name])), untouched()
     assert result == plain
     assert all(torch.equal(weights[name], value) for name, value in others.items())
+
+
+@pytest.mark.parametrize("name", ["ogm_ge", "agm", "opm", "pmr"])
+def test_where_samples_have_one_modality_what_balances_two_is_plain_bit_for_bit(name):
+    (result, weights), (plain, others) = (
+        trained(make_mitigation(name, ACTING[name]), only="frequent"),
+        untouched("frequent"),
+    )
+    assert result == plain
+    assert all(torch.equal(weights[key], value) for key, value in others.items())
+
+
+def test_where_samples_have_one_modality_mmpareto_is_multi_loss():
+    (pareto, weights), (sums, others) = (
+        trained(make_mitigation(name, {"weight": 0.7}), only="frequent")
+        for name in ("mmpareto", "multi_loss")
+    )
+    assert pareto.losses == pytest.approx(sums.losses)
+    assert all(torch.allclose(weights[key].double(), value.double()) for key, value in others.items())
 
 
 @pytest.mark.parametrize("name", ACTING)
@@ -486,6 +545,60 @@ def test_a_proxy_of_a_modality_that_is_not_there_is_refused(make_dataset):
     mitigation = ShortcutAware(modalities=("left", "middle"))
     with pytest.raises(MindGapError, match=r"modalities names middle.*name some of left, right"):
         fit(model, dataset.train, ids[:90], ids[90:], RECIPE, mitigation, (0,), "here")
+
+
+def meets(has_NM, **settings) -> str:
+    """What a training on 90 samples, the first of each three of class 0, is refused with; "" if it is not."""
+    modalities = {"rare": Modality("table", (3,)), "frequent": Modality("table", (3,))}
+    split = Split({m: torch.randn(120, 3) for m in modalities}, has_NM, torch.arange(120) % 3)
+    model = build_model(modalities, 3, ModelSpec({"table": {"name": "mlp", "hidden": 4}}, width=8), seed=0)
+    ids, recipe = torch.arange(120), dataclasses.replace(RECIPE, batch_size=45)
+    try:
+        fit(model, split, ids[:90], ids[90:], recipe, ShortcutAware(**settings), (0,), "here")
+    except MindGapError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("rare", "frequent", "mends"),
+    [
+        (2, 30, None),
+        (1, 30, [{"folds": 1}, {"modalities": ["frequent"]}]),
+        (0, 30, [{"modalities": ["frequent"]}]),
+        (30, 1, [{"folds": 1}, {"modalities": ["rare"]}]),
+        (29, 0, [{"modalities": ["rare"]}]),
+        (1, 0, [{"folds": 1, "modalities": ["rare"]}]),
+        (0, 0, []),
+    ],
+)
+def test_a_proxy_without_a_class_is_refused_by_name_and_the_mends_mend(rare, frequent, mends):
+    """So many of the 30 samples of class 1 have each modality; those that would have none are of class 2."""
+    has_NM, of_class = torch.ones(120, 2, dtype=torch.bool), torch.arange(1, 90, 3)
+    folds = ShortcutAware(folds=2)._fold(of_class)
+    of_class = torch.cat([torch.stack([of_class[folds == 0][0], of_class[folds == 1][0]]), of_class])
+    of_class = torch.tensor(list(dict.fromkeys(of_class.tolist())))  # the first two are in different folds
+    has_NM[of_class[rare:], 0] = has_NM[of_class[frequent:], 1] = False
+    said = meets(has_NM, folds=2)
+    if mends is None:
+        assert said == ""
+        return
+    name = "rare" if rare < 2 else "frequent"
+    fault, told = said.split(" labelled ones: ")
+    assert fault.startswith(
+        f"shortcut_aware: the proxy of {name} has no training sample of class 1 outside the"
+    )
+    key = "mitigation_settings.shortcut_aware"
+    words = {
+        "folds": f"{key}.folds to 1",
+        "modalities": f"{key}.modalities to [{{}}]",
+    }
+    expected = [
+        "set " + " and ".join(words[k].format(v[0] if k == "modalities" else v) for k, v in mend.items())
+        for mend in mends
+    ]
+    assert told == ", or ".join([*expected, "raise initial of the dataset's budget (params.yaml)"])
+    assert all(meets(has_NM, **{"folds": 2, **mend}) == "" for mend in mends)
 
 
 def test_the_failure_degree_is_accuracy_where_the_proxy_is_right_less_where_it_is_wrong():

@@ -71,6 +71,7 @@ def fit_in_turns(
     there others may have their turn.
     """
     batches = Batches(train, labelled_ids, recipe, mitigation, model, key, lesson)
+    mitigation.meet(model, batches.ids_L, batches.y_L, batches.present_LM)
     validation_ids = validation_ids.cpu()
     steps = Steps.of(model, recipe, mitigation, key)
     per_epoch = recipe.batches_per_epoch(len(labelled_ids))

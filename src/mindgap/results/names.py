@@ -58,6 +58,7 @@ MITIGATIONS = {
     "agm": "AGM",
     "mmpareto": "MMPareto",
     "opm": "OPM",
+    "pmr": "PMR",
     "shortcut_aware": "shortcut-aware",
     "unimodal_ensemble": "unimodal ensemble",
     "coteach": "co-teaching",

@@ -13,6 +13,7 @@ from mindgap.parts.mitigations.moddrop import ModDrop
 from mindgap.parts.mitigations.multi_loss import MultiLoss
 from mindgap.parts.mitigations.ogm_ge import OgmGe
 from mindgap.parts.mitigations.opm import Opm
+from mindgap.parts.mitigations.pmr import Pmr
 from mindgap.parts.mitigations.shortcut_aware import ShortcutAware
 from mindgap.parts.mitigations.unimodal_ensemble import UnimodalEnsemble
 
@@ -35,6 +36,7 @@ MITIGATIONS = Registry(
         "agm": Agm,
         "mmpareto": MMPareto,
         "opm": Opm,
+        "pmr": Pmr,
         "shortcut_aware": ShortcutAware,
         "unimodal_ensemble": UnimodalEnsemble,
         "coteach": Coteach,

@@ -47,7 +47,7 @@ class Agm(Mitigation):
 
     @torch.no_grad()
     def _factors(self, step: Step) -> Tensor:
-        some_M = represented(step)
+        some_M = represented(step.present)
         s_M = mean_where(losses(shapley_logits(step), step.labels), step.present)
         self.sum_M.add_(s_M * some_M)
         self.steps_M.add_(some_M)

@@ -35,8 +35,12 @@ def losses(logits_BMC: Tensor, labels_B: Tensor) -> Tensor:
 def true_class_share(step: Step) -> Tensor:
     """M: the mean probability that each modality alone gives the true class."""
     probs_BMC = logits_alone(step).to(step.model.head.weight.dtype).softmax(dim=2)
-    true_BM = probs_BMC.gather(2, step.labels.view(-1, 1, 1).expand(-1, probs_BMC.shape[1], 1)).squeeze(2)
-    return mean_where(true_BM, step.present)
+    return mean_where(of_true_class(probs_BMC, step.labels), step.present)
+
+
+def of_true_class(probs_BMC: Tensor, labels_B: Tensor) -> Tensor:
+    """B x M: the probabilities of each sample's label."""
+    return probs_BMC.gather(2, labels_B.view(-1, 1, 1).expand(-1, probs_BMC.shape[1], 1)).squeeze(2)
 
 
 def mean_where(values_BM: Tensor, have_BM: Tensor) -> Tensor:
@@ -45,9 +49,9 @@ def mean_where(values_BM: Tensor, have_BM: Tensor) -> Tensor:
     return (values_BM * have_BM).sum(dim=0) / have_BM.sum(dim=0).clamp(min=1)
 
 
-def represented(step: Step) -> Tensor:
+def represented(present_BM: Tensor) -> Tensor:
     """M: whether any sample of the batch has it; nowhere true where fewer than two are."""
-    some_M = step.present.any(dim=0)
+    some_M = present_BM.any(dim=0)
     return some_M & (some_M.sum() >= 2)
 
 

@@ -110,6 +110,9 @@ class Mitigation:
         says who was not picked. The object is made anew for it: nothing else passes from round to round.
         """
 
+    def meet(self, model: Network, ids_L: Tensor, labels_L: Tensor, present_LM: Tensor) -> None:
+        """Before a training, on the host: what it trains on. A MindGapError where that will not do."""
+
     def start(self, model: Network, epochs: int) -> nn.Module | None:
         """Before a training; torch's own draws may be used here. A module that is returned is trained along;
         in it as in an encoder `mindgap.base.hosted` replaces dropout and batch norms.

@@ -7,7 +7,8 @@ gradient of the fused loss and h that of the head's:
     the step's: gamma * d * max(1, |g + h| / |d|), with d = 2 (a g + b h)
 
 All other weights get the plain sum. Ours: an encoder is all weights before the fusion; a head's loss is a
-mean over the samples that have its modality, and an encoder that no sample of a batch has is not changed.
+mean over the samples that have its modality, and an encoder that no sample of a batch has is not changed;
+a batch with fewer than two modalities takes the plain sum for all weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mindgap.parts.mitigations.alone import Strength, owners
+from mindgap.parts.mitigations.alone import Strength, owners, represented
 from mindgap.parts.mitigations.base import Mitigation, Network, Step
 from mindgap.parts.mitigations.multi_loss import Heads
 
@@ -43,12 +44,13 @@ class MMPareto(Mitigation):
         if not self.weight:
             return summed_P
         owner_P = owners(step.model)
-        for m, has in enumerate(step.present.any(dim=0)):
+        for m, weighed in enumerate(represented(step.present)):
             own = [k for k, owner in enumerate(owner_P) if owner == m]
             fused, alone = ([gradients[name][k] for k in own] for name in ("fused", "alone"))
             first, second = self._weights(fused, alone)
             for k, g, h in zip(own, fused, alone, strict=True):
-                summed_P[k] = torch.where(has, first.to(g.dtype) * g + second.to(g.dtype) * h, g)
+                both = first.to(g.dtype) * g + second.to(g.dtype) * h
+                summed_P[k] = torch.where(weighed, both, summed_P[k])
         return summed_P
 
     def _weights(self, g_P: Sequence[Tensor], h_P: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ class OgmGe(Mitigation):
     def loss(self, step: Step) -> Tensor:
         if self.alpha:
             on = step.epoch < self.last
-            self.some_M = represented(step) & on
+            self.some_M = represented(step.present) & on
             rho_M = over_the_others(true_class_share(step), self.some_M)
             self.factor_M = torch.where(rho_M > 1, 1 - torch.tanh(self.alpha * rho_M), torch.ones_like(rho_M))
         return super().loss(step)

@@ -54,7 +54,7 @@ class Opm(Mitigation):
 
     def loss(self, step: Step) -> Tensor:
         if self.rate:
-            some_M = represented(step)
+            some_M = represented(step.present)
             self.sum_M.add_(true_class_share(step) * some_M)
             self.steps_M.add_(some_M)
         return super().loss(step)

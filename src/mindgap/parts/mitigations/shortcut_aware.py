@@ -11,9 +11,9 @@ training, e = 1e-7, and e / 2 outside the fraction. Ours: cross-entropy; e = 1e-
 vanish give 1/2; a proxy for each modality, of which the largest weight counts, so that what no single
 modality solves counts most; cross-fitted proxies, as those that know a sample have no loss on it: a sample's
 fold follows from its id, and its L^s is that of the proxy that never trained on this fold (its batch norms do
-count it). Weights are divided by their mean over the batch and clipped to [0.1, 10]; a sample that has no
-proxy's modality weighs 1. A proxy is a copy of the untrained encoder with a linear layer; no gradient of its
-loss reaches the model.
+count it), and a proxy that would have no training sample of a class is refused. Weights are divided by their
+mean over the batch and clipped to [0.1, 10]; a sample that has no proxy's modality weighs 1. A proxy is a
+copy of the untrained encoder with a linear layer; no gradient of its loss reaches the model.
 """
 
 import copy
@@ -46,6 +46,11 @@ def failure_degree(right_N: Tensor, proxy_right_N: Tensor) -> Tensor:
     return right_N[proxy_right_N].mean() - right_N[~proxy_right_N].mean()
 
 
+def lacked(labels_L: Tensor, some_L: Tensor) -> list[int]:
+    """The labels of which some samples (bool) have none."""
+    return sorted({*labels_L.tolist()} - {*labels_L[some_L].tolist()})
+
+
 class Proxy(nn.Module):
     """A classifier of one modality: a copy of the model's encoder for it, as that is now."""
 
@@ -74,6 +79,37 @@ class ShortcutAware(Mitigation):
     ):
         self.strength, self.warmup, self.folds, self.modalities = strength, warmup, folds, modalities
 
+    def meet(self, model: Network, ids_L: Tensor, labels_L: Tensor, present_LM: Tensor) -> None:
+        """Refuse what leaves a proxy without a class: its loss on it would say nothing."""
+        if not self.strength:
+            return
+        lacking, sound, whole = {}, [], []
+        for name, m in self._places(list(model.modalities)).items():
+            has_L, fold_L = present_LM[:, m], self._fold(ids_L)
+            lacking[name] = [
+                (fold, classes)
+                for fold in range(self.folds)
+                if (classes := lacked(labels_L, has_L & ((fold_L != fold) | (self.folds == 1))))
+            ]
+            sound += [name] * (not lacking[name])
+            whole += [name] * (not lacked(labels_L, has_L))
+        if len(sound) == len(lacking):
+            return
+        name, ((fold, classes), *_) = next((name, found) for name, found in lacking.items() if found)
+        place = f" outside the fold that it leaves out ({fold + 1} of {self.folds})" * (self.folds > 1)
+        key, mends = "mitigation_settings.shortcut_aware", []
+        if self.folds > 1 and len(whole) > len(sound):
+            only = "" if len(whole) == len(lacking) else f" and {key}.modalities to [{', '.join(whole)}]"
+            mends.append(f"set {key}.folds to 1{only}")
+        if sound:
+            mends.append(f"set {key}.modalities to [{', '.join(sound)}]")
+        mends.append("raise initial of the dataset's budget")
+        raise MindGapError(
+            f"shortcut_aware: the proxy of {name} has no training sample of class "
+            f"{', '.join(map(str, classes[:5]))}{place}, of the {len(labels_L)} labelled ones: "
+            f"{', or '.join(mends)} (params.yaml)"
+        )
+
     def start(self, model: Network, epochs: int) -> nn.Module | None:
         if not self.strength:
             return None
@@ -94,7 +130,7 @@ class ShortcutAware(Mitigation):
 
     def proxy_losses(self, step: Step) -> tuple[Tensor, Tensor]:
         """B x S: of each modality's proxy that does not know the sample; and what proxies minimise."""
-        fold_B1 = (mixed(step.ids + 1) % self.folds).unsqueeze(1)
+        fold_B1 = self._fold(step.ids).unsqueeze(1)
         fold_F = torch.arange(self.folds, device=fold_B1.device)
         held_BF = fold_B1 == fold_F
         known_BF = ~held_BF if self.folds > 1 else held_BF
@@ -117,6 +153,9 @@ class ShortcutAware(Mitigation):
         weight_B = torch.where(some_B, weight_B, torch.ones_like(weight_B)).clamp(*CLIP)
         on = (step.epoch >= self.first).to(weight_B.dtype) * self.strength
         return 1 + on * (weight_B - 1)
+
+    def _fold(self, ids_N: Tensor) -> Tensor:
+        return mixed(ids_N + 1) % self.folds
 
     def _places(self, names: list[str]) -> dict[str, int]:
         chosen = list(self.modalities or names)
