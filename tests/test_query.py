@@ -397,6 +397,30 @@ def test_the_oracle_control_evens_out_the_classes():
     assert after == [30, 30, 30]
 
 
+@pytest.mark.parametrize("step", [0.3, 1.0])
+def test_the_greedy_oracle_lowers_the_validation_loss_most_pick_after_pick(step):
+    """Beside plain steps of the whole layer in float64, gradients written out; samples lack modalities."""
+    view = make_view(size=40, labelled=15, missing=0.4, sharpness=0.2)
+    h_ND, h_VD = view.fused_NH.double(), view.validation.fused_NH.double()
+    weight, bias = view.head_weight_CH.double(), view.head_bias_C.double()
+    eta, expected = step / h_ND.square().sum(1).mean(), []
+    for _ in range(12):
+
+        def gradient(h_D, y, weight=weight):
+            r_C = (weight @ h_D + bias).softmax(0) - torch.eye(CLASSES, dtype=torch.float64)[y]
+            return torch.outer(r_C, h_D)
+
+        of_validation = sum(gradient(h, y) for h, y in zip(h_VD, view.validation.y_N, strict=True))
+        gain = {
+            i: (gradient(h_ND[i], view.oracle_y_N[i]) * of_validation).sum().item()
+            for i in range(40)
+            if i not in expected
+        }
+        expected.append(max(gain, key=gain.get))
+        weight = weight - eta * gradient(h_ND[expected[-1]], view.oracle_y_N[expected[-1]])
+    assert select("greedy_oracle", view, 12, {"step": step}).tolist() == expected
+
+
 def test_the_presence_control_evens_out_the_patterns():
     view = make_view(size=400, labelled=30, missing=0.7)
     picks = select("presence_balanced", view, 60)

@@ -9,6 +9,7 @@ import torch
 from brute_force import brute_k_means_pp, brute_k_means_pp_on, confident, outer, rng
 from mindgap.base.view import Metrics
 from mindgap.parts.query import blocks, cover
+from mindgap.parts.query.alfa_mix import anchors, candidates, least_cap
 from mindgap.parts.query.badge import residuals
 from mindgap.parts.query.blocks import k_means_pp_blocks
 from mindgap.parts.query.contract import QueryError
@@ -320,3 +321,55 @@ def test_predictions_that_are_not_finite_are_an_error(name):
     view._raw_NMD[:] = math.nan
     with pytest.raises(QueryError, match="not finite"):
         select(name, measured(view, [{}, {}]), 5)
+
+
+# ALFA-Mix -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes_seen", [2, 4])
+@pytest.mark.parametrize(("cap", "n"), [(0.03125, 12), (0.25, 5), (0.6, 30)])
+def test_alfa_mix_takes_those_whose_prediction_flips_by_the_closed_form(classes_seen, cap, n):
+    """Each class, each cap and each sample by itself, mixed dimension by dimension in float64."""
+    view = make_view(size=80, labelled=14, missing=0.4, sharpness=0.1, classes_seen=classes_seen)
+    weight, bias = view.head_weight_CH.double(), view.head_bias_C.double()
+    h_LD, y_L, width = view.labelled_fused_LH.double(), view.labelled_y_L, view.head_weight_CH.shape[1]
+    found, step, last = set(), 0, math.ceil(1 / cap - 1e-9)
+    while step < last and len(found) <= n:
+        step += 1
+        for i, h_D in enumerate(view.fused_NH.double()):
+            p_C = (weight @ h_D + bias).softmax(0)
+            label = int(p_C.argmax())
+            g_D = weight.T @ (p_C - torch.eye(view.num_classes, dtype=torch.float64)[label])
+            for c in range(view.num_classes):
+                own = h_LD[y_L == c] if (y_L == c).any() else h_LD
+                away_D = own.mean(0) - h_D
+                alpha_D = step * cap / math.sqrt(width) * away_D.norm() / g_D.norm() * g_D / away_D
+                mixed_D = (1 - alpha_D) * h_D + alpha_D * (h_D + away_D)
+                if int((weight @ mixed_D + bias).argmax()) != label:
+                    found.add(i)
+    least_N = least_cap(view, anchors(view))
+    ranked = least_N.argsort()
+    assert set(ranked[: candidates(least_N[ranked], n, cap)].tolist()) == found
+    picks = select("alfa_mix", view, n, {"cap": cap, "most": 80})
+    of_candidates = [i for i in picks.tolist() if i in found]
+    assert len(of_candidates) >= min(n, len(found)) * 0.6  # clusters may merge
+    assert picks[: len(of_candidates)].tolist() == of_candidates, "random ones come last"
+
+
+def test_alfa_mix_takes_of_each_cluster_the_one_nearest_to_its_centre():
+    view = make_view(size=80, labelled=14, missing=0.4, sharpness=0.1)
+    picks = select("alfa_mix", view, 6, {"cap": 1.0, "most": 80})
+    unit_ND = torch.nn.functional.normalize(view.fused_NH, dim=1).double()
+    least_N = least_cap(view, anchors(view))
+    ranked = least_N.argsort()[: candidates(least_N.sort().values, 6, 1.0)]
+    label_K = torch.cdist(unit_ND[ranked], unit_ND[picks]).argmin(1)  # each is nearest to its own pick
+    assert set(picks.tolist()) <= set(ranked.tolist())
+    assert len(label_K.unique()) == 6
+    few = select("alfa_mix", view, 6, {"cap": 1.0, "most": 1})
+    assert set(few.tolist()) == set(ranked[:6].tolist())
+
+
+def test_alfa_mix_picks_at_random_where_nothing_is_labelled_or_flips():
+    for case in ({"labelled": 0}, {"sharpness": 1e4}):
+        picks = [select("alfa_mix", make_view(seed=seed, **case), 20).tolist() for seed in (0, 0, 1)]
+        assert picks[0] == picks[1] != picks[2]

@@ -43,6 +43,7 @@ STYLES = {
     "bmmal": ("#D55E00", "X", "-"),
     "grace_r": ("#CC79A7", "p", "-"),
     "class_balanced_oracle": ("#777777", "1", "--"),
+    "greedy_oracle": ("#777777", "3", ":"),
     "presence_balanced": ("#777777", "2", "-."),
 }
 # For methods of plug-ins, by their names' checksums: fixed whatever else is shown.

@@ -5,6 +5,7 @@ from mindgap.base.plugins import declared
 # The controls see what no query method may see, or have no claim to choose well: marked, and never the best.
 CONTROLS = (
     "class_balanced_oracle",
+    "greedy_oracle",
     "presence_balanced",
     *(one.entry.name for one in declared("mindgap.control")),
 )
@@ -29,11 +30,13 @@ METHODS = {
     "power_bald": "PowerBALD",
     "typiclust": "TypiClust",
     "max_herding": "MaxHerding",
+    "alfa_mix": "ALFA-Mix",
     "rlmba_score": "RL-MBA-R score",
     "rlmba": "RL-MBA-R",
     "teach": "Teach",
     "mcover": "MCover",
     "class_balanced_oracle": "Class-balanced oracle",
+    "greedy_oracle": "Greedy oracle",
     "presence_balanced": "Presence-balanced",
 }
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mindgap.base.plugins import Registry, check_call
+from mindgap.parts.query.alfa_mix import alfa_mix
 from mindgap.parts.query.badge import badge
 from mindgap.parts.query.bald import bald
 from mindgap.parts.query.bmmal import bmmal
@@ -11,6 +12,7 @@ from mindgap.parts.query.contract import Method
 from mindgap.parts.query.disagreement import disagreement
 from mindgap.parts.query.entropy import entropy
 from mindgap.parts.query.grace_r import grace_r
+from mindgap.parts.query.greedy_oracle import greedy_oracle
 from mindgap.parts.query.kcenter_greedy import kcenter_greedy
 from mindgap.parts.query.margin import margin
 from mindgap.parts.query.max_herding import max_herding
@@ -62,11 +64,13 @@ METHODS = Registry(
         "power_bald": Method(power_bald, dropout=True),
         "typiclust": Method(typiclust),
         "max_herding": Method(max_herding),
+        "alfa_mix": Method(alfa_mix),
         "rlmba_score": Method(rlmba_score, kind="reconstruction"),
         "rlmba": Method(RLMBA, kind="reconstruction"),
         "teach": Method(teach),
         "mcover": Method(mcover),
         "class_balanced_oracle": Method(class_balanced_oracle, kind="control", oracle=True),
+        "greedy_oracle": Method(greedy_oracle, kind="control", oracle=True),
         "presence_balanced": Method(presence_balanced, kind="control"),
     },
     ("mindgap.query", "mindgap.control"),

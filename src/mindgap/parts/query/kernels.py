@@ -31,6 +31,15 @@ def top_k(scores_N: Tensor, n: int, rng: Generator) -> Tensor:
     return order[scores_N[order].argsort(descending=True, stable=True)[:n]]
 
 
+def fill(chosen: Tensor, size: int, n: int, rng: Generator) -> Tensor:
+    """The chosen positions, and random others of `size` up to n in all."""
+    free_N = torch.ones(size, dtype=torch.bool, device=chosen.device)
+    free_N[chosen] = False
+    others = free_N.nonzero()[:, 0]
+    drawn = torch.randperm(len(others), generator=rng)[: n - len(chosen)].to(others.device)
+    return torch.cat([chosen, others[drawn]])
+
+
 class Draws:
     """Up to n draws without replacement from `size` samples, each with weights of its own."""
 

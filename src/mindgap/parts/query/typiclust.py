@@ -17,7 +17,7 @@ from torch import Tensor
 from mindgap.base.view import PoolView
 from mindgap.parts.query.clustering import k_means
 from mindgap.parts.query.contract import check_finite
-from mindgap.parts.query.kernels import BLOCK, top_k
+from mindgap.parts.query.kernels import BLOCK, fill, top_k
 from mindgap.parts.query.unimodal import first_those, position
 
 NEIGHBOURS = 20
@@ -66,12 +66,7 @@ def in_turns(
                 best = top_k(-mean_distance(x_ND[rows]), 1, rng)
                 picks.append(rows[best])
                 left[c] = torch.cat([rows[:best], rows[best + 1 :]])
-    chosen = torch.cat(picks) if picks else cluster_N[:0]
-    free_N = torch.ones(len(x_ND), dtype=torch.bool, device=x_ND.device)
-    free_N[chosen] = False
-    others = free_N.nonzero()[:, 0]
-    drawn = torch.randperm(len(others), generator=rng)[: n - len(chosen)].to(others.device)
-    return torch.cat([chosen, others[drawn]])
+    return fill(torch.cat(picks) if picks else cluster_N[:0], len(x_ND), n, rng)
 
 
 def mean_distance(x_ND: Tensor) -> Tensor:
