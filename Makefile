@@ -29,6 +29,7 @@ git:
 lint: $(VENV)/ready
 	ruff check .
 	ruff format --check .
+	mypy
 
 setup: $(VENV)/ready
 
