@@ -23,9 +23,10 @@ from mindgap.core.evaluation import encode, predict
 from mindgap.core.network import ModelSpec, build_model, place
 from mindgap.core.training import Steps, fit
 from mindgap.data.dataset import Split
+from mindgap.parts.evaluators.shortcut_failure import failure_degree
 from mindgap.parts.mitigations import Mitigation, make_mitigation
 from mindgap.parts.mitigations.ogm_ge import normal
-from mindgap.parts.mitigations.shortcut_aware import ShortcutAware, failure_degree
+from mindgap.parts.mitigations.shortcut_aware import ShortcutAware
 from test_gpu import (
     CPU,
     on_a_pretended_gpu,

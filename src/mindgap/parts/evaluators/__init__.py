@@ -7,10 +7,15 @@ from typing import Any
 from mindgap.base.plugins import Registry, check_call
 from mindgap.base.settings import checked
 from mindgap.parts.evaluators.accuracy import accuracy
+from mindgap.parts.evaluators.acquired import acquired
 from mindgap.parts.evaluators.balanced_accuracy import balanced_accuracy
 from mindgap.parts.evaluators.contract import Context, Evaluator, Row
 from mindgap.parts.evaluators.ece import ece
+from mindgap.parts.evaluators.gradient_share import gradient_share
 from mindgap.parts.evaluators.nll import nll
+from mindgap.parts.evaluators.shapley import shapley
+from mindgap.parts.evaluators.shortcut_failure import shortcut_failure
+from mindgap.parts.evaluators.utilisation import utilisation
 
 __all__ = ["EVALUATORS", "Context", "Row"]
 
@@ -30,6 +35,11 @@ EVALUATORS: Registry[Evaluator] = Registry(
         "accuracy": accuracy,
         "ece": ece,
         "nll": nll,
+        "shapley": shapley,
+        "utilisation": utilisation,
+        "gradient_share": gradient_share,
+        "acquired": acquired,
+        "shortcut_failure": shortcut_failure,
     },
     "mindgap.evaluator",
     _of_package,

@@ -36,16 +36,6 @@ EPSILON = 1e-3
 CLIP = (0.1, 10.0)
 
 
-def failure_degree(right_N: Tensor, proxy_right_N: Tensor) -> Tensor:
-    """SFD, the shortcut's failure degree: accuracy where a proxy is right, less that where it is wrong.
-
-    `right_N` and `proxy_right_N` (bool): whether the model and the proxy are right on each of N samples. NaN
-    where the proxy is never right, or always.
-    """
-    right_N = right_N.double()
-    return right_N[proxy_right_N].mean() - right_N[~proxy_right_N].mean()
-
-
 def lacked(labels_L: Tensor, some_L: Tensor) -> list[int]:
     """The labels of which some samples (bool) have none."""
     return sorted({*labels_L.tolist()} - {*labels_L[some_L].tolist()})
