@@ -209,6 +209,8 @@ def test_the_long_table_has_every_number_and_curves_follow_from_it(finished, pro
     assert all("nll" in one["evaluators"] for one in told["settings"].values())
     report_stage(params)
     assert Path("reports/validation/measured-missing-low.html").exists()
+    (shown,) = Path("reports/tables").glob("measured-missing-*.csv")
+    assert "low: nll, Rare,method," in shown.read_text().replace('"', "")
     whole = path.read_text()
     damages = {
         whole.replace(f",{rows[0]['value']}\n", ",0.123\n", 1): "expect_column_pair_values_to_be_equal",

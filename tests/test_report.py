@@ -10,11 +10,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from mindgap.core.records import MEASURED_COLUMNS
 from mindgap.results import figures, tables
 from mindgap.results.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
+from mindgap.results.balance import read_measured
 from mindgap.results.claims import claims
 from mindgap.results.curves import COLUMNS, ReportError, Selection, read_curves
 from mindgap.results.metrics import all_metrics, few_metrics, plot_points
@@ -471,7 +474,7 @@ def test_report_holds_every_file(report):
     wanted |= {f"tables/statistics_{part}.csv" for part in parts}
     wanted |= {f"tables/comparison{end}.csv" for end in ("", "_summary", "_ranks")}
     wanted |= {"figures/comparison.svg", "figures/comparison.png", "tables/claims.csv", "tables/aulc.csv"}
-    wanted |= {"tables/gate.csv", "tables/detectable.csv"}
+    wanted |= {"tables/gate.csv", "tables/detectable.csv", "tables/speed_up.csv"}
     wanted |= {"curves/missing-low.csv", "curves/trio-low.csv", "plots/curves.csv"}
     assert names == wanted | {"metrics.json", "metrics_full.json", "index.html", "comparison.html"}
     assert all((report / name).stat().st_size for name in names)
@@ -487,6 +490,68 @@ def test_report_is_deterministic_and_forgets_older_selections(report, tmp_path):
     for path in sorted(path for path in report.rglob("*") if path.is_file()):
         assert path.read_bytes() == (tmp_path / "reports" / path.relative_to(report)).read_bytes(), path.name
     assert not (tmp_path / "reports" / "tables" / "gone.csv").exists()
+
+
+def extra_measures(curves: pd.DataFrame, folder: Path) -> Path:
+    """Long tables of runs: a point of their curves, and what other evaluators gave."""
+    folder.mkdir(parents=True)
+    keys = ["dataset", "regime", "run", "round", "labelled", "query", "seed"]
+    rows: dict[str, list[tuple]] = {}
+    for dataset, regime, run, round, labelled, query, seed in curves[keys].drop_duplicates().to_numpy():
+        weak, other = MODALITIES[dataset][:2]
+        values = {
+            ("accuracy", weak, "accuracy"): 0.5,
+            ("acquired", weak, "presence"): 0.1 + 0.05 * round * (query == "badge") + 0.01 * seed,
+            ("acquired", other, "presence"): 1.0,
+            ("acquired", "", "class_entropy"): 1 - 0.02 * round,
+            ("shapley", weak, "shapley"): 0.1 * round + 0.02 * seed,
+        }
+        made = [(run, round, labelled, *what, value) for what, value in values.items()]
+        rows.setdefault(f"{dataset}-{regime}", []).extend(made)
+    for name, table in rows.items():
+        frame = pd.DataFrame(table, columns=MEASURED_COLUMNS)
+        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    return folder
+
+
+def test_what_other_evaluators_measured_is_a_table_and_a_figure_of_what_methods_bought(tmp_path):
+    selection = replace(SELECTION, datasets=("missing",), weak={"missing": "rare"}, mitigations=("moddrop",))
+    curves = read_curves(write_curves(tmp_path / "curves", selection), selection)
+    known = extra_measures(curves, tmp_path / "measured")
+    few = curves[curves["query"] != "random"]  # rows of runs that are on no page are left out
+    assert set(read_measured(known, few)["run"]) == set(few["run"])
+    inputs = Inputs(curves, origins_of(selection), measured=read_measured(known, curves))
+    build_report(inputs, tmp_path, PAPER, selection)
+    table = pd.read_csv(tmp_path / "tables/measured-missing-moddrop.csv")
+    assert table["measured"].tolist() == [
+        "low: acquired presence, Rare",
+        "low: acquired presence, Frequent",
+        "low: acquired class_entropy",
+        "low: shapley, Rare",
+    ]
+    assert table["BADGE mean"].tolist() == pytest.approx([0.255, 1.0, 0.94, 0.31])
+    assert table["Random mean"].tolist() == pytest.approx([0.105, 1.0, 0.94, 0.31])
+    assert table["Random std"][0] == pytest.approx(np.std([0.10, 0.11], ddof=1), abs=1e-6)
+    drawn = (tmp_path / "figures/bought-missing-moddrop.svg").read_text()
+    # What all samples have is no panel.
+    assert [name in drawn for name in ("has Rare", "evenness of classes", "has Frequent")] == [
+        True,
+        True,
+        False,
+    ]
+    text = (tmp_path / "index.html").read_text()
+    assert "What did each method buy?" in text
+    assert "<caption>Missing, ModDrop: what else was measured</caption>" in text
+    # The factors stand on the page that compares, with what they are not over.
+    compared = (tmp_path / "comparison.html").read_text()
+    factors = pd.read_csv(tmp_path / "tables/speed_up.csv")
+    assert set(factors["query"]) == {"badge"}
+    assert f"<td>{factors['speed_up'][0]:.2f}</td>" in compared
+    assert "Random never reaches the method&#39;s best: compared up to" in compared
+    path = known / "missing-low.csv"
+    path.write_text(path.read_text().replace(",value\n", ",worth\n"))
+    with pytest.raises(ReportError, match=r"missing-low\.csv lacks the columns value.*acquire@missing-low"):
+        read_measured(known, curves)
 
 
 def metrics_of(folder: Path, **changes) -> dict:

@@ -9,6 +9,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,14 @@ def _tops(curves: pd.DataFrame, stats: pd.DataFrame) -> dict[str, float]:
 
 
 def _curve_panel(ax: Axes, stats: pd.DataFrame, row: pd.Series, top: float) -> None:
+    _lines(ax, stats)
+    ax.set_ylim(0, top)
+    _level(ax, row["chance"], "chance", top, "right")
+    _level(ax, row["ceiling"], "ceiling", top, "left")
+
+
+def _lines(ax: Axes, stats: pd.DataFrame) -> None:
+    """A line and a band per method over numbers of labels; `stats` has mean and std by query and labelled."""
     for query in stats.index.get_level_values("query").unique():
         color, marker, line = method_style(query)
         part = stats.loc[query].sort_index()
@@ -158,12 +167,31 @@ def _curve_panel(ax: Axes, stats: pd.DataFrame, row: pd.Series, top: float) -> N
         ax.plot(x, mean, line, color=color, marker=marker, markeredgewidth=0.8, label=method_name(query))
         # One patch: half the time of fill_between.
         ax.fill([*x, *x[::-1]], [*(mean + std), *(mean - std)[::-1]], color=color, alpha=0.10, linewidth=0)
-    ax.set_ylim(0, top)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.set_xticks(x[:: math.ceil(len(x) / 6)])
-    _level(ax, row["chance"], "chance", top, "right")
-    _level(ax, row["ceiling"], "ceiling", top, "left")
+
+
+def bought(mix: pd.DataFrame, stem: Path) -> None:
+    """Regimes down, across the share of the labelled samples that has a modality, and how even classes are.
+
+    `mix` are the rows of `balance.bought` of one dataset and mitigation.
+    """
+    regimes, panels = mix["regime"].unique().tolist(), mix["panel"].unique().tolist()
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(2.9 * max(2, len(panels)) + 0.5, 2.3 * len(regimes) + 0.4))
+        axes = figure.subplots(len(regimes), len(panels), squeeze=False)
+        for (i, regime), (j, panel) in product(enumerate(regimes), enumerate(panels)):
+            ax, part = axes[i, j], mix[(mix["regime"] == regime) & (mix["panel"] == panel)]
+            ax.set_title(panel if i == 0 else "")
+            if len(part):
+                _lines(ax, part.groupby(["query", "labelled"], sort=False)["value"].agg(["mean", "std"]))
+            if j == 0:
+                _left_label(figure, ax, "", regime if len(regimes) > 1 else "")
+            if i == len(regimes) - 1:
+                ax.set_xlabel("labelled samples")
+        _finish(figure, mix, above=0.62, below=0.55, left=0.66 if len(regimes) == 1 else 0.88)
+        save(figure, stem)
 
 
 def _level(ax: Axes, value: float, name: str, top: float, side: str) -> None:

@@ -12,6 +12,7 @@ from mindgap.core.params import Kept, Params, ParamsError, Selected, load_kept, 
 from mindgap.core.records import text_digest
 from mindgap.data import CREDENTIALED, DATASETS
 from mindgap.data.prepared import put_back
+from mindgap.results.balance import read_measured
 from mindgap.results.curves import Selection, read_curves
 from mindgap.results.diagnosis import read_diagnosis
 from mindgap.results.expectations import validate_aulc, validate_curves, validate_measured
@@ -179,7 +180,8 @@ def read_inputs(
     curves = read_curves(folder / "curves", selection)
     origins = read_origins(folder / "provenance", curves, selection)
     searches = read_searches(folder / "search", selection, origins)
-    return Inputs(curves, origins, searches, *_sensitivity(sensitivity), about)
+    measured = read_measured(folder / "measured", curves)
+    return Inputs(curves, origins, searches, *_sensitivity(sensitivity), about, measured=measured)
 
 
 def _sensitivity(folder: Path | None) -> tuple[pd.DataFrame | None, Variants | None]:

@@ -1,12 +1,13 @@
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from mindgap.parts.evaluators.contract import Context, Row
 
 
-def acquired(model, split, context: Context) -> Iterator[Row]:
+def acquired(model: Any, split: Any, context: Context) -> Iterator[Row]:
     """Presence and class mix of what has been labelled so far, the start set with it.
 
     `presence`: share of the labelled samples that have a modality. `class_entropy`: of the classes' shares, 1

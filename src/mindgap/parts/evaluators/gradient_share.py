@@ -12,7 +12,7 @@ ROWS = 64  # a pass: gradients of so many samples are in memory at once
 
 
 def gradient_share(
-    model: Any, split, context: Context, samples: Annotated[int, Field(ge=1)] = 256
+    model: Any, split: Any, context: Context, samples: Annotated[int, Field(ge=1)] = 256
 ) -> Iterator[Row]:
     """Share of each modality's encoder, with its projection, in the gradient's norm of the loss.
 

@@ -1,11 +1,12 @@
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mindgap.parts.evaluators.balanced_accuracy import mean_recall
 from mindgap.parts.evaluators.contract import Context, Row
 
 
-def shapley(model, split, context: Context) -> Iterator[Row]:
+def shapley(model: Any, split: Any, context: Context) -> Iterator[Row]:
     """Shapley value of each modality in balanced accuracy; they add to that of all modalities less 1 / C.
 
     The value of a coalition is the `balanced_accuracy` of its subset, that of none is chance. Exact, from

@@ -1,12 +1,13 @@
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
 from mindgap.parts.evaluators.compared import compared
-from mindgap.parts.evaluators.contract import Context, Row
+from mindgap.parts.evaluators.contract import Context, Row, Split
 
 
-def shortcut_failure(model, split, context: Context) -> Iterator[Row]:
+def shortcut_failure(model: Any, split: Split, context: Context) -> Iterator[Row]:
     """SFD of each modality as a shortcut (Li et al., ICML 2025), over the samples that have it and another.
 
     The source asks a proxy that was trained beside the model. Ours asks the model itself with the modality

@@ -1,11 +1,12 @@
 from collections.abc import Iterator
+from typing import Any
 
 from mindgap.parts.evaluators.balanced_accuracy import mean_recall
 from mindgap.parts.evaluators.compared import compared
-from mindgap.parts.evaluators.contract import Context, Row
+from mindgap.parts.evaluators.contract import Context, Row, Split
 
 
-def utilisation(model, split, context: Context) -> Iterator[Row]:
+def utilisation(model: Any, split: Split, context: Context) -> Iterator[Row]:
     """Conditional utilisation rate of each modality given the others (Wu et al., ICML 2022).
 
     u(m | others) = (A(all) - A(all without m)) / A(all). Ours: A is balanced accuracy, for any number of

@@ -28,9 +28,9 @@ def output_names(datasets: Sequence[str], regimes: Sequence[str], mitigations: S
     dataset, regime, mitigation, target = map("|".join, names)
     return [
         r"(index|comparison)\.html|metrics(_full)?\.json|plots/curves\.csv",
-        rf"tables/(({dataset}|weak|rank_sums)-({mitigation})|paper-table-\d+)\.({'|'.join(tables.RENDERERS)})",
-        r"tables/(aulc|claims|detectable|gate|search|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
-        rf"figures/((curves|bars)-({dataset})-({mitigation})|comparison)\.(svg|png)",
+        rf"tables/(((measured-)?({dataset})|weak|rank_sums)-({mitigation})|paper-table-\d+)\.({'|'.join(tables.RENDERERS)})",
+        r"tables/(aulc|claims|detectable|gate|search|speed_up|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
+        rf"figures/((curves|bars|bought)-({dataset})-({mitigation})|comparison)\.(svg|png)",
         rf"figures/(ranks|wins)-({mitigation})-({target})\.(svg|png)",
         rf"validation/(curves-({dataset})-({regime})|aulc)\.html",
     ]
@@ -68,6 +68,7 @@ def table_files(content: Content) -> Iterator[tuple[str, str]]:
     yield "claims.csv", _csv(content.claims)
     yield "gate.csv", _csv(six_digits(content.gate.rows))
     yield "detectable.csv", _csv(six_digits(content.detectable))
+    yield "speed_up.csv", _csv(six_digits(content.speed_ups))
     for name, frame in as_tables(content.statistics).items():
         yield f"statistics_{name}.csv", _csv(frame)
     if len(content.inputs.searches):
@@ -86,6 +87,8 @@ def all_figures(content: Content, folder: Path) -> Mapping[tuple[str, str], list
         subsets, weak, scale = content.order[key[0]], selection.weak.get(key[0]), content.scale_of(*key)
         figures.learning_curves(part.assign(scale=scale), subsets, weak, folder / f"curves-{'-'.join(key)}")
         figures.aulc_bars(areas[key].assign(scale=scale), subsets, weak, folder / f"bars-{'-'.join(key)}")
+    for key, part in parts_of(content.bought, keys):
+        figures.bought(part.assign(scale=content.scale_of(*key)), folder / f"bought-{'-'.join(key)}")
     comparison_figures.scatter(content.comparison, folder / "comparison", page="../comparison.html")
     results = [replace(r, scale=content.scale) for r in content.statistics]
     return {(r.mitigation, r.target): statistics_figures.draw(r, folder) for r in results}

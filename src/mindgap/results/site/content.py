@@ -9,6 +9,7 @@ import pandas as pd
 
 from mindgap.results import tables
 from mindgap.results.aulc import mean_accuracies, per_seed, tidy
+from mindgap.results.balance import COLUMNS, bought, measured_tables
 from mindgap.results.claims import FAILS, HOLDS, judge
 from mindgap.results.comparison import compare, summary
 from mindgap.results.curves import Selection
@@ -35,6 +36,7 @@ from mindgap.results.sensitivity import (
     sentences,
     wide_table,
 )
+from mindgap.results.speed_up import speed_ups
 from mindgap.results.statistics import TARGETS, Statistics, statistics
 
 
@@ -49,6 +51,7 @@ class Inputs:
     variants: Variants | None = None
     about: str = ""
     diagnosis: pd.DataFrame = field(default_factory=pd.DataFrame)
+    measured: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Content:
     """`table` is the tidy AULC table, `order` the subsets of each dataset as they are shown, `claims` has our
     verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers; `power` is
     what its three seeds can tell. `changes` lists how settings differ from the scale's; `scale` is the
-    scale's name with a word on it. `weak_levels` and `detectable` have every setting, whatever its gate.
+    scale's name with a word on it. `weak_levels` and `detectable` have every setting, whatever its gate,
+    `speed_ups` those that are ranked; `bought` is what methods had labelled, where that was measured.
     """
 
     selection: Selection
@@ -92,6 +96,8 @@ class Content:
     gate: Gate
     weak_levels: pd.DataFrame
     detectable: pd.DataFrame
+    speed_ups: pd.DataFrame
+    bought: pd.DataFrame
 
     @property
     def scale(self) -> str:
@@ -128,7 +134,7 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
         inputs,
         table,
         order,
-        all_tables(table, selection, ranked),
+        [*all_tables(table, selection, ranked), *measured_tables(inputs.measured, order, selection)],
         paper_tables(table, selection, published_rank_sums(paper_dir), ranked),
         comparison,
         ranks,
@@ -142,6 +148,8 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
         gate,
         weak_levels(seeds, selection.weak),
         detectable(seeds),
+        speed_ups(selection.ranked(curves)),
+        bought(inputs.measured, order),
     )
 
 

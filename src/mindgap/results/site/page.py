@@ -110,6 +110,7 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
                     content.order[name],
                     selection,
                     _own(name, content.inputs.origins),
+                    set(zip(content.bought["dataset"], content.bought["mitigation"], strict=True)),
                 )
                 for name in selection.datasets
             ],
@@ -154,6 +155,8 @@ def render_comparison(content: Content) -> str:
             misprints=_misprints(content.misprints),
             paper_tables=content.paper_tables,
             values=_values(content.comparison),
+            speed_ups=_speed_ups(content),
+            not_ranked=content.selection.unranked_note(content.selection.unranked),
         )
     )
 
@@ -316,6 +319,23 @@ def _detectable(content: Content) -> dict[str, Any]:
     return {"ranges": "; ".join(ranges), "rows": shown, "alpha": ALPHA, "power": POWER}
 
 
+def _speed_ups(content: Content) -> list[dict[str, Any]]:
+    """Labels that Random needs for one of a method, as rows of text."""
+    return [
+        {
+            "where": _setting(row.dataset, row.regime, row.mitigation),
+            "query": row.query,
+            "subset": subset_name(row.subset, modalities_of(list(content.order[row.dataset]))),
+            "weak": row.subset == content.selection.weak.get(row.dataset),
+            "factor": number(row.speed_up) or "none",
+            "seeds": f"{row.seed_min:.2f} to {row.seed_max:.2f}" if row.seeds_without < row.n_seeds else "",
+            "known": f"{row.n_seeds - row.seeds_without} of {row.n_seeds}",
+            "remark": row.remark,
+        }
+        for row in rows_of(content.speed_ups)
+    ]
+
+
 def _diagnosis(found: pd.DataFrame) -> dict[str, Any]:
     """Gaps pooled over seeds, permuted in the plain way; how many have which verdict, and their files."""
     if found.empty:
@@ -441,6 +461,7 @@ def _dataset(
     subsets: Sequence[str],
     selection: Selection,
     own: Sequence[str],
+    bought: set[tuple[str, str]],
 ) -> dict[str, Any]:
     frame = curves[curves["dataset"] == name]
     modalities = modalities_of(list(subsets))
@@ -456,8 +477,13 @@ def _dataset(
             {
                 "title": title[0].upper() + title[1:],
                 "table": named[f"{name}-{mitigation}"],
+                "measured": named.get(f"measured-{name}-{mitigation}"),
                 "figures": _figures(
-                    name, mitigation, frame.loc[frame["mitigation"] == mitigation, "regime"], selection.scale
+                    name,
+                    mitigation,
+                    frame.loc[frame["mitigation"] == mitigation, "regime"],
+                    selection.scale,
+                    (name, mitigation) in bought,
                 ),
             }
         )
@@ -475,7 +501,9 @@ def _dataset(
     }
 
 
-def _figures(dataset: str, mitigation: str, regimes: pd.Series, scale: str) -> list[dict[str, Any]]:
+def _figures(
+    dataset: str, mitigation: str, regimes: pd.Series, scale: str, bought: bool
+) -> list[dict[str, Any]]:
     names = [dataset_name(dataset), mitigation_name(mitigation), *regimes.unique(), f"scale {scale}"]
     what = ", ".join(names)
     stem = f"{dataset}-{mitigation}"
@@ -496,6 +524,16 @@ def _figures(dataset: str, mitigation: str, regimes: pd.Series, scale: str) -> l
             "alt": f"Bars of AULC of every method on every subset of modalities: {what}",
             "caption": f"AULC: {what}.{lower}",
         },
+        *[
+            {
+                "stem": f"bought-{stem}",
+                "alt": f"Which modalities and how even classes the labelled samples have: {what}",
+                "caption": f"What did each method buy? {what}. Of all labelled samples: the share that has a "
+                "modality (none is shown that all samples have), and the entropy of the classes (1: as many "
+                "of each).",
+            }
+        ]
+        * bought,
     ]
 
 

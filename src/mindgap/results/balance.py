@@ -1,0 +1,88 @@
+"""What evaluators beside those of curves measured, as tables and as what figures draw."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mindgap.core.records import MEASURED_COLUMNS
+from mindgap.results.aulc import half_width, spread
+from mindgap.results.curves import Selection, number
+from mindgap.results.flow import mend_for
+from mindgap.results.names import dataset_name, method_name, mitigation_name, modalities_of, subset_name
+from mindgap.results.reading import parts_of, read_table
+from mindgap.results.tables import ONE_SEED, Cell, Column, Row, Table
+
+OF_CURVES = ("balanced_accuracy", "accuracy", "ece")
+OF_A_RUN = ["run", "scale", "dataset", "regime", "mitigation", "query", "seed"]
+WHAT = ["evaluator", "name", "subset"]
+COLUMNS = [*OF_A_RUN, *WHAT, "round", "labelled", "value"]
+
+
+def read_measured(folder: Path, curves: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the long tables in a folder that no curve has, of the runs of the curves: COLUMNS.
+
+    A table may be missing: kept and published records are without. Raises ReportError.
+    """
+    runs, frames = curves[OF_A_RUN].drop_duplicates(), [pd.DataFrame(columns=COLUMNS)]
+    for dataset, regime in curves[["dataset", "regime"]].drop_duplicates().itertuples(index=False):
+        path = Path(folder) / f"{dataset}-{regime}.csv"
+        if path.exists():
+            table = read_table(path, MEASURED_COLUMNS, mend_for(path, "acquire"))
+            table = table[~table["evaluator"].isin(OF_CURVES)]
+            numbers = {n: [number(text) for text in table[n]] for n in ("round", "labelled", "value")}
+            frames.append(table[["run", *WHAT]].assign(**numbers).merge(runs, on="run")[COLUMNS])
+    return pd.concat([one for one in frames if len(one)] or frames, ignore_index=True)
+
+
+def measured_tables(
+    measured: pd.DataFrame, order: Mapping[str, Sequence[str]], selection: Selection
+) -> list[Table]:
+    """A table for each dataset and mitigation: what the last round measured down, methods across."""
+    made = []
+    for (dataset, mitigation), part in parts_of(measured, ["dataset", "mitigation"]):
+        last = part[part["round"] == part.groupby("run")["round"].transform("max")]
+        queries = [query for query in selection.queries if query in set(last["query"])]
+        rows: list[Row] = []
+        modalities = modalities_of(list(order[dataset]))
+        for regime in (regime for regime in selection.regimes if regime in set(last["regime"])):
+            here = last[last["regime"] == regime]
+            for place, ((evaluator, name, subset), of_one) in enumerate(parts_of(here, WHAT)):
+                cells = tuple(_cell(of_one.loc[of_one["query"] == query, "value"]) for query in queries)
+                title = f"{regime}: {evaluator}" + f" {name}" * (name != evaluator)
+                title += f", {subset_name(subset, modalities)}" if subset else ""
+                rows.append(Row(title, "method", cells, rule=place == 0 and bool(rows)))
+        notes = [
+            "Measured on the model of the last round; docs/extending.md says what each number is. Mean ± "
+            "standard deviation over seeds; “·”: no such number. None of these ranks a method."
+        ]
+        notes += [ONE_SEED] * (last["seed"].nunique() == 1)
+        title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: what else was measured"
+        columns = tuple(Column("", method_name(query)) for query in queries)
+        made.append(
+            Table(f"measured-{dataset}-{mitigation}", title, columns, tuple(rows), tuple(notes), "Measured")
+        )
+    return made
+
+
+def _cell(values: pd.Series) -> Cell:
+    if values.empty:
+        return Cell(math.nan, math.nan, digits=3)
+    std = spread(values.tolist())
+    return Cell(math.fsum(values) / len(values), std, digits=3, ci=half_width(std, len(values)))
+
+
+def bought(measured: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Presence and class mix of what was labelled; `panel` is its title. Without what all samples have."""
+    names = ("presence", "class_entropy")
+    found = measured[(measured["evaluator"] == "acquired") & measured["name"].isin(names)]
+    panels = [
+        f"share that has {subset_name(subset, modalities_of(list(order[dataset])))}"
+        if subset
+        else "evenness of classes"
+        for dataset, subset in zip(found["dataset"], found["subset"], strict=True)
+    ]
+    found = found.assign(panel=panels)
+    lowest = found.groupby(["dataset", "mitigation", "panel"])["value"].transform("min")
+    return found[(lowest < 1) | (found["name"] != "presence")]
