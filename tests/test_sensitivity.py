@@ -95,12 +95,13 @@ def shipped() -> Variants:
 def test_every_shipped_variant_can_be_run_and_all_differ(shipped, monkeypatch):
     monkeypatch.chdir(ROOT)
     check_variants(shipped)
-    assert len(shipped.keys) == 8
+    assert len(shipped.keys) == 9
 
 
 def test_the_shipped_values_are_those_of_the_overrides_and_of_params(shipped):
     """Each variant changes one parameter; value and default are in the texts that people read."""
     words = {"all": "all", "bald_only": "BALD's only", "skip": "skip", "zeros": "zeros", "0": "the labels"}
+    words |= {"True": "left out", "false": "kept"}
 
     def shown(value: str, text: str) -> bool:
         return words.get(value, value) == text or value in re.findall(r"[\d.]+", text)
