@@ -14,6 +14,7 @@ import yaml
 from small_project import small
 
 ROOT = Path(__file__).parents[1]
+KEPT = yaml.safe_load((ROOT / "dvc.yaml").read_text())["vars"][0]["kept"]
 # What a run makes: a clone makes its own.
 MADE = (
     "dvc.lock",
@@ -22,7 +23,7 @@ MADE = (
         f"reports/{name}/"
         for name in ("curves", "flow", "provenance", "search", "tables", "figures", "plots")
     ),
-    "reports/reference/",
+    *(f"reports/{folder}/" for folder in KEPT),
 )
 
 # The program that `dvc` is, called for one command after the other; each ends with its exit status.
@@ -44,7 +45,7 @@ class Clone:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes((ROOT / name).read_bytes())
         self.set(**changes)
-        self._leave_out("report_reference")
+        self._leave_out("report_kept")
         self.git("init", "-q")
         self.commit("Start")
 

@@ -545,3 +545,52 @@ def test_a_new_folder_needs_a_text(project):
     with pytest.raises(MindGapError, match="--about is missing: say in a sentence or two"):
         keep_stage(load_params(project / "params.yaml"), Path("mine"))
     assert not Path("mine").exists()
+
+
+# What extra evaluators measured
+
+
+def test_what_extra_evaluators_measured_is_kept_and_vouched_for(project):
+    """A run with one evaluator more beside two without, and a hole; an older folder gets its table later."""
+    beyond, table = Path("beyond"), Path("beyond/measured/missing-low.csv")
+    keep_stage(params_in(project, query=["badge"]), beyond, "Two methods.")
+    evaluate = ["balanced_accuracy", "accuracy", "ece", "nll"]
+    more = params_in(project, query=["random"], seeds=[0], evaluate=evaluate)
+    train_stage(more, "missing", "low")
+    acquire_stage(more, "missing", "low")
+    measured = Path("reports/measured/missing-low.csv")
+    lines = measured.read_text().splitlines()
+    keep_stage(more, beyond)
+    assert load_kept(beyond / "selection.yaml").there == {"missing": ["low"]}
+    extra = [lines[0], *(line for line in lines if ",nll," in line)]
+    assert table.read_text().splitlines() == extra
+    assert len(extra) == 1 + 3 * 3  # rounds, subsets
+    kept_report_stage(beyond)
+    assert (beyond / "validation/measured-missing-low.html").exists()
+    whole = files(beyond)
+    keep_stage(None, Path("again"), source=beyond)
+    assert (Path("again") / "measured/missing-low.csv").read_bytes() == whole["measured/missing-low.csv"]
+    # A number that is changed, and a table that is gone, are refused by name.
+    for text in (re.sub(r"\d\n", lambda m: f"{(int(m[0]) + 1) % 10}\n", "\n".join(extra) + "\n"), None):
+        table.unlink() if text is None else table.write_text(text)
+        message = r"measured/missing-low\.csv is not .*: git checkout -- beyond/measured/missing-low\.csv"
+        with pytest.raises(ReportError, match=message) as error:
+            kept_report_stage(beyond)
+        assert "\n" not in str(error.value)
+    # A folder from before such tables were kept is read as it is, and completed by its own runs.
+    selection = beyond / "selection.yaml"
+    raw = yaml.safe_load(selection.read_text())
+    del raw["records"]["measured/missing-low.csv"]
+    selection.write_text(yaml.safe_dump(raw, sort_keys=False))
+    keep_stage(more, beyond)
+    assert table.read_bytes() == whole["measured/missing-low.csv"]
+    # Of other numbers, or without the table that the runs' settings speak of, nothing is kept.
+    measured.unlink()
+    with pytest.raises(ReportError, match=r"measured/missing-low\.csv is not there; write it anew: dvc rep"):
+        keep_stage(more, beyond)
+    measured.write_text("".join(f"{line}{'1' * (',nll,' in line)}\n" for line in lines))
+    provenance = Path("reports/provenance/missing-low.json")
+    body = {key: value for key, value in json.loads(provenance.read_text()).items() if key != "sha256"}
+    provenance.write_text(json.dumps(seal(body | {"measured": text_digest(measured.read_text())})))
+    with pytest.raises(ReportError, match="run missing, low, random, moddrop, seed 0 with other numbers"):
+        keep_stage(more, beyond)

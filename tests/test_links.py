@@ -8,8 +8,9 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PAGES = ("reports", "reports/reference", "benchmarks/results")
+from clone import KEPT, ROOT
+
+PAGES = ("reports", *(f"reports/{folder}" for folder in KEPT), "benchmarks/results")
 
 
 @cache

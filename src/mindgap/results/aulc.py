@@ -19,6 +19,7 @@ from mindgap.results.names import modalities_of
 MIN_SEEDS = 3
 # Accuracies that are equal as fractions may differ in their last bit; no test set tells 1e-12 apart.
 DIGITS = 12
+ROLES = ("weak", "strong", "single", "joint")
 CELL = ["scale", "dataset", "mitigation", "regime", "query", "subset"]
 AULC_COLUMNS = [
     *(*CELL, "n_seeds", "rounds", "aulc_mean", "aulc_std", "mean_accuracy", "mean_accuracy_std"),
@@ -72,6 +73,32 @@ def on_targets(curves: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
         for target, of_dataset in subsets.items()
     ]
     return pd.concat(parts)
+
+
+def with_roles(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
+    """The rows on one modality and on all together, with their `role`, one of ROLES; others are left out.
+
+    The modality that a dataset declares weak is weak, each other one strong, and single where none is (Trio).
+    """
+    sizes, declared = frame["subset"].str.count(r"\+"), frame["dataset"].map(dict(weak))
+    joint = sizes == sizes.groupby(frame["dataset"]).transform("max")
+    role = declared.isna().map({True: "single", False: "strong"})
+    role = role.mask(frame["subset"] == declared, "weak").mask(joint, "joint")
+    return frame.assign(role=role)[joint | (sizes == 0)]
+
+
+def paired(
+    values: pd.Series, others: pd.Series | None, fewest: int = MIN_SEEDS
+) -> tuple[int, float, float, float]:
+    """How many seeds (the index) both have, the mean of values - others, and its 95 % interval (Student's).
+
+    NaN where there is none; below the `fewest` seeds there is no interval.
+    """
+    differences = [] if others is None else (values - others).dropna().tolist()
+    n = len(differences)
+    mean = math.fsum(differences) / n if n else math.nan
+    half = half_width(spread(differences), n) if n >= fewest else math.nan
+    return n, mean, mean - half, mean + half
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from mindgap.results.names import dataset_name, mitigation_name
 from mindgap.results.reading import ReportError, read_table
 
 KEYS = ["mitigation", "query", "seed"]
-NUMBERS = ["balanced_accuracy", "accuracy", "ece", "chance", "ceiling"]
+POINTS = ["balanced_accuracy", "accuracy", "ece"]  # the evaluators that curves are made of
+NUMBERS = [*POINTS, "chance", "ceiling"]
 SETTING = ["dataset", "regime", "mitigation"]
 COUNTS = ["seed", "rounds", "round", "labelled"]
 COLUMNS = list(CURVE_COLUMNS)

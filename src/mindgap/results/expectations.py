@@ -25,8 +25,8 @@ from mindgap.data.quintfeatures.checks import image_summary, independence_p, met
 from mindgap.data.quintfeatures.images import FEATURES, LEVELS, Style
 from mindgap.data.quintfeatures.pairing import COLORS_OF_AN_IMAGE, factor_values
 from mindgap.data.storage import SPLITS, expected_arrays, read_array, read_meta
-from mindgap.results.curves import number, read_curve_file
-from mindgap.results.flow import mend_of
+from mindgap.results.curves import POINTS, number, read_curve_file
+from mindgap.results.flow import mend_for, mend_of
 from mindgap.results.reading import read_json, read_table
 
 ROWS_NAMED = 5
@@ -508,15 +508,20 @@ def validate_curves(curves_path: Path, suites_dir: Path, html_dir: Path) -> None
     validate(name, frame, suite, page, parameters, mend)
 
 
-def validate_measured(measured_path: Path, curves_path: Path, suites_dir: Path, html_dir: Path) -> None:
-    """Check the long table of what rounds measured, <dataset>-<regime>.csv, also against their curves."""
+def validate_measured(
+    measured_path: Path, curves_path: Path, suites_dir: Path, html_dir: Path, whole: bool = True
+) -> None:
+    """Check the long table of what rounds measured, <dataset>-<regime>.csv, also against their curves.
+
+    One that is not `whole` has no points of curves: a kept folder's, of extra evaluators alone.
+    """
     measured_path = Path(measured_path)
-    mend = mend_of(measured_path.stem.rsplit("-", 1)[0], f"-f -s acquire@{measured_path.stem}")
+    mend = mend_for(measured_path, "acquire")
     frame = read_table(measured_path, MEASURED_COLUMNS, mend).reset_index(drop=True)
     counts = ["round", "labelled"]
     frame = frame.assign(**{name: [number(text) for text in frame[name]] for name in ("value", *counts)})
     curves, key = read_curve_file(curves_path), ["run", *counts, "subset"]
-    points = curves.melt(key, ["balanced_accuracy", "accuracy", "ece"], "name", "curve_value")
+    points = (curves if whole else curves[:0]).melt(key, POINTS, "name", "curve_value")
     points = points.astype(dict.fromkeys(counts, "float64"))
     is_point = frame["evaluator"] == frame["name"]  # another evaluator may use these names
     frame = frame.merge(points.assign(evaluator=points["name"]), "left", [*key, "evaluator", "name"])

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from mindgap.results.aulc import DIGITS, aulc, half_width, level, levels, spread
+from mindgap.results.aulc import DIGITS, aulc, half_width, level, levels, spread, with_roles
 from mindgap.results.claims import CLOSE, NEAR_CHANCE
 from mindgap.results.curves import SETTING, Selection
 from mindgap.results.names import CONTROLS
@@ -116,16 +116,8 @@ def gate_of(curves: pd.DataFrame, selection: Selection) -> Gate:
 
 
 def _of_roles(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
-    """The rows of datasets with a weak modality, with a column `role`: weak, strong or joint.
-
-    Of several modalities beside the weak one each is strong; other subsets are left out.
-    """
-    frame = frame[frame["dataset"].isin(list(weak))]
-    sizes = frame["subset"].str.count(r"\+")
-    joint = sizes == sizes.groupby(frame["dataset"]).transform("max")
-    is_weak = frame["subset"] == frame["dataset"].map(dict(weak))
-    role = is_weak.map({True: "weak", False: "strong"}).mask(joint, "joint")
-    return frame.assign(role=role)[joint | (sizes == 0)]
+    """The rows of datasets with a weak modality, with their roles."""
+    return with_roles(frame[frame["dataset"].isin(list(weak))], weak)
 
 
 def _rows(runs: Mapping[Any, pd.DataFrame], settings: Sequence[Setting]) -> Iterator[tuple[Any, ...]]:

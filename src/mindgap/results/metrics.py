@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from mindgap.results.aulc import MIN_SEEDS, half_width, on_targets, per_seed, spread
+from mindgap.results.aulc import on_targets, paired, per_seed
 from mindgap.results.curves import Selection
 from mindgap.results.names import CONTROLS
 from mindgap.results.reading import parts_of
@@ -65,12 +65,8 @@ def plot_points(curves: pd.DataFrame, selection: Selection) -> pd.DataFrame:
 
 def _difference(area: pd.Series, random: pd.Series | None) -> dict[str, float | None]:
     """The mean over seeds of area - random, and its interval; runs are paired by their seeds, the index."""
-    differences = [] if random is None else (area - random).dropna().tolist()
-    mean = math.fsum(differences) / len(differences) if differences else math.nan
-    enough = len(differences) >= MIN_SEEDS
-    half = half_width(spread(differences), len(differences)) if enough else math.nan
-    numbers = {"difference": mean, "low": mean - half, "high": mean + half}
-    return {name: _rounded(value) for name, value in numbers.items()}
+    _, *numbers = paired(area, random)
+    return dict(zip(("difference", "low", "high"), map(_rounded, numbers), strict=True))
 
 
 def _rounded(value: float) -> float | None:

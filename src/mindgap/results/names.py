@@ -11,6 +11,7 @@ CONTROLS = (
 )
 # Methods of our own, registered before they were run.
 OURS = ("teach", "mcover")
+OUR_MITIGATIONS = ("coteach",)
 
 METHODS = {
     "random": "Random",

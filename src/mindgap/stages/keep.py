@@ -1,9 +1,10 @@
 """keep: the records behind a report, added to where the next run does not replace them, to be committed.
 
-A kept folder has the curves, flows, provenance and searches of a selection and the selection itself. Kept
-again, it has the union of both selections, which need be no product of lists (holes):
-`mindgap report FOLDER` makes its tables, figures and page from them, on any machine and at any later time.
-It is made beside its place and put there whole, so that whatever stops it leaves the old or the new records.
+A kept folder has the curves, flows, provenance and searches of a selection, what evaluators beyond those of
+the curves measured (where there are any), and the selection itself. Kept again, it has the union of both
+selections, which need be no product of lists (holes): `mindgap report FOLDER` makes its tables, figures and
+page from them, on any machine and at any later time. It is made beside its place and put there whole, so that
+whatever stops it leaves the old or the new records.
 """
 
 import json
@@ -18,9 +19,10 @@ import yaml
 
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import Kept, Params, Selected, load_kept
-from mindgap.core.records import CURVE_COLUMNS, csv_text, seal, text_digest
+from mindgap.core.records import CURVE_COLUMNS, MEASURED_COLUMNS, csv_text, seal, text_digest
 from mindgap.data.prepared import swapped
-from mindgap.results.flow import SELECTION
+from mindgap.results.curves import POINTS
+from mindgap.results.flow import SELECTION, mend_for
 from mindgap.results.names import DATASETS, METHODS, MITIGATIONS
 from mindgap.results.paper import REGIMES
 from mindgap.results.provenance import RUN_NAME, cell_name, check_one_kind, read_runs
@@ -66,6 +68,7 @@ COMPARED = {
     "numerics": "other code",
     "code": "other code",
     "rows": "other numbers",
+    "measured": "other numbers",
     "run": "another digest",
 }
 ORDERS = {
@@ -83,7 +86,7 @@ class Records:
 
     `texts`: flows and searches by their names in the folder. `runs`: by dataset, regime, mitigation, query
     and seed what `read_runs` tells of each, with the rows of its curve as text (`rows`), what it was `made`
-    with, and whether its file vouches for the rows (`verified`).
+    with, what extra evaluators `measured`, and whether its file vouches for the rows (`verified`).
     """
 
     lists: Selected
@@ -155,11 +158,34 @@ def _records(selected: Selected, folder: Path) -> Records:
         settings, told, verified = read_runs(folder / "provenance", *pair, curves)
         table = read_table(folder / "curves" / f"{'-'.join(pair)}.csv", CURVE_COLUMNS, "")
         rows = dict(iter(table[list(CURVE_COLUMNS)].groupby("run", sort=False)))
+        measured = _measured(selected, folder, pair, [settings[run["settings"]] for run in told.values()])
         for digest, run in told.items():
-            more = {"rows": rows[digest].to_dict("records"), "verified": verified}
+            more = {"rows": rows[digest].to_dict("records"), "measured": measured.get(digest, [])}
+            more["verified"] = verified
             cell = tuple(run[name] for name in RUN_NAME)
             runs[cell] = {**run, **more, "made": settings[run["settings"]]}
     return Records(lists, texts, runs)
+
+
+def _measured(
+    selected: Selected, folder: Path, pair: tuple[str, str], settings: Sequence[Mapping[str, Any]]
+) -> dict[str, list[dict[str, str]]]:
+    """By run the rows of the long table that its curve does not have: those of extra evaluators.
+
+    A kept selection names its tables; else the settings of the runs say whether there is one. That of a
+    credentialed dataset is not published.
+    """
+    path = folder / "measured" / f"{'-'.join(pair)}.csv"
+    if isinstance(selected, Kept):
+        there = f"measured/{path.name}" in selected.records
+    else:
+        extra = {name for made in settings for name in made.get("evaluators", ())} - set(POINTS)
+        there = bool(extra) and pair[0] not in selected.published
+    if not there:
+        return {}
+    table = read_table(path, MEASURED_COLUMNS, mend_for(path, "acquire"))[list(MEASURED_COLUMNS)]
+    rows = table[~table["evaluator"].isin(POINTS)].groupby("run", sort=False)
+    return {run: of_run.to_dict("records") for run, of_run in rows}
 
 
 def _union(older: Records, added: Records, folder: Path, source: Path) -> Records:
@@ -169,7 +195,9 @@ def _union(older: Records, added: Records, folder: Path, source: Path) -> Record
     scales = [one.lists.scale for one in (older, added)]
     if len(set(scales)) > 1:
         raise ReportError(f"{folder} has runs of scale {scales[0]}, {source} of scale {scales[1]}; {mend}")
-    for there, new in ((run, added.runs[cell]) for cell, run in older.runs.items() if cell in added.runs):
+    # A folder from before tables of extra evaluators were kept lacks them.
+    ours, theirs = _completed(older.runs, added.runs), _completed(added.runs, older.runs)
+    for there, new in ((run, theirs[cell]) for cell, run in ours.items() if cell in theirs):
         differs = [what for key, what in COMPARED.items() if there[key] != new[key]]
         if differs:
             raise ReportError(
@@ -179,12 +207,19 @@ def _union(older: Records, added: Records, folder: Path, source: Path) -> Record
     for name, text in older.texts.items():
         if name in added.texts and text_digest(text) != text_digest(added.texts[name]):
             raise ReportError(f"{folder / name} is not what {source / name} says; {mend}")
-    check_one_kind(folder, [*older.runs.values(), *added.runs.values()], f", or {mend}")
+    check_one_kind(folder, [*ours.values(), *theirs.values()], f", or {mend}")
     lists, more = older.lists.model_dump(exclude={"scale"}), added.lists.model_dump()
     together = {name: _in_order(name, values, more[name]) for name, values in lists.items()}
-    return Records(
-        Selected(**together, scale=scales[0]), {**added.texts, **older.texts}, {**added.runs, **older.runs}
-    )
+    selected = Selected(**together, scale=scales[0])
+    return Records(selected, {**added.texts, **older.texts}, {**theirs, **ours})
+
+
+def _completed(runs: Mapping[Cell, Mapping], others: Mapping[Cell, Mapping]) -> dict[Cell, Mapping]:
+    """The runs, each with what was `measured` of it in whichever folder has it."""
+    return {
+        cell: {**run, "measured": run["measured"] or others.get(cell, run)["measured"]}
+        for cell, run in runs.items()
+    }
 
 
 def _in_order(axis: str, older: Sequence, added: Sequence) -> list:
@@ -211,11 +246,14 @@ def _files(records: Records, about: str) -> tuple[dict[str, str], Kept]:
             body = {"runs": told, "settings": {run["settings"]: run["made"] for run in of_pair}}
             body |= {"curves": text_digest(curves)} if all(run["verified"] for run in of_pair) else {}
             files[f"curves/{dataset}-{regime}.csv"] = curves
+            if measured := [row for run in of_pair for row in run["measured"]]:
+                files[f"measured/{dataset}-{regime}.csv"] = csv_text(MEASURED_COLUMNS, measured)
             sealed = json.dumps(seal(body), indent=1, sort_keys=True) + "\n"
             files[f"provenance/{dataset}-{regime}.json"] = sealed
     holes = {} if len(runs) == len(cells) else there
     kept = Kept(**lists.model_dump(), about=about, there=holes)
-    digests = {name: text_digest(files[name]) for name in vouched_for(kept) if name in files}
+    vouched = [*vouched_for(kept), *(name for name in files if name.startswith("measured/"))]
+    digests = {name: text_digest(files[name]) for name in vouched if name in files}
     return files, kept.model_copy(update={"records": digests})
 
 

@@ -103,11 +103,16 @@ def kept_selection(folder: Path) -> Kept:
 
 
 def record_files(selected: Selected) -> list[str]:
-    """The records that a report of a selection is made of, below its folder; searches may be missing."""
+    """The records that a report of a selection is made of, below its folder; searches may be missing.
+
+    Which tables of extra evaluators there are, a kept selection says.
+    """
     datasets = [*selected.dataset, *selected.published]
     pairs = ["-".join(pair) for pair in selected.pairs]
     names = {folder: datasets if folder == "flow" else pairs for folder in RECORDS}
-    return [f"{folder}/{name}.{RECORDS[folder]}" for folder in RECORDS for name in names[folder]]
+    listed = [f"{folder}/{name}.{RECORDS[folder]}" for folder in RECORDS for name in names[folder]]
+    known = selected.records if isinstance(selected, Kept) else ()
+    return listed + [name for name in known if name.startswith("measured/")]
 
 
 def diagnosed(folder: Path) -> list[Path]:
@@ -121,7 +126,7 @@ def strangers(folder: Path, selected: Selected) -> list[Path]:
     datasets, regimes = [*selected.dataset, *selected.published], selected.regime
     names += [rf"diagnosis/{re.escape(path.stem)}\.(csv|json)" for path in diagnosed(folder)]
     ours = re.compile("|".join([*names, *output_names(datasets, regimes, selected.mitigation)]))
-    folders = {*RECORDS, *FOLDERS, "diagnosis", "validation"}
+    folders = {*RECORDS, *FOLDERS, "diagnosis", "measured", "validation"}
 
     def known(path: Path) -> bool:
         name = path.relative_to(folder).as_posix()
@@ -146,7 +151,7 @@ def vouched_for(selected: Selected) -> list[str]:
     runs may be missing, the selection says which provenance it is, so that none goes unnoticed.
     """
     with_holes = isinstance(selected, Kept) and selected.there
-    folders = ("flow/", "search/", "provenance/") if with_holes else ("flow/", "search/")
+    folders = ("flow/", "search/", "measured/", *["provenance/"] * bool(with_holes))
     return [name for name in record_files(selected) if name.startswith(folders)]
 
 
@@ -166,8 +171,8 @@ def _report(selection: Selection, folder: Path, inputs: Inputs) -> None:
         path = folder / "curves" / f"{dataset}-{regime}.csv"
         validate_curves(path, EXPECTATIONS, folder / "validation")
         measured = folder / "measured" / path.name
-        if measured.exists():  # kept records and published ones are without
-            validate_measured(measured, path, EXPECTATIONS, folder / "validation")
+        if measured.exists():  # published records are without, kept ones where no evaluator is extra
+            validate_measured(measured, path, EXPECTATIONS, folder / "validation", not inputs.about)
     build_report(inputs, folder, PAPER, selection)
     holes = bool(selection.there)
     validate_aulc(folder / "tables" / "aulc.csv", EXPECTATIONS, folder / "validation", holes)

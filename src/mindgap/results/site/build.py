@@ -32,7 +32,7 @@ def output_names(datasets: Sequence[str], regimes: Sequence[str], mitigations: S
         r"tables/(aulc|claims|detectable|gate|search|speed_up|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
         rf"figures/((curves|bars|bought)-({dataset})-({mitigation})|comparison)\.(svg|png)",
         rf"figures/(ranks|wins)-({mitigation})-({target})\.(svg|png)",
-        rf"validation/(curves-({dataset})-({regime})|aulc)\.html",
+        rf"validation/((curves|measured)-({dataset})-({regime})|aulc)\.html",
     ]
 
 
