@@ -5,7 +5,7 @@ factor ten on Unique/partial and Synergy/partial_a, partial_b is taken out where
 unless said otherwise.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from mindgap.core.records import text_digest
 from mindgap.results.aulc import ACCURACY_COLUMNS, rank_sums
 from mindgap.results.errata import DETAIL, PAPER_CELL, disagreements, read_errata, remarks_on
+from mindgap.results.names import CONTROLS, method_name, mitigation_name
 from mindgap.results.reading import ReportError, parts_of, read_table, read_text, rows_of
 
 DATASETS = {
@@ -50,6 +51,14 @@ SHOWN_WITH = {dataset: "none" if dataset == "synergy" else "moddrop" for dataset
 REGIMES = ("low", "mid", "high")
 CLASSES = {"missing": 10, "share": 10, "unique": 100, "synergy": 100, "food101": 101, "mimic": 2}
 SEEDS = 3
+
+
+def not_in_paper(queries: Iterable[str], mitigations: Iterable[str] = ()) -> list[str]:
+    """Names of the query methods (controls are none) and mitigations that the paper does not have."""
+    methods = [q for q in queries if q not in METHODS.values() and q not in CONTROLS]
+    others = [m for m in mitigations if m not in MITIGATIONS.values()]
+    return [*map(method_name, methods), *map(mitigation_name, others)]
+
 
 TABLES = [str(table) for table in (1, 2, 4, *range(DETAIL, 17))]
 VALUES, SUMS = 1032, 21

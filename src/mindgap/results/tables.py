@@ -1,7 +1,8 @@
 """Tables in the paper's layout, as CSV, Markdown and LaTeX: methods down, regimes and subsets across.
 
 Subsets that can reach only a share of the labels (a ceiling under 1) are scaled to fill the same range, as
-the paper multiplies its 10 % modalities by ten. A cell without a run is a visible hole, never left out.
+the paper multiplies its 10 % modalities by ten. A cell without a run is a visible hole; only rows without any
+run of what is not in the paper are left out, and named.
 """
 
 import csv
@@ -25,6 +26,7 @@ from mindgap.results.names import (
     scale_name,
     subset_name,
 )
+from mindgap.results.paper import not_in_paper
 from mindgap.results.reading import rows_of
 from mindgap.results.statistics import ALPHA, Refusal, balanced, blocks_needed, unbeaten
 
@@ -90,7 +92,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What all renderings of a table share; `corner` heads the column of row titles."""
+    """What all renderings of a table share; `corner` heads the column of row titles.
+
+    `beyond`: its runs have a mitigation that is not in the paper.
+    """
 
     name: str
     title: str
@@ -98,6 +103,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
     corner: str = "Method"
+    beyond: bool = False
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -413,7 +419,8 @@ def rank_table(
         f"{'without mitigation' if mitigation == 'none' else f'with {mitigation_name(mitigation)}'}.",
     )
     title = f"Rank sums on the weak modality, {mitigation_name(mitigation)}"
-    return Table(f"rank_sums-{mitigation}", title, columns, tuple(rows), notes)
+    beyond = bool(not_in_paper([], [mitigation]))
+    return Table(f"rank_sums-{mitigation}", title, columns, tuple(rows), notes, beyond=beyond)
 
 
 def _unranked_note(every: pd.DataFrame, ranked: pd.DataFrame) -> str:
@@ -492,12 +499,23 @@ def _aulc_table(
     columns: Sequence[Column],
     selection: Selection,
 ) -> Table:
-    lines = method_lines(selection.queries, settings)
+    every = method_lines(selection.queries, settings)
+    lines = [line for line in every if _shown(line, numbers)]
     best = numbers.best(key for line in lines for key in line.keys)
     rows = numbers.fill(lines, best)
     notes = notes_of(numbers.shown(lines), columns, rows, best.note("column"), selection)
     notes += hole_note(lacking((key for line in lines for key in line.keys), numbers, selection))
-    return Table(name, title, tuple(columns), tuple(rows), tuple(notes))
+    if gone := [line.title for line in every if line not in lines]:
+        notes.append(f"Without a run here, and not in the paper's grid: {', '.join(gone)}.")
+    beyond = bool(not_in_paper([], {key.mitigation for key in settings}))
+    return Table(name, title, tuple(columns), tuple(rows), tuple(notes), beyond=beyond)
+
+
+def _shown(line: Line, numbers: Numbers) -> bool:
+    """Whether a table has a row: holes are those of the paper's methods and mitigations, and of controls."""
+    first = line.keys[0]
+    beyond = not_in_paper([first.query], [first.mitigation])
+    return not beyond or any(key in numbers.rows for key in line.keys)
 
 
 def notes_of(
@@ -531,6 +549,11 @@ def notes_of(
         )
     if any(row.query in CONTROLS for row in shown):
         notes.append(CONTROLS_NOTE)
+    mitigations, queries = (
+        dict.fromkeys(getattr(r, name) for r in shown) for name in ("mitigation", "query")
+    )
+    if beyond := not_in_paper(queries, mitigations):
+        notes.append(f"Not in the paper: {', '.join(beyond)}.")
     if any(row.kind == "paper" for row in rows):
         notes.append(
             "Rows “paper” repeat the published numbers; GRACE-R is a reconstruction beside its GRACE."

@@ -29,7 +29,7 @@ def output_names(datasets: Sequence[str], regimes: Sequence[str], mitigations: S
     return [
         r"(index|comparison)\.html|metrics(_full)?\.json|plots/curves\.csv",
         rf"tables/(((measured-)?({dataset})|weak|rank_sums)-({mitigation})|paper-table-\d+)\.({'|'.join(tables.RENDERERS)})",
-        r"tables/(aulc|claims|detectable|gate|search|speed_up|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
+        r"tables/(aulc|claims|detectable|gate|mitigations|preregistered|search|speed_up|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
         rf"figures/((curves|bars|bought)-({dataset})-({mitigation})|comparison)\.(svg|png)",
         rf"figures/(ranks|wins)-({mitigation})-({target})\.(svg|png)",
         rf"validation/((curves|measured)-({dataset})-({regime})|aulc)\.html",
@@ -71,6 +71,9 @@ def table_files(content: Content) -> Iterator[tuple[str, str]]:
     yield "speed_up.csv", _csv(six_digits(content.speed_ups))
     for name, frame in as_tables(content.statistics).items():
         yield f"statistics_{name}.csv", _csv(frame)
+    yield "mitigations.csv", _csv(six_digits(content.effects))
+    if len(content.preregistered):
+        yield "preregistered.csv", _csv(six_digits(content.preregistered))
     if len(content.inputs.searches):
         yield "search.csv", _csv(content.inputs.searches)
     if content.sensitivity:

@@ -13,8 +13,9 @@ from mindgap.results.balance import COLUMNS, bought, measured_tables
 from mindgap.results.claims import FAILS, HOLDS, judge
 from mindgap.results.comparison import compare, summary
 from mindgap.results.curves import Selection
+from mindgap.results.effects import effects, preregistered
 from mindgap.results.gate import Gate, gate_of, weak_levels
-from mindgap.results.names import CONTROLS, scale_name, subset_order
+from mindgap.results.names import CONTROLS, OUR_MITIGATIONS, scale_name, subset_order
 from mindgap.results.paper import WEAK as PAPER_WEAK
 from mindgap.results.paper import (
     misprints,
@@ -74,8 +75,8 @@ class Content:
     """`table` is the tidy AULC table, `order` the subsets of each dataset as they are shown, `claims` has our
     verdicts and, in columns of the same names behind `paper_`, those of the paper's own numbers; `power` is
     what its three seeds can tell. `changes` lists how settings differ from the scale's; `scale` is the
-    scale's name with a word on it. `weak_levels` and `detectable` have every setting, whatever its gate,
-    `speed_ups` those that are ranked; `bought` is what methods had labelled, where that was measured.
+    scale's name with a word on it. `weak_levels`, `detectable` and `effects` have every setting, whatever its
+    gate, `speed_ups` those that are ranked; `bought` is what methods had labelled, where that was measured.
     """
 
     selection: Selection
@@ -98,6 +99,8 @@ class Content:
     detectable: pd.DataFrame
     speed_ups: pd.DataFrame
     bought: pd.DataFrame
+    effects: pd.DataFrame
+    preregistered: pd.DataFrame
 
     @property
     def scale(self) -> str:
@@ -150,7 +153,19 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
         detectable(seeds),
         speed_ups(selection.ranked(curves)),
         bought(inputs.measured, order),
+        effects(seeds, selection.weak),
+        preregistered(seeds, selection, _bases(inputs.origins)),
     )
+
+
+def _bases(origins: Sequence[Origin]) -> dict[tuple[str, str, str], str]:
+    """By dataset, regime and query: what a mitigation of our own builds on, where its settings name it."""
+    return {
+        (one.dataset, one.regime, query): base
+        for one in origins
+        for (mitigation, query), made in one.settings.items()
+        if mitigation in OUR_MITIGATIONS and (base := made.get("mitigation_settings", {}).get("base"))
+    }
 
 
 def all_tables(table: pd.DataFrame, selection: Selection, seeds: pd.DataFrame) -> list[tables.Table]:

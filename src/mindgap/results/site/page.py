@@ -14,24 +14,27 @@ from mindgap.data import CREDENTIALED, RENDERED, SOURCES
 from mindgap.data.quintfeatures.images import ALL
 from mindgap.data.storage import OLDER
 from mindgap.results.claims import NOTE as CLAIMS_NOTE
-from mindgap.results.claims import WIDE
+from mindgap.results.claims import UNKNOWN, WIDE
 from mindgap.results.comparison import NOTES as COMPARISON_NOTES
 from mindgap.results.comparison import STATUSES
 from mindgap.results.curves import SETTING, Selection
 from mindgap.results.diagnosis import POOLED
+from mindgap.results.effects import FEWEST_SEEDS, HELD_OUT, MOST_LOST, PLAIN
+from mindgap.results.effects import PASSED as REGISTERED
 from mindgap.results.figures import FIGURES, FIGURES_NOTE
 from mindgap.results.flow import flow_parts
 from mindgap.results.gate import FEW, MIN_SEEDS, NOT_SO, SO
 from mindgap.results.names import (
     CONTROLS,
     NOT_RECORDED,
+    OUR_MITIGATIONS,
     dataset_name,
     method_name,
     mitigation_name,
     modalities_of,
     subset_name,
 )
-from mindgap.results.paper import REGIMES, SHOWN_WITH, SUBSETS, WEAK, printed_factor
+from mindgap.results.paper import REGIMES, SHOWN_WITH, SUBSETS, WEAK, not_in_paper, printed_factor
 from mindgap.results.permutation import HOWS, MARGIN, OWN
 from mindgap.results.power import ALPHA, POWER
 from mindgap.results.provenance import Origin
@@ -114,6 +117,14 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
                 )
                 for name in selection.datasets
             ],
+            beyond=not_in_paper(selection.queries, selection.mitigations),
+            effects=_effects(content),
+            preregistered=_preregistered(content),
+            passed=_passed(content.preregistered),
+            margin=MOST_LOST,
+            fewest=FEWEST_SEEDS,
+            held_out=HELD_OUT,
+            judged=bool((content.claims["verdict"] != UNKNOWN).any()),
             claims=content.claims.to_dict("records"),
             tally=_tally(content.claims),
             wide=WIDE,
@@ -353,6 +364,63 @@ def _diagnosis(found: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _effects(content: Content) -> list[dict[str, Any]]:
+    """`mitigations.csv` for each dataset and regime, where it says more than the tables of one mitigation."""
+    selection = content.selection
+    if len(selection.mitigations) < 2 and not not_in_paper(selection.queries):
+        return []
+    parts = []
+    for (dataset, regime), part in content.effects.groupby(["dataset", "regime"], sort=False):
+        names = modalities_of(list(content.order[dataset]))
+        subsets = [subset for subset in content.order[dataset] if subset in set(part["subset"])]
+        cells = {
+            (*key, one["subset"]): {
+                "level": one["level"],
+                "differences": [
+                    (one[f"difference_to_{other}"], one[f"high_to_{other}"] - one[f"difference_to_{other}"])
+                    for other in (PLAIN, BASELINE)
+                ],
+            }
+            for key, rows in part.groupby(["mitigation", "query"], sort=False)
+            for one in rows.to_dict("records")
+        }
+        shown = [
+            {"mitigation": m, "query": q, "cells": [cells[m, q, subset] for subset in subsets]}
+            for m, q in dict.fromkeys(key[:2] for key in cells)
+        ]
+        weak = selection.weak.get(dataset)
+        told = [(subset_name(subset, names), subset == weak) for subset in subsets]
+        parts.append({"where": f"{dataset_name(dataset)} {regime}", "subsets": told, "rows": shown})
+    return parts
+
+
+def _preregistered(content: Content) -> list[dict[str, Any]]:
+    """The rows of the registered test, with what is compared in words."""
+    rows = []
+    for row in content.preregistered.to_dict("records"):
+        setting = _setting(row["dataset"], row["regime"], row["mitigation"])
+        words = {
+            "method": _own_name(row["method"]),
+            "where": f"{setting}, {method_name(row['query'])}",
+            "against": f"{method_name(row['rival'])}, {mitigation_name(row['rival_mitigation'])}",
+        }
+        rows.append(row | words)
+    return rows
+
+
+def _own_name(method: str) -> str:
+    return mitigation_name(method) if method in OUR_MITIGATIONS else method_name(method)
+
+
+def _passed(tests: pd.DataFrame) -> list[str]:
+    """In how many of the judged settings each method passed."""
+    told = []
+    for method, part in tests[tests["p_holm"].notna()].groupby("method", sort=False):
+        passed = int((part["verdict"] == REGISTERED).sum())
+        told.append(f"{_own_name(method)}: passed in {passed} of {len(part)} settings")
+    return told
+
+
 def _left_out_of_table_3(selection: Selection) -> str:
     return selection.unranked_note(
         (name, regime, SHOWN_WITH[name]) for name, regime in product(WEAK, REGIMES)
@@ -419,6 +487,11 @@ def _facts(selection: Selection, runs: int) -> list[tuple[str, str]]:
         ("Methods", ", ".join(method_name(q) for q in selection.queries if q not in CONTROLS)),
         *[("Controls", ", ".join(map(method_name, c))) for c in [_controls(selection)] if c],
         ("Mitigations", ", ".join(map(mitigation_name, selection.mitigations))),
+        *[
+            ("Not in the paper", ", ".join(b))
+            for b in [not_in_paper(selection.queries, selection.mitigations)]
+            if b
+        ],
         ("Seeds", ", ".join(map(str, selection.seeds))),
         ("Runs", f"{runs}{_of_all(selection, runs)}"),
     ]

@@ -1,0 +1,178 @@
+"""What each mitigation and each query method does to the weak, the strong and all modalities together.
+
+Numbers are levels (`aulc.level`), the mean along the curve; differences are paired by seed, with Student's
+interval, of one cell each and not corrected for their number. And the test that was registered for methods of
+our own before they were run (`preregistered`), which is.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_1samp
+
+from mindgap.results.aulc import DIGITS, half_width, levels, paired, spread, with_roles
+from mindgap.results.curves import SETTING, Selection
+from mindgap.results.names import OUR_MITIGATIONS, OURS, method_name, mitigation_name
+from mindgap.results.statistics import ALPHA, BASELINE, holm
+
+CELL = [*SETTING, "query"]
+PLAIN = "none"
+PAIRED = ("n", "difference", "low", "high")
+EFFECT_COLUMNS = [
+    *(*CELL, "role", "subset", "n_seeds", "level", "std"),
+    *(f"{name}_to_{other}" for other in (PLAIN, BASELINE) for name in PAIRED),
+]
+
+RIVALS = ("kcenter_greedy", "badge")
+TUNED_ON, HELD_OUT = ("missing", "share"), ("unique", "synergy", "trio")
+FEWEST_SEEDS = 10
+MOST_LOST = 0.01  # that all modalities together may lose
+PASSED, FAILED, FEW, UNRANKED = "passed", "failed", "not enough seeds", "not ranked"
+TUNED, LACKING = "no verdict", "not enough data"
+TEST_COLUMNS = [
+    *("method", *CELL, "rival", "rival_mitigation", "weak", "n_seeds"),
+    *("weak_difference", "weak_low", "weak_high", "p", "p_holm"),
+    *("joint_difference", "joint_low", "joint_high", "verdict", "why"),
+]
+
+
+def effects(seeds: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
+    """A row per cell and role: EFFECT_COLUMNS. `seeds` is as of `per_seed`.
+
+    `difference_to_none` is to the same query method without mitigation, `difference_to_random` to Random with
+    the same mitigation, each over the `n` seeds that both have; NaN where there is no such run.
+    """
+    runs = {}
+    for key, part in _leveled(seeds, weak).groupby([*CELL, "role", "subset"], sort=False):
+        runs[key] = part.set_index("seed")["level"].sort_index()
+    rows = []
+    for key, own in runs.items():
+        dataset, regime, mitigation, query, *subset = key
+        plain = runs.get((dataset, regime, PLAIN, query, *subset)) if mitigation != PLAIN else None
+        random = runs.get((dataset, regime, mitigation, BASELINE, *subset)) if query != BASELINE else None
+        numbers = (len(own), own.mean(), spread(own.tolist()))
+        rows.append((*key, *numbers, *paired(own, plain), *paired(own, random)))
+    return pd.DataFrame(rows, columns=EFFECT_COLUMNS)
+
+
+def _leveled(seeds: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
+    areas = with_roles(seeds, weak)
+    return areas.assign(level=levels(areas))
+
+
+def preregistered(
+    seeds: pd.DataFrame, selection: Selection, bases: Mapping[tuple[str, str, str], str] | None = None
+) -> pd.DataFrame:
+    """The registered test of each method of our own in each setting that has it: TEST_COLUMNS.
+
+    A method passes where its weak level is above that of the better of K-center and BADGE under the same
+    mitigation, by the interval of the paired t-test with Holm's correction over all settings that are judged
+    here, and the 95 % interval of its joint level is above that rival's less MOST_LOST. Of a mitigation of our
+    own the rivals are without it, under the one it builds on (`bases` by dataset, regime and query; else
+    none). Judged are HELD_OUT datasets whose gate has not failed, with FEWEST_SEEDS. Where a dataset declares
+    no modality weak, it is the one in which the rivals' runs are lowest.
+    """
+    runs: dict[tuple, dict] = {}
+    for (dataset, regime, *cell), part in _leveled(seeds, selection.weak).groupby(CELL, sort=False):
+        wide = part.pivot(index="seed", columns="subset", values="level")
+        runs.setdefault((dataset, regime), {})[tuple(cell)] = wide
+    rows = [row for place, cells in runs.items() for row in _rows(place, cells, selection, bases or {})]
+    frame = pd.DataFrame(rows, columns=[*TEST_COLUMNS, "deviation"])
+    judged = (frame["verdict"] == "").to_numpy()
+    frame.loc[judged, "p_holm"] = holm(frame.loc[judged, "p"].to_numpy(dtype=float))
+    tests = np.ones(len(frame), dtype=int)
+    tests[judged] = still_open(frame.loc[judged, "p"].to_numpy(dtype=float))
+    for place, (row, m) in enumerate(zip(frame.to_dict("records"), tests.tolist(), strict=True)):
+        half = half_width(row["deviation"], row["n_seeds"], 1 - ALPHA / m)
+        frame.loc[place, ["weak_low", "weak_high"]] = (
+            row["weak_difference"] - half,
+            row["weak_difference"] + half,
+        )
+        if judged[place]:
+            frame.loc[place, ["verdict", "why"]] = _verdict(row)
+    return frame[TEST_COLUMNS]
+
+
+def still_open(p: np.ndarray) -> np.ndarray:
+    """By how many tests Holm's procedure divides alpha for each p: m for the smallest, m - 1 for the next ...
+
+    From the first that it does not reject on it stays at that one's. So an interval with this correction
+    leaves out 0 exactly where the adjusted p is at most alpha.
+    """
+    order, m = np.argsort(p, kind="stable"), len(p)
+    rejected = np.cumprod(p[order] * np.arange(m, 0, -1) <= ALPHA, dtype=int)
+    divisors = np.empty(m, dtype=int)
+    divisors[order] = np.maximum(np.arange(m, 0, -1), m - rejected.sum())
+    return divisors
+
+
+def _rows(
+    place: tuple[str, str], cells: Mapping[tuple[str, str], pd.DataFrame], selection: Selection, bases
+) -> Iterator[tuple]:
+    """TEST_COLUMNS without verdicts, and the deviation of the weak difference, for a dataset and regime."""
+    for mitigation, query in cells:
+        asked = [(query, mitigation)] * (query in OURS)
+        if mitigation in OUR_MITIGATIONS:
+            asked.append((mitigation, bases.get((*place, query), PLAIN)))
+        for method, theirs in asked:
+            yield _row(place, cells, selection, method, (mitigation, query), theirs)
+
+
+def _row(place, cells, selection: Selection, method: str, own: tuple[str, str], theirs: str) -> tuple:
+    key = (method, *place, *own)
+    lacking = [method_name(rival) for rival in RIVALS if (theirs, rival) not in cells]
+    if lacking:
+        why = f"no runs of {' and '.join(lacking)} with {mitigation_name(theirs)}"
+        return (*key, "", theirs, "", 0, *[np.nan] * 8, LACKING, why, np.nan)
+    frames = {name: cells[theirs, name] for name in RIVALS} | {method: cells[own]}
+    seeds = sorted(set.intersection(*(set(frame.index) for frame in frames.values())))
+    levels = {name: frame.loc[seeds] for name, frame in frames.items()}
+    joint = max(cells[own], key=lambda subset: subset.count("+"))
+    weak = selection.weak.get(place[0]) or min(
+        (subset for subset in cells[own] if subset != joint),
+        key=lambda subset: sum(levels[rival][subset].mean() for rival in RIVALS),
+    )
+    rival = max(RIVALS, key=lambda name: levels[name][weak].mean())
+    weak_S, joint_S = ((levels[method][s] - levels[rival][s]).round(DIGITS) for s in (weak, joint))
+    n, joint_difference = len(seeds), joint_S.mean()
+    half = half_width(spread(joint_S.tolist()), n)
+    numbers = (weak_S.mean(), np.nan, np.nan, _t_test(weak_S), np.nan)
+    numbers += (joint_difference, joint_difference - half, joint_difference + half)
+    told = _not_judged(place, [own[0], theirs], n, selection)
+    return (*key, rival, theirs, weak, n, *numbers, *told, spread(weak_S.tolist()))
+
+
+def _t_test(differences: pd.Series) -> float:
+    """The two-sided p of a paired t-test; where all are equal it is 1 if they are 0, else 0."""
+    if len(differences) < 2:
+        return np.nan
+    if differences.nunique() == 1:
+        return float(differences.iloc[0] == 0)
+    return float(ttest_1samp(differences, 0).pvalue)
+
+
+def _not_judged(place: tuple[str, str], mitigations, n: int, selection: Selection) -> tuple[str, str]:
+    """Why a setting has no verdict; two empty texts where it has."""
+    if place[0] not in HELD_OUT:
+        tuned = (
+            "it was tuned on this dataset" if place[0] in TUNED_ON else "this dataset is none of the test's"
+        )
+        return TUNED, tuned
+    if closed := [
+        selection.unranked[(*place, one)] for one in mitigations if (*place, one) in selection.unranked
+    ]:
+        return UNRANKED, f"the gate failed: {closed[0]}"
+    if n < FEWEST_SEEDS:
+        return FEW, f"{n} paired seeds, {FEWEST_SEEDS} are needed"
+    return "", ""
+
+
+def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
+    faults = []
+    if not (row["p_holm"] <= ALPHA and row["weak_difference"] > 0):
+        faults.append(f"weak is not told to be above {method_name(row['rival'])}")
+    if not row["joint_low"] > -MOST_LOST:
+        faults.append(f"all together may lose more than {MOST_LOST:g}")
+    return (FAILED, "; ".join(faults)) if faults else (PASSED, "")
