@@ -52,12 +52,12 @@ def reports(tmp_path, monkeypatch) -> Path:
 
 def inputs_of(params, damaged: Path = REPORTS) -> list[str]:
     """All that a report is made of; of the paper and of the experiments only where they are damaged."""
-    sensitivity = SENSITIVITY if damaged.is_relative_to(SENSITIVITY) else None
+    sensitivity = [SENSITIVITY] if damaged.is_relative_to(SENSITIVITY) else []
     selection = selection_of(params, REPORTS)
-    inputs = read_inputs(selection, REPORTS, sensitivity=sensitivity)
+    inputs = read_inputs(selection, REPORTS, variants=sensitivity)
     found = [selection, inputs.origins, inputs.curves, inputs.searches]
-    if sensitivity:
-        found += [inputs.sensitivity, inputs.variants]
+    for one in inputs.variants:
+        found += [one.curves, one.variants]
     if damaged.is_relative_to(PAPER):
         found += [load_paper(PAPER), published_rank_sums(PAPER)]
     return [one.to_csv(index=False) if isinstance(one, pd.DataFrame) else str(one) for one in found]

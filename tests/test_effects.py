@@ -211,10 +211,6 @@ def test_a_mitigation_of_our_own_is_compared_with_rivals_without_it():
     row = only(preregistered(seeds_of(rivals | own), SELECTION))
     assert (row["method"], row["mitigation"], row["query"]) == ("coteach", "coteach", "random")
     assert (row["rival"], row["rival_mitigation"], row["verdict"]) == ("badge", "none", PASSED)
-    # What it builds on is what its rivals have.
-    bases = {("unique", "mid", "random"): "moddrop"}
-    row = only(preregistered(seeds_of(rivals | own), SELECTION, bases))
-    assert row["why"] == "no runs of KCG and BADGE with ModDrop"
 
 
 def test_without_a_weak_modality_it_is_where_the_rivals_are_lowest():

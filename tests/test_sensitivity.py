@@ -13,27 +13,35 @@ from scipy.stats import kendalltau
 from scipy.stats import t as student
 
 from mindgap.base.errors import MindGapError
-from mindgap.core.params import ParamsError
+from mindgap.core.params import ParamsError, load_params
 from mindgap.core.records import CURVE_COLUMNS
 from mindgap.data.storage import read_meta
+from mindgap.parts import fusions
 from mindgap.results.flow import ReportError
 from mindgap.results.sensitivity import (
     Variants,
     bald_against_random,
     collected_json,
     over_methods,
+    read_collected,
     read_sensitivity,
     read_variants,
     sensitivity_table,
     sentences,
     wide_table,
 )
+from mindgap.results.site.content import content_of
+from mindgap.results.site.page import render_index
 from mindgap.stages.overrides import overridden
+from mindgap.stages.paths import PAPER, REPORTS
+from mindgap.stages.report import read_inputs, selection_of, variant_folders
 from mindgap.stages.sensitivity import check_variants, collect_stage, run_stage
 from small_project import working_copy
+from test_cli import run as command
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "reports" / "sensitivity" / "variants.yaml"
+FUSIONS = ROOT / "reports" / "fusions" / "variants.yaml"
 WEAK = {"missing": "rare"}
 RAW = {
     "base": ["seeds=[0,1]", "query=[random,bald]"],
@@ -92,10 +100,19 @@ def shipped() -> Variants:
     return read_variants(SHIPPED)
 
 
-def test_every_shipped_variant_can_be_run_and_all_differ(shipped, monkeypatch):
+@pytest.mark.parametrize(("path", "number"), [(SHIPPED, 9), (FUSIONS, 8)], ids=["sensitivity", "fusions"])
+def test_every_shipped_variant_can_be_run_and_all_differ(path, number, monkeypatch):
     monkeypatch.chdir(ROOT)
-    check_variants(shipped)
-    assert len(shipped.keys) == 9
+    variants = read_variants(path)
+    check_variants(variants, path.parent)
+    assert len(variants.keys) == number
+
+
+def test_the_shipped_fusions_are_all_there_are():
+    variants = read_variants(FUSIONS)
+    asked = {override.split("=")[1] for one in variants.variants.values() for override in one.set}
+    assert asked | {variants.questions["fusion"]} == set(fusions.FUSIONS)
+    assert read_collected(FUSIONS.parent) is None or (FUSIONS.parent / "default.csv").exists()
 
 
 def test_the_shipped_values_are_those_of_the_overrides_and_of_params(shipped):
@@ -311,13 +328,16 @@ def test_a_run_that_the_default_lacks_is_named():
         sensitivity_table(curves(lacking), VARIANTS, WEAK)
 
 
-def write_collected(folder: Path, key: str, numerics: str = "n" * 64) -> Path:
+def write_collected(
+    folder: Path, key: str, numerics: str = "n" * 64, fusion: str = "transformer", loop: str = "l" * 64
+) -> Path:
     frame = curves().query("variant == @key").drop(columns="variant")
     data = frame.to_csv(index=False, lineterminator="\n").encode()
     path = folder / f"{key}.csv"
     path.write_bytes(data)
-    runs = {run: {"numerics": numerics} for run in frame["run"].unique()}
-    text = collected_json(VARIANTS.overrides(key), data, [{"runs": runs, "settings": {}}])
+    runs = {run: {"numerics": numerics, "settings": "s"} for run in frame["run"].unique()}
+    settings = {"s": {"setting": {"model": {"fusion": {"name": fusion}}}}}
+    text = collected_json(VARIANTS.overrides(key), data, [{"runs": runs, "settings": settings}], loop)
     path.with_suffix(".json").write_text(text)
     return path
 
@@ -382,11 +402,70 @@ def test_what_is_not_as_it_was_collected_is_refused(collected, damage, message):
         read_sensitivity(collected)
 
 
+def test_runs_of_two_fusions_share_all_code_but_the_fusions(collected):
+    write_collected(collected, "image-24", "m" * 64, "gated")
+    assert len(read_sensitivity(collected)) == len(curves())
+    for loop, told in (("k" * 64, "k{12}"), ("", "not known")):
+        write_collected(collected, "image-24", "m" * 64, "gated", loop)
+        message = rf"run image-24bald0 was made by other code \({told}\) than default \(l{{12}}\)"
+        with pytest.raises(ReportError, match=message):
+            read_sensitivity(collected)
+    # Of one fusion all code is the same, whatever is said of the rest.
+    write_collected(collected, "image-24", "m" * 64)
+    with pytest.raises(ReportError, match=r"by other code \(m{12}\) than default \(n{12}\)"):
+        read_sensitivity(collected)
+
+
+def test_every_modality_is_a_part():
+    strong = {(v, q, "frequent"): x for (v, q, s), x in ACCURACIES.items() if s == "rare"}
+    frame = curves(ACCURACIES | strong)
+    table = sensitivity_table(frame, VARIANTS, WEAK)
+    assert list(table[["part", "subset"]].drop_duplicates().itertuples(index=False, name=None)) == [
+        ("weak", "rare"),
+        ("strong", "frequent"),
+        ("all", "rare+frequent"),
+    ]
+    wide = wide_table(over_methods(frame, VARIANTS, WEAK))
+    assert list(wide.columns[2:]) == ["Missing: Rare", "Missing: Frequent", "Missing: Both"]
+    assert wide["Missing: Frequent"].tolist() == wide["Missing: Rare"].tolist()
+    assert set(sensitivity_table(frame, VARIANTS, {})["part"]) == {"single", "all"}
+
+
+@pytest.mark.parametrize("folder", ["elsewhere", "reports", "reports/sensitivity/deeper"])
+def test_variants_are_where_the_report_looks_for_them(project, folder):
+    for stage in (lambda: run_stage([], Path(folder)), lambda: collect_stage("zeros", Path(), Path(folder))):
+        with pytest.raises(MindGapError, match=f"^{folder} is no folder of reports, where the report looks"):
+            stage()
+
+
+def test_a_folder_of_variants_is_named_in_what_mends_it(project, monkeypatch, capsys):
+    folder = Path("reports/fusions")
+    shutil.copytree(project, folder)
+    write_collected(folder, "image-24")
+    with pytest.raises(ReportError, match="run `mindgap sensitivity run --folder reports/fusions default`"):
+        read_sensitivity(folder)
+    path = write_collected(folder, "default")
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(ReportError, match="run `mindgap sensitivity run --folder reports/fusions default`"):
+        read_collected(folder)
+    # The command reads that folder, also with an end as shells complete it.
+    assert command(monkeypatch, "sensitivity", "run", "--folder", "reports/fusions/", "mo") == 1
+    assert "unknown variant mo; known: default, image-24" in capsys.readouterr().err
+    assert variant_folders() == [folder, Path("reports/sensitivity")]
+
+
 # Two variants of a small project, run as by hand.
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "reports" / "sensitivity").glob("*.*")}
+
+
+def content_of_reports(project: Path):
+    params = load_params(project / "params.yaml")
+    selection = selection_of(params, REPORTS)
+    inputs = read_inputs(selection, REPORTS, "", variant_folders())
+    return content_of(inputs, PAPER, selection)
 
 
 @pytest.fixture
@@ -421,6 +500,18 @@ def test_variants_are_run_and_collected_with_the_store_of_the_project(small_proj
     assert run in before
     after = {path.parent.name for path in (tmp_path / "store").glob("*/round_*.json")}
     assert len(after - before) == 2
+    # Another folder has another question: a fusion, whose code is its own.
+    folder = small_project / "reports" / "fusions"
+    folder.mkdir()
+    gated = {"question": "fusion", "value": "gated", "set": ["scales.tiny.model.fusion.name=gated"]}
+    base, asked = ["seeds=[0]", "query=[random]"], {"fusion": "transformer"}
+    write_variants(folder, base=base, variants={"gated": gated}, questions=asked, title="Fusions")
+    run_stage(folder=Path("reports/fusions"))
+    assert (small_project / ".mindgap/fusions/gated/reports/curves/missing-low.csv").exists()
+    page = render_index(content_of_reports(small_project), {})
+    assert '<section id="fusions">\n<h2>Fusions</h2>' in page
+    assert '<section id="sensitivity">' in page
+    assert re.search(r"<td>fusion</td><td>gated</td>(<td>0\.\d{3} \([-+]0\.\d{3}\)</td>){3}", page)
     # Damage is mended as the message says.
     path = small_project / "reports/sensitivity/default.csv"
     path.write_text(path.read_text().replace("0.", "0.1", 1))

@@ -1,7 +1,8 @@
-"""How far results depend on what the paper leaves open: one choice changed at a time, against the default.
+"""Variants: one choice changed at a time, against a default: what the paper leaves open, or fusions.
 
 A seed keys the same random streams in every variant, so differences are taken seed by seed. Compared is the
-mean accuracy along the curve, AULC / (N - 1), of the query methods without the controls.
+mean accuracy along the curve, AULC / (N - 1), of the query methods without the controls: on the weak
+modality, each other one, and all together.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from pydantic import Field
 from scipy.stats import kendalltau
 
 from mindgap.core.params import Block, load_block
-from mindgap.results.aulc import half_width, on_targets, per_seed, spread
+from mindgap.results.aulc import half_width, per_seed, spread, with_roles
 from mindgap.results.curves import read_curve_file
 from mindgap.results.names import (
     CONTROLS,
@@ -33,6 +35,7 @@ from mindgap.results.reading import ReportError, parts_of, read_json, read_text,
 DEFAULT = "default"
 VARIANTS = "variants.yaml"
 
+PARTS = ["weak", "strong", "single", "all"]
 ASKED = ["question", "value", "is_default"]
 WHERE = ["dataset", "mitigation", "regime", "subset", "part"]
 NUMBERS = ["n_seeds", "mean", "std", "difference", "difference_std", "difference_ci95"]
@@ -50,8 +53,13 @@ class Variant(Block):
 
 
 class Variants(Block):
-    """`questions`: each with the default's value; the variant `default` is `base` alone."""
+    """`questions`: each with the default's value; the variant `default` is `base` alone.
 
+    `title` and `about` are what the page says over the table.
+    """
+
+    title: str = "Sensitivity"
+    about: str = "How far results depend on what the paper leaves open."
     base: list[str] = Field(min_length=1)
     questions: dict[str, str] = Field(min_length=1)
     variants: dict[str, Variant] = Field(min_length=1)
@@ -70,9 +78,24 @@ class Variants(Block):
         return {DEFAULT: self.questions[question], **asked}
 
 
-def mend_of(key: str) -> str:
+@dataclass(frozen=True)
+class Collected:
+    """What was collected in a folder of reports/: its name, curves with their `variant`, what was asked."""
+
+    name: str
+    curves: pd.DataFrame
+    variants: Variants
+
+
+def run_command(folder: Path) -> str:
+    """What runs the variants of a folder of reports/."""
+    other = folder.parent.name == "reports" and folder.name != "sensitivity"
+    return f"mindgap sensitivity run{f' --folder {folder}' * other}"
+
+
+def mend_of(key: str, folder: Path) -> str:
     """What to do about a variant whose results are not what they should be."""
-    return f"run `mindgap sensitivity run {key}`"
+    return f"run `{run_command(folder)} {key}`"
 
 
 def read_variants(path: Path) -> Variants:
@@ -116,34 +139,57 @@ def read_sensitivity(folder: Path) -> pd.DataFrame | None:
             raise ReportError(f"{path} is of no variant in {folder / VARIANTS}; remove it and its .json")
     if not (folder / f"{DEFAULT}.csv").exists():
         raise ReportError(
-            f"{folder / DEFAULT}.csv is not there, the reference of all others; {mend_of(DEFAULT)}"
+            f"{folder / DEFAULT}.csv is not there, the reference of all others; {mend_of(DEFAULT, folder)}"
         )
     found = [key for key in variants.keys if (folder / f"{key}.csv").exists()]
-    _check_code(
-        folder, {key: _read_numerics(folder / f"{key}.json", variants.overrides(key)) for key in found}
-    )
+    _check_code(folder, {key: _read_code(folder / f"{key}.json", variants.overrides(key)) for key in found})
     return pd.concat(
         [read_curve_file(folder / f"{key}.csv").assign(variant=key) for key in found], ignore_index=True
     )
 
 
-def collected_json(overrides: Sequence[str], curves: bytes, provenance: Iterable[Mapping[str, Any]]) -> str:
-    """What lies beside a variant's curves: how they were asked for, their checksum, where they come from."""
+def read_collected(folder: Path) -> Collected | None:
+    """The same with what was asked."""
+    curves = read_sensitivity(folder)
+    return None if curves is None else Collected(folder.name, curves, read_variants(folder / VARIANTS))
+
+
+def collected_json(
+    overrides: Sequence[str], curves: bytes, provenance: Iterable[Mapping[str, Any]], loop: str = ""
+) -> str:
+    """What lies beside a variant's curves: how they were asked for, their checksum, where they come from.
+
+    `loop`: the digest of the code of the numerics without the fusion's, where it is known.
+    """
     made: dict[str, dict[str, Any]] = {"runs": {}, "settings": {}}
     for one in provenance:
         for name, values in made.items():
             values.update(one[name])
     told = {"curves": hashlib.sha256(curves).hexdigest(), "set": list(overrides)}
+    told |= {"loop": loop} if loop else {}
     return json.dumps({**made, **told}, indent=1, sort_keys=True) + "\n"
 
 
-def _read_numerics(path: Path, overrides: Sequence[str]) -> dict[str, str]:
-    """Of each run of a variant the digest of the code of its numerics; the files beside it are checked."""
-    curves, mend = path.with_suffix(".csv"), mend_of(path.stem)
+@dataclass(frozen=True)
+class Code:
+    """Of a run: digests of the code of its numerics, and of that without its fusion's (empty: not known)."""
+
+    fusion: str
+    numerics: str
+    loop: str
+
+
+def _read_code(path: Path, overrides: Sequence[str]) -> dict[str, Code]:
+    """The code of each run of a variant; the files beside it are checked."""
+    curves, mend = path.with_suffix(".csv"), mend_of(path.stem, path.parent)
     made = read_json(path, mend)
     try:
         checksum, asked = made["curves"], [str(one) for one in made["set"]]
-        numerics = {run: str(told["numerics"]) for run, told in made["runs"].items()}
+        loop = str(made.get("loop", ""))
+        code = {
+            run: Code(fusion_of(made["settings"], told), str(told["numerics"]), loop)
+            for run, told in made["runs"].items()
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"{path} is no record of provenance ({error!r}); {mend}") from error
     if hashlib.sha256(read_text(curves, mend).encode()).hexdigest() != checksum:
@@ -153,26 +199,41 @@ def _read_numerics(path: Path, overrides: Sequence[str]) -> dict[str, str]:
             f"{curves} was made with `{' '.join(asked)}`, but {VARIANTS} asks for "
             f"`{' '.join(overrides)}`; {mend}"
         )
-    return numerics
+    return code
 
 
-def _check_code(folder: Path, numerics: Mapping[str, Mapping[str, str]]) -> None:
-    """A difference between variants is the parameter's only if the code of the numerics is one."""
-    runs = [(key, run, digest) for key, of_key in numerics.items() for run, digest in of_key.items()]
-    for key, run, digest in runs:
-        if digest != runs[0][2]:
+def fusion_of(settings: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    """The name of a run's fusion, by its settings; older records may lack them."""
+    made = settings.get(told.get("settings", ""), {})
+    return str(made.get("setting", {}).get("model", {}).get("fusion", {}).get("name", ""))
+
+
+def _check_code(folder: Path, code: Mapping[str, Mapping[str, Code]]) -> None:
+    """A difference between variants is the parameter's only if the code of the numerics is one.
+
+    A fusion's own code is part of it. So runs of one fusion share all of it, those of two the rest.
+    """
+    runs = [(key, run, one) for key, of_key in code.items() for run, one in of_key.items()]
+    first: dict[str, tuple[str, Code]] = {}
+    for key, run, one in runs:
+        beside, other = first.setdefault(one.fusion, (key, one))
+        ours, theirs = one.numerics, other.numerics
+        if ours == theirs and one.fusion != runs[0][2].fusion:
+            beside, other = runs[0][0], runs[0][2]
+            ours, theirs = one.loop, other.loop
+        if ours != theirs or not ours:
+            ours, theirs = ours[:12] or "not known", theirs[:12] or "not known"
             raise ReportError(
-                f"{folder / key}.csv: run {run} was made by other code ({digest[:12]}) than {runs[0][0]} "
-                f"({runs[0][2][:12]}), so differences need not be the parameter's: run `mindgap sensitivity "
-                f"run`"
+                f"{folder / key}.csv: run {run} was made by other code ({ours}) than {beside} ({theirs}), so "
+                f"differences need not be the parameter's: run `{run_command(folder)}`"
             )
 
 
 def sensitivity_table(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str]) -> pd.DataFrame:
     """Each method under each value: TABLE_COLUMNS, in the order of variants.yaml and of the runs.
 
-    `part` is "weak" or "all", `subset` its name. `difference` is to the default, paired by seed, with the
-    half width of Student's 95 % interval; NaN for the default itself.
+    `part` is one of PARTS (`with_roles`; all is joint), `subset` its name. `difference` is to the default,
+    paired by seed, with the half width of Student's 95 % interval; NaN for the default itself.
     """
     return _over_seeds(_answers(frame, variants, weak), [*ASKED, *WHERE, "query"])[TABLE_COLUMNS]
 
@@ -259,7 +320,7 @@ def _answers(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str]) -
         one = alone.iloc[0]
         names = ", ".join([*one[[*WHERE[:4], "query"]], f"seed {one['seed']}"])
         raise ReportError(
-            f"sensitivity: {one['variant']} has a run that {DEFAULT} lacks ({names}); {mend_of(DEFAULT)}"
+            f"{one['variant']} has a run that {DEFAULT} lacks ({names}): collect {DEFAULT} with it"
         )
     parts = []
     for question in variants.questions:
@@ -272,17 +333,19 @@ def _answers(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str]) -
 
 
 def _accuracies(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
-    """Mean accuracy along the curve of every variant, cell and seed, on the weak modality and with all."""
-    curves = on_targets(frame[~frame["query"].isin(CONTROLS)], weak)
+    """Mean accuracy along the curve of every variant, cell, seed and part."""
+    curves = with_roles(frame[~frame["query"].isin(CONTROLS)], weak)
+    curves = curves.assign(part=curves["role"].replace("joint", "all"))
     parts = [
         per_seed(part).assign(variant=variant, part=name)
-        for (variant, name), part in parts_of(curves, ["variant", "target"])
+        for (variant, name), part in parts_of(curves, ["variant", "part"])
     ]
     areas = pd.concat(parts, ignore_index=True)
     areas["accuracy"] = areas["aulc"] / (areas["rounds"] - 1)
     # Of each variant dataset by dataset, the weak modality before all of them.
-    order = ("variant", "dataset", "mitigation", "regime", "part")
-    keys = [areas[name].map(list(areas[name].unique()).index) for name in reversed(order)]
+    order = {name: list(areas[name].unique()) for name in ("variant", "dataset", "mitigation", "regime")}
+    order["part"] = PARTS
+    keys = [areas[name].map(order[name].index) for name in reversed(order)]
     return areas.iloc[np.lexsort(keys)][["variant", *WHERE, "query", "seed", "accuracy"]]
 
 

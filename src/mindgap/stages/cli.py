@@ -197,7 +197,10 @@ def watch(once: Annotated[bool, typer.Option("--once", help="print it once and e
     watch_stage(once)
 
 
-sensitivity = typer.Typer(help="How far results depend on what the paper leaves open.", no_args_is_help=True)
+sensitivity = typer.Typer(
+    help="Variants of one default: what the paper leaves open, or another folder's.", no_args_is_help=True
+)
+OfVariants = Annotated[Path, typer.Option("--folder", help="of reports/, with the variants.yaml")]
 app.add_typer(sensitivity, name="sensitivity")
 
 
@@ -206,22 +209,24 @@ def run_sensitivity(
     variants: Annotated[
         list[str] | None, typer.Argument(help="keys of variants.yaml; all by default")
     ] = None,
+    folder: OfVariants = Path("reports/sensitivity"),
 ) -> None:
-    """Run the variants of reports/sensitivity/variants.yaml, and collect what they find."""
+    """Run the variants of a folder of reports/, and collect what they find: the report shows it."""
     from mindgap.stages.sensitivity import run_stage
 
-    run_stage(variants or [])
+    run_stage(variants or [], folder)
 
 
 @sensitivity.command("collect")
 def collect_sensitivity(
     variant: Annotated[str, typer.Argument(help="a key of variants.yaml")],
-    folder: Annotated[Path, typer.Argument(help="where its params.yaml lies and `mindgap acquire` ran")],
+    made: Annotated[Path, typer.Argument(help="where its params.yaml lies and `mindgap acquire` ran")],
+    folder: OfVariants = Path("reports/sensitivity"),
 ) -> None:
-    """Copy what runs found to reports/sensitivity, where the report reads it."""
+    """Copy what runs found to the folder of their variants, where the report reads it."""
     from mindgap.stages.sensitivity import collect_stage
 
-    collect_stage(variant, folder)
+    collect_stage(variant, made, folder)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from mindgap.results.paper import verify_paper
 from mindgap.results.provenance import read_origins
 from mindgap.results.reading import ReportError, read_text
 from mindgap.results.searches import read_searches
-from mindgap.results.sensitivity import VARIANTS, Variants, read_sensitivity, read_variants
+from mindgap.results.sensitivity import VARIANTS, read_collected
 from mindgap.results.site.build import FOLDERS, build_report, output_names
 from mindgap.results.site.content import Inputs
 from mindgap.stages.paths import (
@@ -46,7 +47,7 @@ def report_stage(params: Params) -> None:
     selection = selection_of(params, REPORTS)
     for name, line in selection.skipped.items():
         print(f"{name} is skipped: {line}", flush=True)
-    inputs = read_inputs(selection, REPORTS, "", SENSITIVITY)
+    inputs = read_inputs(selection, REPORTS, "", variant_folders())
     inputs = replace(inputs, diagnosis=_diagnosis(params, selection, inputs.curves))
     _report(selection, REPORTS, inputs)
     if paths := left_over(params):
@@ -178,21 +179,20 @@ def _report(selection: Selection, folder: Path, inputs: Inputs) -> None:
     validate_aulc(folder / "tables" / "aulc.csv", EXPECTATIONS, folder / "validation", holes)
 
 
-def read_inputs(
-    selection: Selection, folder: Path, about: str = "", sensitivity: Path | None = None
-) -> Inputs:
+def variant_folders() -> list[Path]:
+    """Where variants are collected: folders of reports/ that say which, and that of the sensitivity."""
+    asked = {path.parent for path in REPORTS.glob(f"*/{VARIANTS}")}
+    return sorted(asked | ({SENSITIVITY} if SENSITIVITY.exists() else set()))
+
+
+def read_inputs(selection: Selection, folder: Path, about: str = "", variants: Sequence[Path] = ()) -> Inputs:
     """All records that a report is made of, each checked, and that they belong together."""
     curves = read_curves(folder / "curves", selection)
     origins = read_origins(folder / "provenance", curves, selection)
     searches = read_searches(folder / "search", selection, origins)
     measured = read_measured(folder / "measured", curves)
-    return Inputs(curves, origins, searches, *_sensitivity(sensitivity), about, measured=measured)
-
-
-def _sensitivity(folder: Path | None) -> tuple[pd.DataFrame | None, Variants | None]:
-    """What was collected of the sensitivity experiments, and what they asked."""
-    found = read_sensitivity(folder) if folder and folder.exists() else None
-    return found, None if found is None else read_variants(folder / VARIANTS)
+    collected = [one for one in map(read_collected, variants) if one]
+    return Inputs(curves, origins, searches, collected, about, measured=measured)
 
 
 def _diagnosis(params: Params, selection: Selection, curves: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""sensitivity: run the variants of reports/sensitivity/variants.yaml, and collect what they found.
+"""sensitivity: run the variants of a folder of reports/ (its variants.yaml), and collect what they found.
 
 A variant runs by the plain commands prepare, train and acquire in a folder of its own, with the project's
 store. Its curves are checked as a report checks them; they have to be of the parameters that were asked for.
@@ -14,52 +14,74 @@ from pathlib import Path
 from typing import Any
 
 from mindgap.base.errors import MindGapError
-from mindgap.core.digest import SOURCE
+from mindgap.core.digest import SOURCE, code_digest
 from mindgap.core.params import Params, check_params, load_params
 from mindgap.core.records import store_root, write_atomically
+from mindgap.core.run_code import part_files
 from mindgap.data.errors import DataError
 from mindgap.data.storage import read_meta
+from mindgap.parts.fusions import FUSIONS
 from mindgap.results.curves import Selection, read_curves
 from mindgap.results.provenance import flat, read_origins
-from mindgap.results.sensitivity import VARIANTS, Variants, collected_json, read_sensitivity, read_variants
+from mindgap.results.sensitivity import (
+    VARIANTS,
+    Variants,
+    collected_json,
+    fusion_of,
+    read_sensitivity,
+    read_variants,
+)
 from mindgap.stages.blueprint import differences
 from mindgap.stages.overrides import PARAMS, overridden, write_overridden
-from mindgap.stages.paths import EXPECTATIONS, SENSITIVITY, places
+from mindgap.stages.paths import EXPECTATIONS, REPORTS, SENSITIVITY, places
 
-FOLDERS = Path(".mindgap/sensitivity")  # of the variants' runs: safe to delete
+RUNS = Path(".mindgap")  # in it a folder for each of variants: safe to delete
 
 
 class SensitivityError(MindGapError):
     """A variant cannot be run or collected; the message names it and the mend."""
 
 
-def run_stage(keys: Sequence[str] = ()) -> None:
+def run_stage(keys: Sequence[str] = (), folder: Path = SENSITIVITY) -> None:
     """Run and collect these variants, or all, once every variant was checked; finished rounds are kept."""
-    variants = _read(keys)
-    check_variants(variants)
+    folder = _place(folder)
+    variants = _read(keys, folder)
+    check_variants(variants, folder)
     for key in [key for key in variants.keys if not keys or key in keys]:
-        folder = FOLDERS / key
-        print(f"sensitivity: {key}, in {folder}", flush=True)
-        _run_in(folder, variants.overrides(key))
-        _collect(key, folder, variants)
-    if all((SENSITIVITY / f"{key}.csv").exists() for key in variants.keys):
-        read_sensitivity(SENSITIVITY)  # that they belong together
+        made = RUNS / folder.name / key
+        print(f"{folder.name}: {key}, in {made}", flush=True)
+        _run_in(made, variants.overrides(key))
+        _collect(key, made, variants, folder)
+    if all((folder / f"{key}.csv").exists() for key in variants.keys):
+        read_sensitivity(folder)  # that they belong together
 
 
-def collect_stage(key: str, folder: Path) -> None:
+def collect_stage(key: str, made: Path, folder: Path = SENSITIVITY) -> None:
     """Copy what `mindgap acquire` left in a folder to the files of a variant, if it is that variant's."""
-    _collect(key, folder, _read([key]))
+    folder = _place(folder)
+    _collect(key, made, _read([key], folder), folder)
 
 
-def _read(keys: Sequence[str]) -> Variants:
-    variants = read_variants(SENSITIVITY / VARIANTS)
+def _place(folder: Path) -> Path:
+    """The folder as the report knows it, which looks for variants in reports/ alone."""
+    place = Path(os.path.realpath(folder))
+    if place.parent != REPORTS.resolve():
+        raise SensitivityError(
+            f"{folder} is no folder of {REPORTS}, where the report looks for variants: name one there that "
+            f"holds a {VARIANTS}, such as {SENSITIVITY}"
+        )
+    return REPORTS / place.name
+
+
+def _read(keys: Sequence[str], folder: Path) -> Variants:
+    variants = read_variants(folder / VARIANTS)
     strange = [key for key in keys if key not in variants.keys]
     if strange:
         raise SensitivityError(f"unknown variant {', '.join(strange)}; known: {', '.join(variants.keys)}")
     return variants
 
 
-def check_variants(variants: Variants) -> None:
+def check_variants(variants: Variants, folder: Path = SENSITIVITY) -> None:
     """Every variant can be run, and no two are the same."""
     params = {}
     for key in variants.keys:
@@ -67,12 +89,10 @@ def check_variants(variants: Variants) -> None:
             params[key] = overridden(variants.overrides(key))
             check_params(params[key])
         except MindGapError as error:
-            raise SensitivityError(f"{SENSITIVITY / VARIANTS}: {key}: {error}") from error
+            raise SensitivityError(f"{folder / VARIANTS}: {key}: {error}") from error
     for one, other in combinations(params, 2):
         if _asked(params[one]) == _asked(params[other]):
-            raise SensitivityError(
-                f"{SENSITIVITY / VARIANTS}: {one} and {other} ask for the same: take one out"
-            )
+            raise SensitivityError(f"{folder / VARIANTS}: {one} and {other} ask for the same: take one out")
 
 
 def _asked(params: Params) -> list[Any]:
@@ -125,13 +145,13 @@ def _mindgap(folder: Path, *arguments: str) -> None:
         )
 
 
-def _collect(key: str, folder: Path, variants: Variants) -> None:
-    """Check what was found in a folder, then write it as the files of a variant."""
+def _collect(key: str, made: Path, variants: Variants, folder: Path) -> None:
+    """Check what was found where a variant was made, then write it as its files in `folder`."""
     overrides = variants.overrides(key)
-    asked, made = overridden(overrides), load_params(folder / PARAMS.name)
-    if changed := _differences(_settings(made), _settings(asked)):
-        raise SensitivityError(f"{key}: {folder} was made with other parameters: {'; '.join(changed)}")
-    curves_dir, origins_dir = folder / "reports/curves", folder / "reports/provenance"
+    asked, params = overridden(overrides), load_params(made / PARAMS.name)
+    if changed := _differences(_settings(params), _settings(asked)):
+        raise SensitivityError(f"{key}: {made} was made with other parameters: {'; '.join(changed)}")
+    curves_dir, origins_dir = made / "reports/curves", made / "reports/provenance"
     names = [f"{dataset}-{regime}" for dataset, regime in product(asked.dataset, asked.regime)]
     selection = Selection(
         asked.scale, asked.dataset, asked.regime, asked.query, asked.mitigation, asked.seeds
@@ -141,9 +161,18 @@ def _collect(key: str, folder: Path, variants: Variants) -> None:
     header, *_ = files[0].splitlines(keepends=True)
     curves = (header + "".join(text.removeprefix(header) for text in files)).encode()
     origins = [json.loads((origins_dir / f"{name}.json").read_text()) for name in names]
-    write_atomically(SENSITIVITY / f"{key}.csv", curves)
-    write_atomically(SENSITIVITY / f"{key}.json", collected_json(overrides, curves, origins).encode())
-    print(f"{SENSITIVITY / key}.csv: collected", flush=True)
+    told = collected_json(overrides, curves, origins, _loop(origins))
+    write_atomically(folder / f"{key}.csv", curves)
+    write_atomically(folder / f"{key}.json", told.encode())
+    print(f"{folder / key}.csv: collected", flush=True)
+
+
+def _loop(origins: Sequence[Mapping[str, Any]]) -> str:
+    """The digest of the numerics' code without a fusion's, if the code here made these runs; else empty."""
+    made = [(one["settings"], run) for one in origins for run in one["runs"].values()]
+    code = {(fusion_of(settings, run), run["numerics"]) for settings, run in made}
+    here = all(name in FUSIONS and digest == code_digest(part_files(FUSIONS, name)) for name, digest in code)
+    return code_digest() if here else ""
 
 
 def _settings(params: Params) -> dict[str, Any]:

@@ -76,10 +76,10 @@ def table_files(content: Content) -> Iterator[tuple[str, str]]:
         yield "preregistered.csv", _csv(six_digits(content.preregistered))
     if len(content.inputs.searches):
         yield "search.csv", _csv(content.inputs.searches)
-    if content.sensitivity:
-        yield "sensitivity.csv", _csv(content.sensitivity.queries)
-        yield "sensitivity_over_methods.csv", _csv(content.sensitivity.methods)
-        yield "sensitivity_bald.csv", _csv(content.sensitivity.lead)
+    for one in content.sensitivity:
+        yield f"{one.name}.csv", _csv(one.queries)
+        yield f"{one.name}_over_methods.csv", _csv(one.methods)
+        yield f"{one.name}_bald.csv", _csv(one.lead)
 
 
 def all_figures(content: Content, folder: Path) -> Mapping[tuple[str, str], list[str]]:

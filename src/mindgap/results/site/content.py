@@ -15,7 +15,7 @@ from mindgap.results.comparison import compare, summary
 from mindgap.results.curves import Selection
 from mindgap.results.effects import effects, preregistered
 from mindgap.results.gate import Gate, gate_of, weak_levels
-from mindgap.results.names import CONTROLS, OUR_MITIGATIONS, scale_name, subset_order
+from mindgap.results.names import CONTROLS, scale_name, subset_order
 from mindgap.results.paper import WEAK as PAPER_WEAK
 from mindgap.results.paper import (
     misprints,
@@ -30,7 +30,7 @@ from mindgap.results.rank_comparison import rank_sum_comparison
 from mindgap.results.reading import parts_of
 from mindgap.results.scales import changes_of, summary_of
 from mindgap.results.sensitivity import (
-    Variants,
+    Collected,
     bald_against_random,
     over_methods,
     sensitivity_table,
@@ -48,8 +48,7 @@ class Inputs:
     curves: pd.DataFrame
     origins: Sequence[Origin] = ()
     searches: pd.DataFrame = field(default_factory=pd.DataFrame)
-    sensitivity: pd.DataFrame | None = None
-    variants: Variants | None = None
+    variants: Sequence[Collected] = ()
     about: str = ""
     diagnosis: pd.DataFrame = field(default_factory=pd.DataFrame)
     measured: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
@@ -57,11 +56,14 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What other choices in what the paper leaves open come to, in files and in a table for the page.
+    """What the variants of a folder come to, in files (by its `name`) and in a table for the page.
 
     `asked`: the overrides that make the default.
     """
 
+    name: str
+    title: str
+    about: str
     methods: pd.DataFrame
     queries: pd.DataFrame
     lead: pd.DataFrame
@@ -92,7 +94,7 @@ class Content:
     claims: pd.DataFrame
     power: Power
     statistics: Sequence[Statistics]
-    sensitivity: Sensitivity | None
+    sensitivity: Sequence[Sensitivity]
     changes: Sequence[str]
     gate: Gate
     weak_levels: pd.DataFrame
@@ -146,7 +148,7 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
         all_claims(table, paper_dir, selection),
         power(paper_accuracies(paper_dir)),
         all_statistics(curves, selection),
-        sensitivity_of(inputs, selection),
+        [sensitivity_of(one) for one in inputs.variants],
         summary_of(changes),
         gate,
         weak_levels(seeds, selection.weak),
@@ -154,18 +156,8 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
         speed_ups(selection.ranked(curves)),
         bought(inputs.measured, order),
         effects(seeds, selection.weak),
-        preregistered(seeds, selection, _bases(inputs.origins)),
+        preregistered(seeds, selection),
     )
-
-
-def _bases(origins: Sequence[Origin]) -> dict[tuple[str, str, str], str]:
-    """By dataset, regime and query: what a mitigation of our own builds on, where its settings name it."""
-    return {
-        (one.dataset, one.regime, query): base
-        for one in origins
-        for (mitigation, query), made in one.settings.items()
-        if mitigation in OUR_MITIGATIONS and (base := made.get("mitigation_settings", {}).get("base"))
-    }
 
 
 def all_tables(table: pd.DataFrame, selection: Selection, seeds: pd.DataFrame) -> list[tables.Table]:
@@ -218,17 +210,18 @@ def all_statistics(curves: pd.DataFrame, selection: Selection) -> list[Statistic
     return made
 
 
-def sensitivity_of(inputs: Inputs, selection: Selection) -> Sensitivity | None:
-    """What was collected of the sensitivity experiments; they have datasets of their own."""
-    if inputs.sensitivity is None or inputs.variants is None:
-        return None
-    asked = (inputs.sensitivity, inputs.variants, PAPER_WEAK)
+def sensitivity_of(collected: Collected) -> Sensitivity:
+    """What was collected of a folder of variants; they have datasets of their own."""
+    variants, asked = collected.variants, (collected.curves, collected.variants, PAPER_WEAK)
     methods = over_methods(*asked)
     return Sensitivity(
+        collected.name,
+        variants.title,
+        variants.about,
         methods,
         sensitivity_table(*asked),
         bald_against_random(*asked),
         wide_table(methods),
         sentences(methods),
-        " ".join(inputs.variants.base),
+        " ".join(variants.base),
     )
