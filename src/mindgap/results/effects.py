@@ -5,7 +5,7 @@ interval, of one cell each and not corrected for their number. And the test that
 our own before they were run (`preregistered`), which is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.stats import ttest_1samp
 from mindgap.results.aulc import DIGITS, half_width, levels, paired, spread, with_roles
 from mindgap.results.curves import SETTING, Selection
 from mindgap.results.names import OUR_MITIGATIONS, OURS, method_name, mitigation_name
+from mindgap.results.reading import parts_of
 from mindgap.results.statistics import ALPHA, BASELINE, holm
 
 CELL = [*SETTING, "query"]
@@ -31,11 +32,13 @@ FEWEST_SEEDS = 10
 MOST_LOST = 0.01  # that all modalities together may lose
 PASSED, FAILED, FEW, UNRANKED = "passed", "failed", "not enough seeds", "not ranked"
 TUNED, LACKING = "no verdict", "not enough data"
-TEST_COLUMNS = [
-    *("method", *CELL, "rival", "rival_mitigation", "weak", "n_seeds"),
+NUMBERS = (
     *("weak_difference", "weak_low", "weak_high", "p", "p_holm"),
-    *("joint_difference", "joint_low", "joint_high", "verdict", "why"),
-]
+    *("joint_difference", "joint_low", "joint_high"),
+)
+TEST_COLUMNS = ["method", *CELL, "rival", "rival_mitigation", "weak", "n_seeds", *NUMBERS, "verdict", "why"]
+# Levels, seeds x subsets, by mitigation and query.
+Cells = dict[tuple[str, str], pd.DataFrame]
 
 
 def effects(seeds: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
@@ -45,7 +48,7 @@ def effects(seeds: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     the same mitigation, each over the `n` seeds that both have; NaN where there is no such run.
     """
     runs = {}
-    for key, part in _leveled(seeds, weak).groupby([*CELL, "role", "subset"], sort=False):
+    for key, part in parts_of(_leveled(seeds, weak), [*CELL, "role", "subset"]):
         runs[key] = part.set_index("seed")["level"].sort_index()
     rows = []
     for key, own in runs.items():
@@ -72,25 +75,21 @@ def preregistered(seeds: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     has not failed, with FEWEST_SEEDS. Where a dataset declares no modality weak, it is the one in which the
     rivals' runs are lowest.
     """
-    runs: dict[tuple, dict] = {}
-    for (dataset, regime, *cell), part in _leveled(seeds, selection.weak).groupby(CELL, sort=False):
+    runs: dict[tuple[str, str], Cells] = {}
+    for (dataset, regime, *cell), part in parts_of(_leveled(seeds, selection.weak), CELL):
         wide = part.pivot(index="seed", columns="subset", values="level")
-        runs.setdefault((dataset, regime), {})[tuple(cell)] = wide
+        runs.setdefault((dataset, regime), {})[cell[0], cell[1]] = wide
     rows = [row for place, cells in runs.items() for row in _rows(place, cells, selection)]
-    frame = pd.DataFrame(rows, columns=[*TEST_COLUMNS, "deviation"])
-    judged = (frame["verdict"] == "").to_numpy()
-    frame.loc[judged, "p_holm"] = holm(frame.loc[judged, "p"].to_numpy(dtype=float))
-    tests = np.ones(len(frame), dtype=int)
-    tests[judged] = still_open(frame.loc[judged, "p"].to_numpy(dtype=float))
-    for place, (row, m) in enumerate(zip(frame.to_dict("records"), tests.tolist(), strict=True)):
-        half = half_width(row["deviation"], row["n_seeds"], 1 - ALPHA / m)
-        frame.loc[place, ["weak_low", "weak_high"]] = (
-            row["weak_difference"] - half,
-            row["weak_difference"] + half,
-        )
-        if judged[place]:
-            frame.loc[place, ["verdict", "why"]] = _verdict(row)
-    return frame[TEST_COLUMNS]
+    judged = [row for row in rows if not row["verdict"]]
+    p = np.array([row["p"] for row in judged], dtype=float)
+    for row, adjusted, m in zip(judged, holm(p), still_open(p), strict=True):
+        row.update(p_holm=adjusted, tests=m)
+    for row in rows:
+        half = half_width(row["deviation"], row["n_seeds"], 1 - ALPHA / row["tests"])
+        row.update(weak_low=row["weak_difference"] - half, weak_high=row["weak_difference"] + half)
+        if not row["verdict"]:
+            row["verdict"], row["why"] = _verdict(row)
+    return pd.DataFrame(rows, columns=TEST_COLUMNS)
 
 
 def still_open(p: np.ndarray) -> np.ndarray:
@@ -106,12 +105,10 @@ def still_open(p: np.ndarray) -> np.ndarray:
     return divisors
 
 
-def _rows(
-    place: tuple[str, str], cells: Mapping[tuple[str, str], pd.DataFrame], selection: Selection
-) -> Iterator[tuple]:
-    """TEST_COLUMNS without verdicts, and the deviation of the weak difference, for a dataset and regime.
+def _rows(place: tuple[str, str], cells: Cells, selection: Selection) -> Iterator[dict[str, Any]]:
+    """TEST_COLUMNS before the correction, of a dataset and regime; an empty verdict is to be found.
 
-    `cells`: levels, seeds x subsets, by mitigation and query.
+    With them the `deviation` of the weak difference, and by how many `tests` its alpha is divided.
     """
     for mitigation, query in cells:
         if query in OURS:
@@ -120,28 +117,47 @@ def _rows(
             yield _row(place, cells, selection, mitigation, (mitigation, query), PLAIN)
 
 
-def _row(place, cells, selection: Selection, method: str, own: tuple[str, str], theirs: str) -> tuple:
-    key = (method, *place, *own)
-    lacking = [method_name(rival) for rival in RIVALS if (theirs, rival) not in cells]
-    if lacking:
+def _row(
+    place: tuple[str, str],
+    cells: Cells,
+    selection: Selection,
+    method: str,
+    own: tuple[str, str],
+    theirs: str,
+) -> dict[str, Any]:
+    """The row of a method, the cell `own`, against the rivals under the mitigation `theirs`."""
+    row: dict[str, Any] = dict(zip(["method", *CELL], (method, *place, *own), strict=True))
+    row |= {"rival": "", "rival_mitigation": theirs, "weak": "", "n_seeds": 0, "tests": 1}
+    row |= dict.fromkeys((*NUMBERS, "deviation"), np.nan)
+    if lacking := [method_name(rival) for rival in RIVALS if (theirs, rival) not in cells]:
         why = f"no runs of {' and '.join(lacking)} with {mitigation_name(theirs)}"
-        return (*key, "", theirs, "", 0, *[np.nan] * 8, LACKING, why, np.nan)
+        return row | {"verdict": LACKING, "why": why}
     frames = {name: cells[theirs, name] for name in RIVALS} | {method: cells[own]}
     seeds = sorted(set.intersection(*(set(frame.index) for frame in frames.values())))
     levels = {name: frame.loc[seeds] for name, frame in frames.items()}
-    joint = max(cells[own], key=lambda subset: subset.count("+"))
+    subsets = [str(name) for name in cells[own]]
+    joint = max(subsets, key=lambda subset: subset.count("+"))
     weak = selection.weak.get(place[0]) or min(
-        (subset for subset in cells[own] if subset != joint),
+        (subset for subset in subsets if subset != joint),
         key=lambda subset: sum(levels[rival][subset].mean() for rival in RIVALS),
     )
-    rival = max(RIVALS, key=lambda name: levels[name][weak].mean())
+    rival = max(RIVALS, key=lambda name: float(levels[name][weak].mean()))
     weak_S, joint_S = ((levels[method][s] - levels[rival][s]).round(DIGITS) for s in (weak, joint))
-    n, joint_difference = len(seeds), joint_S.mean()
-    half = half_width(spread(joint_S.tolist()), n)
-    numbers = (weak_S.mean(), np.nan, np.nan, _t_test(weak_S), np.nan)
-    numbers += (joint_difference, joint_difference - half, joint_difference + half)
-    told = _not_judged(place, [own[0], theirs], n, selection)
-    return (*key, rival, theirs, weak, n, *numbers, *told, spread(weak_S.tolist()))
+    joint_difference, half = joint_S.mean(), half_width(spread(joint_S.tolist()), len(seeds))
+    verdict, why = _not_judged(place, [own[0], theirs], len(seeds), selection)
+    return row | {
+        "rival": rival,
+        "weak": weak,
+        "n_seeds": len(seeds),
+        "weak_difference": weak_S.mean(),
+        "deviation": spread(weak_S.tolist()),
+        "p": _t_test(weak_S),
+        "joint_difference": joint_difference,
+        "joint_low": joint_difference - half,
+        "joint_high": joint_difference + half,
+        "verdict": verdict,
+        "why": why,
+    }
 
 
 def _t_test(differences: pd.Series) -> float:
@@ -153,7 +169,9 @@ def _t_test(differences: pd.Series) -> float:
     return float(ttest_1samp(differences, 0).pvalue)
 
 
-def _not_judged(place: tuple[str, str], mitigations, n: int, selection: Selection) -> tuple[str, str]:
+def _not_judged(
+    place: tuple[str, str], mitigations: Sequence[str], n: int, selection: Selection
+) -> tuple[str, str]:
     """Why a setting has no verdict; two empty texts where it has."""
     if place[0] not in HELD_OUT:
         tuned = (

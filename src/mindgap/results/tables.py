@@ -103,7 +103,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
     corner: str = "Method"
-    beyond: bool = False
+    beyond: bool = field(default=False, kw_only=True)
 
     @property
     def groups(self) -> list[tuple[str, int]]:

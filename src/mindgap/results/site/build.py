@@ -76,10 +76,10 @@ def table_files(content: Content) -> Iterator[tuple[str, str]]:
         yield "preregistered.csv", _csv(six_digits(content.preregistered))
     if len(content.inputs.searches):
         yield "search.csv", _csv(content.inputs.searches)
-    for one in content.sensitivity:
-        yield f"{one.name}.csv", _csv(one.queries)
-        yield f"{one.name}_over_methods.csv", _csv(one.methods)
-        yield f"{one.name}_bald.csv", _csv(one.lead)
+    for asked in content.sensitivity:
+        yield f"{asked.name}.csv", _csv(asked.queries)
+        yield f"{asked.name}_over_methods.csv", _csv(asked.methods)
+        yield f"{asked.name}_bald.csv", _csv(asked.lead)
 
 
 def all_figures(content: Content, folder: Path) -> Mapping[tuple[str, str], list[str]]:

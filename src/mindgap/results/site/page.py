@@ -370,7 +370,7 @@ def _effects(content: Content) -> list[dict[str, Any]]:
     if len(selection.mitigations) < 2 and not not_in_paper(selection.queries):
         return []
     parts = []
-    for (dataset, regime), part in content.effects.groupby(["dataset", "regime"], sort=False):
+    for (dataset, regime), part in parts_of(content.effects, ["dataset", "regime"]):
         names = modalities_of(list(content.order[dataset]))
         subsets = [subset for subset in content.order[dataset] if subset in set(part["subset"])]
         cells = {
@@ -381,7 +381,7 @@ def _effects(content: Content) -> list[dict[str, Any]]:
                     for other in (PLAIN, BASELINE)
                 ],
             }
-            for key, rows in part.groupby(["mitigation", "query"], sort=False)
+            for key, rows in parts_of(part, ["mitigation", "query"])
             for one in rows.to_dict("records")
         }
         shown = [
@@ -404,7 +404,7 @@ def _preregistered(content: Content) -> list[dict[str, Any]]:
             "where": f"{setting}, {method_name(row['query'])}",
             "against": f"{method_name(row['rival'])}, {mitigation_name(row['rival_mitigation'])}",
         }
-        rows.append(row | words)
+        rows.append({str(name): value for name, value in row.items()} | words)
     return rows
 
 
@@ -415,7 +415,7 @@ def _own_name(method: str) -> str:
 def _passed(tests: pd.DataFrame) -> list[str]:
     """In how many of the judged settings each method passed."""
     told = []
-    for method, part in tests[tests["p_holm"].notna()].groupby("method", sort=False):
+    for method, part in parts_of(tests[tests["p_holm"].notna()], "method"):
         passed = int((part["verdict"] == REGISTERED).sum())
         told.append(f"{_own_name(method)}: passed in {passed} of {len(part)} settings")
     return told
