@@ -397,14 +397,14 @@ def _effects(content: Content) -> list[dict[str, Any]]:
 def _preregistered(content: Content) -> list[dict[str, Any]]:
     """The rows of the registered test, with what is compared in words."""
     rows = []
-    for row in content.preregistered.to_dict("records"):
+    for row in records_of(content.preregistered):
         setting = _setting(row["dataset"], row["regime"], row["mitigation"])
         words = {
             "method": _own_name(row["method"]),
             "where": f"{setting}, {method_name(row['query'])}",
             "against": f"{method_name(row['rival'])}, {mitigation_name(row['rival_mitigation'])}",
         }
-        rows.append({str(name): value for name, value in row.items()} | words)
+        rows.append(row | words)
     return rows
 
 
