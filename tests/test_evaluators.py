@@ -121,6 +121,8 @@ WRONG = {
     "another subset": (("x", "middle", 0.5), r"no such subset; name one of left, right, left\+right"),
     "a word": (("x", "left", "high"), "the value is no single number"),
     "many numbers": (("x", "left", torch.ones(2)), "the value is no single number"),
+    "a list of subsets": (("x", ["left"], 0.5), "there is no such subset"),
+    "too large": (("x", None, 10**400), "the value is no single number"),
     "not finite": (("x", None, float("nan")), "the value is not finite"),
 }
 
@@ -130,6 +132,11 @@ def test_a_row_that_the_table_cannot_have_is_refused_by_name(row, message, make_
     place = "blobs-low-random-moddrop-0, round 1: evaluator 'one' gave"
     with pytest.raises(EvaluatorError, match=f"^{place} .*{message}"):
         measured_by(lambda *given: [row], make_dataset(), monkeypatch)
+
+
+def test_an_evaluator_without_rows_is_refused_by_name(make_dataset, monkeypatch):
+    with pytest.raises(EvaluatorError, match="evaluator 'one' gave NoneType: yield rows, or return a list"):
+        measured_by(lambda *given: None, make_dataset(), monkeypatch)
 
 
 def test_a_number_that_is_given_twice_is_refused(make_dataset, monkeypatch):

@@ -83,6 +83,49 @@ def test_a_model_of_the_user_s_own_takes_the_place_of_ours():
         mindgap.run(X, **SHORT, model=lambda _: SimpleNamespace(encode={"told": nn.Linear(3, 8)}, fuse=Sum()))
 
 
+def test_a_test_set_may_name_the_modalities_in_another_order():
+    present = np.ones((30, 2), dtype=bool)
+    present[:12, 0] = present[20:, 1] = False
+    held = {name: x[:30] for name, x in X.items()}
+    turned = {name: held[name] for name in reversed(held)}
+    one = mindgap.run(X, "random", **SHORT, test=(held, Y[:30], present))
+    other = mindgap.run(X, "random", **SHORT, test=(turned, Y[:30], present[:, ::-1]))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_model_whose_weights_outlive_a_training_is_refused_and_a_frozen_one_is_not():
+    kept = perceptron({name: SimpleNamespace(shape=x.shape[1:]) for name, x in X.items()})
+    with pytest.raises(InputError, match=r"encode\['told'\] has the same weights in each call"):
+        mindgap.run(X, **SHORT, model=lambda _: kept)
+    kept.encode.requires_grad_(False)
+    mindgap.run(X, "random", **SHORT, model=lambda _: kept)
+
+
+OWN = {
+    "no function": (SimpleNamespace(), "give a function that makes it"),
+    "no module": (
+        lambda _: SimpleNamespace(encode={"told": len}, fuse=Sum()),
+        "is builtin_function_or_method",
+    ),
+    "another input": (
+        lambda _: SimpleNamespace(encode={"told": nn.Linear(5, 8)}, fuse=Sum()),
+        "encode['told'] fails on input of shape (2, 3)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "message"), OWN.values(), ids=OWN)
+def test_a_model_that_does_not_fit_is_refused_by_its_part(model, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        mindgap.run(X, **SHORT, model=model)
+
+
+def test_seeds_may_be_numpy_s():
+    curves = mindgap.run(X, "random", **SHORT, seeds=np.arange(1, 2))
+    pd.testing.assert_frame_equal(curves, mindgap.run(X, "random", **SHORT, seeds=np.int64(1)))
+    assert curves["seed"].tolist() == [1] * 6
+
+
 @pytest.mark.parametrize(
     ("x", "kind"),
     [
@@ -118,6 +161,32 @@ BAD = {
     "too many": ((X,), {"rounds": 50}, "training samples are needed"),
     "all tested": ((X,), {"test": 1.0}, "test is 1.0"),
     "epochs": ((X,), {"epochs": 0}, "epochs: Input should be greater"),
+    "one seed twice": ((X,), {"seeds": [0, 0]}, "seeds: [0, 0] has one twice"),
+    "no seed": ((X,), {"seeds": []}, "seeds: List should have at least 1 item"),
+    "a seed below 0": ((X,), {"seeds": -1}, "seeds.0: Input should be greater than or equal to 0"),
+    "a truth value": ((X,), {"seeds": True}, "seeds.0: Input should be a valid integer"),
+    "a word": ((X,), {"seeds": "01"}, "seeds.0: Input should be a valid integer"),
+    "a name": ((X,), {"name": "a-b,c"}, "name: String should match pattern"),
+    "no query": ((X, None), {}, "query: None: it is no function or class"),
+    "no mitigation": ((X,), {"mitigation": 3}, "mitigation: 3: it is no subclass"),
+    "no settings": ((X, "badge"), {"query_settings": [1]}, "query_settings: list is no mapping"),
+    "no kinds": ((X,), {"kinds": ["table"]}, "kinds: list is no mapping"),
+    "no device": ((X,), {"device": "foo"}, "device 'foo' takes no data"),
+    "a name of torch's": (({"type": X["told"]},), {}, "modality 'type': torch's modules have a 'type'"),
+    "ragged": (({"told": [[1, 2], [3]] * 60},), {}, "dataset, told: setting an array element"),
+    "a large label": ((X,), {"labels": np.where(Y == 2, 10**12, Y)}, "labels: 1000000000000 is there"),
+    "nothing left": ((X,), {"test": 0.99}, "class 0 has 0 training samples"),
+    "one never there": (
+        (X,),
+        {"present": np.tile([True, False], (120, 1))},
+        "present: no training sample has noise",
+    ),
+    "wide tokens": (({"words": np.full((120, 3), 2**33 + 1)},), {}, "whole numbers from 0 to 2,147,483,647"),
+    "unknown tokens": (
+        ({"words": np.full((120, 3), 40_000)},),
+        {},
+        "the largest token is 40000, and our",
+    ),
     "no mapping": ((X["told"],), {}, "is no mapping of modalities to arrays"),
 }
 

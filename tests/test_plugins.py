@@ -122,6 +122,22 @@ def test_one_name_of_two_packages_is_neither_s(beside):
         FUSIONS["mean"]
 
 
+def test_a_dataset_of_ours_is_no_other_s_whichever_kind_either_is(beside):
+    entries = "missing = beside_mindgap.model:FILES\nshare = beside_mindgap.model:PATTERNED\n"
+    package = beside(f"[mindgap.dataset]\n{entries}")
+    with (package / "model.py").open("a") as file:
+        file.write("\nfrom mindgap.data.source import Source\n")
+        file.write("FILES = Source('files', ('a',), None, (), code='beside_mindgap.parts')\n")
+    for table, name in (
+        (DATASETS, "missing"),
+        (SOURCES, "missing"),
+        (RENDERED, "share"),
+        (DATASETS, "share"),
+    ):
+        with pytest.raises(PluginError, match=f"MindGap has a '{name}' of its own"):
+            table[name]
+
+
 def test_a_control_is_declared_as_one(beside):
     package = beside("[mindgap.query]\nruler = beside_mindgap.parts:RULER\n")
     with (package / "parts.py").open("a") as file:

@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -64,6 +64,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
     `made(thing, group)` turns what an entry point names into an entry of the table: None if it belongs to
     another one, TypeError or ValueError where it breaks the contract. Names there begin with `prefix`.
+    `taken`: names of ours in another table of the same groups.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
     ):
         self.ours, self.made, self.prefix = ours, made, prefix
         self.groups = [groups] if isinstance(groups, str) else list(groups)
+        self.taken: Collection[str] = ()
         self._loaded: dict[Outside, T | None] = {}
 
     @property
@@ -137,10 +139,10 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return found
 
     def _load(self, name: str, declared: Sequence[Outside]) -> T | None:
-        one = declared[0]
-        if one in self._loaded and len(declared) == 1 and name not in self.ours:
+        one, is_ours = declared[0], name in self.ours or name in self.taken
+        if one in self._loaded and len(declared) == 1 and not is_ours:
             return self._loaded[one]
-        if name in self.ours:
+        if is_ours:
             raise one.fault(f"MindGap has a {name!r} of its own, so it is open which is meant: rename it")
         if len(declared) > 1:
             raise one.fault(f"{name!r} is also that of {declared[1]}: rename one")

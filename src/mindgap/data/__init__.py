@@ -59,6 +59,9 @@ SOURCES = Registry(
     partial(_of_package, Source),
 )
 
+# A name is one dataset's, in whichever of the two tables it is.
+RENDERED.taken, SOURCES.taken = SOURCES.ours, RENDERED.ours
+
 CREDENTIALED = {name for name, source in SOURCES.ours.items() if source.credentialed}
 
 DATASETS = ChainMap(SOURCES, RENDERED)  # which lists the rendered ones first

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import inspect
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from mindgap.base.errors import MindGapError
@@ -22,14 +22,14 @@ from mindgap.base.settings import checked, explain
 from mindgap.core.digest import commit, versions
 from mindgap.core.loop import Cell, Run, initial_record, rounds, start_and_validation_ids
 from mindgap.core.network import DEFAULT_ENCODERS, Own
-from mindgap.core.params import Budget, DatasetRecipe, Model, Setting, Training, pick
+from mindgap.core.params import Block, Budget, DatasetRecipe, Model, Name, Seed, Setting, Training, pick
 from mindgap.core.records import CURVE_COLUMNS, digest_of
 from mindgap.core.rng import numpy_rng
 from mindgap.data.dataset import Dataset, Split, subset_name, subsets
 from mindgap.parts.augment.images import AUGMENTATIONS
+from mindgap.parts.encoders.text import WORD_PIECES
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
-from mindgap.parts.query.contract import Method
 from mindgap.parts.query.select import hyperparameters
 from mindgap.results.aulc import level, over_seeds, per_seed
 from mindgap.results.curves import Selection, read_curve_file, read_curves
@@ -39,6 +39,13 @@ from mindgap.stages.runs import curves_csv
 
 LEAST = 3  # training samples of a class: to start with, to validate with, to pick
 Arrays = Mapping[str, Any]
+
+
+class Asked(Block):
+    """What a call is named and which seeds it runs."""
+
+    name: Name
+    seeds: list[Seed] = Field(min_length=1, max_length=1_000)
 
 
 class InputError(MindGapError, ValueError):
@@ -74,21 +81,30 @@ def run(
 
     `dataset`: by modality an array or tensor of N samples. `labels`: N whole numbers, 0 to C - 1. `present`:
     N x M truth values, in the order of the modalities; by default all are there. `test`: the share of
-    samples to test on, drawn by class, or (dataset, labels) or (dataset, labels, present) of their own.
+    samples to test on, drawn by class, or (dataset, labels) or (dataset, labels, present) of their own,
+    `present` in the order of that dataset.
     `kinds`: of modalities whose kind (image, tokens, table, signal) their type and shape do not tell.
 
     `query`, `mitigation`: names of `mindgap list`, or a method and a class of your own. `model`: makes
-    encoders and fusion of your own (`core.network.Own`). `initial` labels, `acquisition` more in each of
-    `rounds` - 1 rounds, `validation` beside them; by default shares of the samples. Columns are those of
-    reports/curves. Raises InputError, or another MindGapError, at what cannot be run.
+    encoders and fusion of your own (`core.network.Own`), new ones in each call. `initial` labels,
+    `acquisition` more in each of `rounds` - 1 rounds, `validation` beside them; by default shares of the
+    samples. Columns are those of reports/curves. Raises InputError, or another MindGapError, at what cannot
+    be run.
     """
-    data = _dataset(name, dataset, labels, present, test, kinds or {})
-    with _listed(METHODS, query, Method) as query, _listed(MITIGATIONS, mitigation) as mitigation:
+    with _explained():
+        asked_for = Asked(name=name, seeds=_several(seeds))
+    data = _dataset(name, dataset, labels, present, test, _named("kinds", kinds))
+    if model is None:
+        _check_vocabulary(data)
+    with (
+        _listed(METHODS, query, "query") as query,
+        _listed(MITIGATIONS, mitigation, "mitigation") as mitigation,
+    ):
         method = pick(METHODS, query, "query", "mindgap.parts.query.METHODS")
         hook = pick(MITIGATIONS, mitigation, "mitigation", "mindgap.parts.mitigations.MITIGATIONS")
         pick(AUGMENTATIONS, augmentation, "augmentation", "mindgap.parts.augment.images.AUGMENTATIONS")
-        asked = checked("query_settings", method.fn, method.given, query_settings or {})
-        told = checked("mitigation_settings", hook, 0, mitigation_settings or {})
+        asked = checked("query_settings", method.fn, method.given, _named("query_settings", query_settings))
+        told = checked("mitigation_settings", hook, 0, _named("mitigation_settings", mitigation_settings))
         with _explained():
             recipe = DatasetRecipe(
                 epochs=epochs,
@@ -101,13 +117,12 @@ def run(
         setting = Setting("own", name, "own", "stratified", budget, recipe, _training(epochs), MODEL)
         if model is not None:
             setting = replace(setting, model=MODEL.model_copy(update={"width": _width(model, data)}))
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        records = []
-        for seed in [seeds] if isinstance(seeds, int) else seeds:
+        placed, records = _on(device, data), []
+        for seed in asked_for.seeds:
             cell = Cell(name, "own", mitigation, seed, query)
             settings = {**hyperparameters(query), **asked}
             one = _run_of(cell, setting, data, settings, told, (method.fn, hook, model), model)
-            records += _records(one, data.to(device))
+            records += _records(one, placed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "curves.csv")
         path.write_text(curves_csv(records, data), encoding="utf-8")
@@ -160,10 +175,11 @@ def _file(path: Path) -> pd.DataFrame:
     return read_curves(path.parent, Selection(frame["scale"].iloc[0], [dataset], [regime], *named))
 
 
+NUMBERED = "number the classes from 0 on without a gap"
 MAPPING = "give {'left': array, 'right': array}, N samples in each"
 SHAPES = {
     "image": "uint8, N x height x width, or N x height x width x channels with at most 4",
-    "tokens": "whole numbers from 0 on, N x length, padded with 0",
+    "tokens": "whole numbers from 0 to 2,147,483,647, N x length, padded with 0",
     "table": "numbers, N x columns",
     "signal": "numbers, N x channels x time",
 }
@@ -223,12 +239,15 @@ def _source(thing: Any) -> str:
 
 
 @contextlib.contextmanager
-def _listed(table: Registry, thing: Any, made: Callable = lambda thing: thing) -> Iterator[str]:
+def _listed(table: Registry, thing: Any, what: str) -> Iterator[str]:
     """The name of an entry of a table, which a thing of the user's own is for as long as it is needed."""
     if isinstance(thing, str):
         yield thing
         return
-    entry = table.made(thing, "")
+    try:
+        entry = table.made(thing, "")
+    except TypeError as error:
+        raise InputError(f"{what}: {thing!r}: {error}; or give a name of `mindgap list`") from error
     told = getattr(thing, "__name__", type(thing).__name__)
     name = told if told.isidentifier() and told not in table.names else "own"
     table[name] = entry
@@ -244,6 +263,44 @@ def _explained() -> Iterator[None]:
         yield
     except ValidationError as error:
         raise InputError("\n".join(explain(error))) from error
+
+
+def _several(seeds: Any) -> list[Any]:
+    """One seed or several, also numpy's, each once."""
+    told = seeds.tolist() if isinstance(seeds, np.ndarray | np.generic | Tensor) else seeds
+    listed = list(told) if isinstance(told, Iterable) and not isinstance(told, str) else [told]
+    listed = [one.item() if isinstance(one, np.generic) else one for one in listed]
+    if len(set(map(repr, listed))) < len(listed):
+        raise InputError(f"seeds: {listed} has one twice: name each once")
+    return listed
+
+
+def _named(where: str, given: Any) -> dict[str, Any]:
+    """What was given by name; nothing is an empty one."""
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"{where}: {type(given).__name__} is no mapping: give {{'name': value}}")
+    return dict(given or {})
+
+
+def _on(device: str | None, data: Dataset) -> Dataset:
+    """The data on a device, by default on a GPU where there is one."""
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return data.to(place)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        told = str(error).partition("\n")[0]
+        raise InputError(f"device {place!r} takes no data ({told}): name another, such as 'cpu'") from error
+
+
+def _check_vocabulary(data: Dataset) -> None:
+    """Our encoder of tokens has an embedding for so many."""
+    for name, one in data.modalities.items():
+        largest = max(int(split.x[name].max()) for split in (data.train, data.test)) + 1
+        if one.kind == "tokens" and largest > WORD_PIECES:
+            raise InputError(
+                f"dataset, {name}: the largest token is {largest - 1}, and our encoder knows those below "
+                f"{WORD_PIECES}: number them anew, say by kinds that it is a table, or give your own model"
+            )
 
 
 def _budget(data: Dataset, rounds: int, initial, acquisition, validation) -> Budget:
@@ -276,19 +333,29 @@ def _dataset(name: str, x: Arrays, labels, present, test, kinds: Mapping[str, st
         held, found = _samples("test", *test, *[None] * (3 - len(test)), kinds)
         if found != modalities:
             raise InputError(f"test has the modalities {_told(found)}, the dataset {_told(modalities)}")
+        order = [list(found).index(name) for name in modalities]
+        held = Split({name: held.x[name] for name in modalities}, held.present_NM[:, order], held.y_N)
     else:
         raise InputError("test is a share such as 0.25, or (dataset, labels), or (dataset, labels, present)")
-    classes = int(max(train.y_N.max(), held.y_N.max())) + 1
+    classes = int(max(whole.y_N.max(), held.y_N.max())) + 1
+    if classes > len(train) + len(held):
+        raise InputError(f"labels: {classes - 1} is there, of fewer samples: {NUMBERED}")
     for split, y_N, least in (("training", train.y_N, LEAST), ("test", held.y_N, 1)):
         counts = torch.bincount(y_N, minlength=classes).tolist()
         for label, count in enumerate(counts):
             if count < least:
                 raise InputError(
-                    f"labels: class {label} has {count} {split} samples, and needs {least}: number the "
-                    f"classes from 0 on without a gap, and give more samples"
+                    f"labels: class {label} has {count} {split} samples, and needs {least}: {NUMBERED}, and "
+                    f"give more samples"
                 )
     if classes < 2:
         raise InputError("labels: there is one class; two are the least")
+    for which, split in (("training", train), ("test", held)):
+        for name, there_N in zip(modalities, split.present_NM.T, strict=True):
+            if not there_N.any():
+                raise InputError(
+                    f"present: no {which} sample has {name}: give some that have it, or leave it out"
+                )
     digest = hashlib.sha256()
     for split in (train, held):
         for array in (*split.x.values(), split.present_NM, split.y_N):
@@ -325,6 +392,8 @@ def _samples(
     for name in x:
         if not isinstance(name, str) or not name.isidentifier():
             raise InputError(f"{where}: modality {name!r}: a name of letters, digits and _ only")
+        if hasattr(nn.ModuleDict(), name):
+            raise InputError(f"{where}: modality {name!r}: torch's modules have a {name!r}: rename it")
     y_N = _array(f"{where}, labels", labels)
     if y_N.ndim != 1 or not len(y_N) or y_N.dtype.kind not in "iu" or y_N.min() < 0:
         raise InputError(
@@ -335,7 +404,7 @@ def _samples(
         if not array.ndim or len(array) != len(y_N):
             raise InputError(f"{where}, {name}: shape {array.shape}, but there are {len(y_N)} labels")
     size = len(y_N), len(arrays)
-    there = np.ones(size, dtype=bool) if present is None else _array(f"{where}, present", present)
+    there = np.ones(size, dtype=bool) if present is None else np.array(_array(f"{where}, present", present))
     if there.shape != size or there.dtype != bool:
         raise InputError(f"{where}, present: {there.dtype} {there.shape}: truth values of shape {size}")
     if len(rows := np.flatnonzero(~there.any(axis=1))):
@@ -349,7 +418,10 @@ def _samples(
 
 def _array(where: str, values: Any) -> np.ndarray:
     """An array or tensor of numbers as an array."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    except (TypeError, ValueError) as error:  # bfloat16, sparse, ragged
+        raise InputError(f"{where}: {error}: give an array or tensor of numbers") from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{where}: {array.dtype} is no type of numbers: give an array or tensor of numbers")
     return array
@@ -372,7 +444,9 @@ def _stored(
     if kind == "image" and (array.dtype != np.uint8 or array.shape[-1] > 4):
         raise InputError(f"{where}: {array.dtype} of shape {array.shape}: {SHAPES[kind]}")
     kept = array[there_N]
-    if kind == "tokens" and (kept.dtype.kind not in "iu" or (len(kept) and kept.min() < 0)):
+    bounds = np.iinfo(np.int32)
+    wide = kind == "tokens" and len(kept) and not 0 <= kept.min() <= kept.max() <= bounds.max
+    if kind == "tokens" and (kept.dtype.kind not in "iu" or wide):
         raise InputError(f"{where}: {SHAPES[kind]}")
     with np.errstate(over="ignore"):
         stored = np.zeros(array.shape, DTYPES[kind])
@@ -405,27 +479,61 @@ def _kind(where: str, array: np.ndarray) -> str:
 
 def _width(model: Callable[[Mapping[str, Modality]], Own], data: Dataset) -> int:
     """The width of the tokens of a user's model, which is tried on two samples of each modality."""
-    own, width, tokens = model(data.modalities), None, []
+    if not callable(model):
+        raise InputError("model: give a function that makes it of the modalities, anew in each call")
+    own, again, shape = model(data.modalities), model(data.modalities), (0, 0)
     if not isinstance(getattr(own, "fuse", None), nn.Module) or not hasattr(own.fuse, "out_features"):
         raise InputError("model: its `fuse` has to be a module with `out_features`")
+    tokens = []
     for name in data.modalities:
         try:
-            encoder = own.encode[name]
+            encoder, other = own.encode[name], again.encode[name]
         except (AttributeError, KeyError, TypeError):
             raise InputError(f"model: its `encode` lacks a module for {name!r}") from None
+        _check_new(f"encode[{name!r}]", encoder, other)
         x_K = data.train.x[name][:2]
-        with torch.no_grad():
-            tokens.append(encoder.eval()(x_K.float() if x_K.is_floating_point() else x_K))
-        width = width or tokens[-1].shape[-1]
-        if tokens[-1].shape != (len(x_K), width):
-            told = f"shape {tuple(tokens[-1].shape)}, not {(len(x_K), width)}"
+        made = _tried(f"encode[{name!r}]", encoder, x_K.float() if x_K.is_floating_point() else x_K)
+        shape = shape if tokens else (len(x_K), made.shape[-1] if made.dim() else 0)
+        if made.shape != shape:
+            told = f"shape {tuple(made.shape)}, not {shape}"
             raise InputError(f"model: encode[{name!r}] makes {told}: K x D, D the same for all modalities")
-    present_NM = torch.ones(len(x_K), len(tokens), dtype=torch.bool)
-    with torch.no_grad():
-        fused = own.fuse.eval()(torch.stack(tokens, dim=1), present_NM)
-    fused = fused[0] if isinstance(fused, tuple) else fused
-    if fused.shape != (len(x_K), own.fuse.out_features):
+        tokens.append(made)
+    _check_new("fuse", own.fuse, again.fuse)
+    present_NM = torch.ones(shape[0], len(tokens), dtype=torch.bool)
+    fused = _tried("fuse", own.fuse, torch.stack(tokens, dim=1), present_NM)
+    if fused.shape != (shape[0], own.fuse.out_features):
         raise InputError(
             f"model: fuse makes shape {tuple(fused.shape)}, not N x its out_features, {own.fuse.out_features}"
         )
-    return width
+    return shape[1]
+
+
+def _tried(part: str, module: nn.Module, *given: Tensor) -> Tensor:
+    """What a part of a user's model makes of a few samples."""
+    shapes = ", ".join(str(tuple(one.shape)) for one in given)
+    try:
+        with torch.no_grad():
+            made = module.eval()(*given)
+    except Exception as error:  # whatever a stranger's code raises
+        raise InputError(f"model: {part} fails on input of shape {shapes}: {error}") from error
+    made = made[0] if isinstance(made, tuple) else made
+    if not isinstance(made, Tensor):
+        raise InputError(f"model: {part} makes {type(made).__name__}, not a tensor")
+    return made
+
+
+def _check_new(part: str, one: Any, other: Any) -> None:
+    """Each training begins anew: what it changes must not be in the model of the next one too."""
+    for module in (one, other):
+        if not isinstance(module, nn.Module):
+            raise InputError(f"model: {part} is {type(module).__name__}, not a module (torch.nn.Module)")
+    changed = [
+        {id(x) for x in module.parameters() if x.requires_grad}
+        | {id(x) for x in module.buffers() if x.is_floating_point()}
+        for module in (one, other)
+    ]
+    if changed[0] & changed[1]:
+        raise InputError(
+            f"model: {part} has the same weights in each call, so a round would go on from those that the "
+            f"round before trained: make its modules inside the function"
+        )

@@ -86,6 +86,10 @@ Evaluator = Callable[..., Iterable[Row]]
 def check_rows(evaluator: str, rows: Iterable[Row], context: Context, where: str) -> list[dict[str, Any]]:
     """The rows as records have them; an EvaluatorError for one that the table cannot have."""
     made: dict[tuple[str | None, str], dict[str, Any]] = {}
+    if not isinstance(rows, Iterable):
+        raise EvaluatorError(
+            f"{where}: evaluator {evaluator!r} gave {type(rows).__name__}: yield rows, or return a list"
+        )
     for row in rows:
         told = f"{where}: evaluator {evaluator!r} gave {row!r}"
         if not isinstance(row, tuple) or len(row) != 3:
@@ -93,12 +97,12 @@ def check_rows(evaluator: str, rows: Iterable[Row], context: Context, where: str
         name, subset, value = row
         if not isinstance(name, str) or not re.fullmatch(NAME, name):
             raise EvaluatorError(f"{told}: a name is made of letters, digits and _ . : + -, a letter first")
-        if subset is not None and subset not in context.subsets:
+        if subset is not None and subset not in list(context.subsets):
             known = ", ".join(context.subsets)
             raise EvaluatorError(f"{told}: there is no such subset; name one of {known}, or give None")
         try:
             number = float(value)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             raise EvaluatorError(f"{told}: the value is no single number") from None
         if not math.isfinite(number):
             raise EvaluatorError(f"{told}: the value is not finite; leave out a row that has none")
