@@ -236,6 +236,18 @@ def test_nothing_is_asked_at_scale_paper_or_without_a_weak_modality():
     assert gate_of(make_curves(random_only()), random_only(weak={})).verdicts == {}
 
 
+def test_a_subset_that_knows_nothing_of_the_label_has_no_level():
+    curves = make_curves(SELECTION)
+    weak = curves["subset"] == "partial"
+    curves = curves.assign(ceiling=curves["ceiling"].mask(weak, curves["chance"]))
+    found = detectable(per_seed(curves))
+    assert "partial" not in set(found["subset"])
+    assert found["level"].gt(0).all()
+    verdict, names = gate_of(curves, SELECTION).verdicts["unique", "low", "none"]
+    assert verdict == FEW
+    assert "weak below strong" in names
+
+
 # Nothing is ranked where it fails
 
 CLOSED = {("unique", "none", "weak"): 0.95, ("unique", "moddrop", "weak"): 0.95}

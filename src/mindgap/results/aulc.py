@@ -54,9 +54,11 @@ def per_seed(curves: pd.DataFrame) -> pd.DataFrame:
 def level(value: pd.Series, chance: pd.Series, ceiling: pd.Series) -> pd.Series:
     """Values as levels: 0 at chance, 1 at the subset's ceiling.
 
-    In these units a difference on a subset that cannot know the whole label counts as much as any other.
+    In these units a difference on a subset that cannot know the whole label counts as much as any other. NaN
+    of a subset that knows nothing of the label: its ceiling is chance.
     """
-    return ((value - chance) / (ceiling - chance)).astype(float).round(DIGITS)
+    room = (ceiling - chance).astype(float)
+    return ((value - chance) / room.where(room > 0)).astype(float).round(DIGITS)
 
 
 def levels(seeds: pd.DataFrame) -> pd.Series:

@@ -106,7 +106,7 @@ def gate_of(curves: pd.DataFrame, selection: Selection) -> Gate:
     points = points.assign(level=level(points["balanced_accuracy"], points["chance"], points["ceiling"]))
     runs = {
         key: part.pivot_table("level", "seed", "round", "min")
-        for key, part in points.groupby([*SETTING, "role"])
+        for key, part in points.dropna(subset=["level"]).groupby([*SETTING, "role"])
     }
     there = set(curves[SETTING].itertuples(index=False, name=None))
     asked = product([pair for pair in selection.pairs if pair[0] in selection.weak], selection.mitigations)
