@@ -15,6 +15,7 @@ from torch import nn
 import mindgap
 from mindgap.core.records import CURVE_COLUMNS
 from mindgap.parts.query import METHODS
+from mindgap.results.reading import ReportError
 from mindgap.stages.library import InputError
 from small_project import ROOT
 
@@ -106,6 +107,10 @@ OWN = {
     "no module": (
         lambda _: SimpleNamespace(encode={"told": len}, fuse=Sum()),
         "is builtin_function_or_method",
+    ),
+    "a pair for tokens": (
+        lambda _: SimpleNamespace(encode={"told": nn.LSTM(3, 8)}, fuse=Sum()),
+        "encode['told'] makes tuple, not a tensor",
     ),
     "another input": (
         lambda _: SimpleNamespace(encode={"told": nn.Linear(5, 8)}, fuse=Sum()),
@@ -202,6 +207,11 @@ def test_a_kept_folder_gives_its_curves_and_areas(tmp_path):
     assert set(loaded.aulc.columns) >= {"aulc_mean", "chance_aulc", "ceiling_aulc", "level"}
     assert set(loaded.aulc["dataset"]) == set(loaded.curves["dataset"])
     with pytest.raises(InputError, match="has no learning curves"):
+        mindgap.load(tmp_path)
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves/missing-low.csv").touch()  # a copy that was stopped
+    (tmp_path / "curves/missing-mid.csv").write_text(loaded.curves.iloc[:0].to_csv(index=False))
+    with pytest.raises(ReportError, match=r"missing-low\.csv"):
         mindgap.load(tmp_path)
 
 

@@ -150,7 +150,7 @@ def load(folder: Path | str) -> Loaded:
         return Loaded(curves, aulc(curves))
     place = kept / "curves"
     files = sorted(place.glob("*.csv"))
-    parts = [_file(path) for path in files if path.stat().st_size and len(read_curve_file(path))]
+    parts = [_file(path) for path in files if len(read_curve_file(path))]  # none of a skipped dataset
     if not parts:
         raise InputError(
             f"{place} has no learning curves: name a folder that `mindgap keep` wrote, or reports"
@@ -294,11 +294,11 @@ def _on(device: str | None, data: Dataset) -> Dataset:
 
 def _check_vocabulary(data: Dataset) -> None:
     """Our encoder of tokens has an embedding for so many."""
-    for name, one in data.modalities.items():
-        largest = max(int(split.x[name].max()) for split in (data.train, data.test)) + 1
-        if one.kind == "tokens" and largest > WORD_PIECES:
+    for name in (name for name, one in data.modalities.items() if one.kind == "tokens"):
+        largest = max(int(split.x[name].max()) for split in (data.train, data.test))
+        if largest >= WORD_PIECES:
             raise InputError(
-                f"dataset, {name}: the largest token is {largest - 1}, and our encoder knows those below "
+                f"dataset, {name}: the largest token is {largest}, and our encoder knows those below "
                 f"{WORD_PIECES}: number them anew, say by kinds that it is a table, or give your own model"
             )
 
@@ -444,8 +444,7 @@ def _stored(
     if kind == "image" and (array.dtype != np.uint8 or array.shape[-1] > 4):
         raise InputError(f"{where}: {array.dtype} of shape {array.shape}: {SHAPES[kind]}")
     kept = array[there_N]
-    bounds = np.iinfo(np.int32)
-    wide = kind == "tokens" and len(kept) and not 0 <= kept.min() <= kept.max() <= bounds.max
+    wide = kind == "tokens" and len(kept) and not 0 <= kept.min() <= kept.max() <= np.iinfo(np.int32).max
     if kind == "tokens" and (kept.dtype.kind not in "iu" or wide):
         raise InputError(f"{where}: {SHAPES[kind]}")
     with np.errstate(over="ignore"):
@@ -500,7 +499,7 @@ def _width(model: Callable[[Mapping[str, Modality]], Own], data: Dataset) -> int
         tokens.append(made)
     _check_new("fuse", own.fuse, again.fuse)
     present_NM = torch.ones(shape[0], len(tokens), dtype=torch.bool)
-    fused = _tried("fuse", own.fuse, torch.stack(tokens, dim=1), present_NM)
+    fused = _tried("fuse", own.fuse, torch.stack(tokens, dim=1), present_NM, pair=True)
     if fused.shape != (shape[0], own.fuse.out_features):
         raise InputError(
             f"model: fuse makes shape {tuple(fused.shape)}, not N x its out_features, {own.fuse.out_features}"
@@ -508,15 +507,15 @@ def _width(model: Callable[[Mapping[str, Modality]], Own], data: Dataset) -> int
     return shape[1]
 
 
-def _tried(part: str, module: nn.Module, *given: Tensor) -> Tensor:
-    """What a part of a user's model makes of a few samples."""
+def _tried(part: str, module: nn.Module, *given: Tensor, pair: bool = False) -> Tensor:
+    """What a part of a user's model makes of a few samples; of a `pair`, with reliabilities, the first."""
     shapes = ", ".join(str(tuple(one.shape)) for one in given)
     try:
         with torch.no_grad():
             made = module.eval()(*given)
     except Exception as error:  # whatever a stranger's code raises
         raise InputError(f"model: {part} fails on input of shape {shapes}: {error}") from error
-    made = made[0] if isinstance(made, tuple) else made
+    made = made[0] if pair and isinstance(made, tuple) else made
     if not isinstance(made, Tensor):
         raise InputError(f"model: {part} makes {type(made).__name__}, not a tensor")
     return made
