@@ -59,7 +59,9 @@ def run_of(query: str | None, mitigation: str, fusion: str, **changes) -> Run:
     settings = {"fusion": {"name": fusion}, "width": 8, **changes}
     setting = replace(TINY, model=SETTING.model.model_copy(update=settings))
     cell = Cell("trio", "low", mitigation, 0, query)
-    return Run(cell, setting, {}, {}, f"{query}-{mitigation}-{fusion}", {"code": "x"})
+    # Of eight labelled samples no fifth can be left out with every class in the rest.
+    told = {"folds": 1} if mitigation == "shortcut_aware" else {}
+    return Run(cell, setting, told, {}, f"{query}-{mitigation}-{fusion}", {"code": "x"})
 
 
 @pytest.fixture

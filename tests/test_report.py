@@ -474,7 +474,7 @@ def test_report_holds_every_file(report):
     wanted |= {f"tables/statistics_{part}.csv" for part in parts}
     wanted |= {f"tables/comparison{end}.csv" for end in ("", "_summary", "_ranks")}
     wanted |= {"figures/comparison.svg", "figures/comparison.png", "tables/claims.csv", "tables/aulc.csv"}
-    wanted |= {"tables/gate.csv", "tables/detectable.csv", "tables/speed_up.csv"}
+    wanted |= {"tables/gate.csv", "tables/detectable.csv", "tables/mitigations.csv", "tables/speed_up.csv"}
     wanted |= {"curves/missing-low.csv", "curves/trio-low.csv", "plots/curves.csv"}
     assert names == wanted | {"metrics.json", "metrics_full.json", "index.html", "comparison.html"}
     assert all((report / name).stat().st_size for name in names)

@@ -81,12 +81,13 @@ def test_what_a_training_has_to_say_is_passed_on(params, monkeypatch):
     """A line of a training that could not be recorded reaches whoever watches."""
 
     class Counting(Mitigation):
-        steps = 0
+        def __init__(self, rate=0.5, form="independent"):
+            self.steps = 0
 
         def after_step(self, step):
             self.steps += 1
 
-    monkeypatch.setitem(MITIGATIONS, "moddrop", lambda rate=0.5, form="independent": Counting())
+    monkeypatch.setitem(MITIGATIONS, "moddrop", Counting)
     monkeypatch.setattr("mindgap.core.training.recorded_step", lambda step, state: step() or step)
     engine = Engine(torch.device("cpu"), pad=True, record=True)
     monkeypatch.setattr(Engine, "of", lambda device, divisor=1: engine)
