@@ -20,6 +20,7 @@ from mindgap.data.dataset import load_dataset
 from mindgap.parts import evaluators
 from mindgap.parts.evaluators import EVALUATORS, make_evaluator
 from mindgap.parts.evaluators.contract import OF_CURVES, EvaluatorError
+from mindgap.results.curves import POINTS
 from mindgap.results.expectations import ExpectationFailed, validate_measured
 from mindgap.results.reading import ReportError
 from mindgap.stages.catalogue import catalogue
@@ -137,6 +138,10 @@ def test_a_row_that_the_table_cannot_have_is_refused_by_name(row, message, make_
 def test_an_evaluator_without_rows_is_refused_by_name(make_dataset, monkeypatch):
     with pytest.raises(EvaluatorError, match="evaluator 'one' gave NoneType: yield rows, or return a list"):
         measured_by(lambda *given: None, make_dataset(), monkeypatch)
+
+
+def test_reports_which_load_no_torch_know_the_evaluators_of_curves():
+    assert tuple(POINTS) == OF_CURVES
 
 
 def test_a_number_that_is_given_twice_is_refused(make_dataset, monkeypatch):

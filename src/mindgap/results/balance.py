@@ -8,13 +8,12 @@ import pandas as pd
 
 from mindgap.core.records import MEASURED_COLUMNS
 from mindgap.results.aulc import half_width, spread
-from mindgap.results.curves import Selection, number
+from mindgap.results.curves import POINTS, Selection, number
 from mindgap.results.flow import mend_for
 from mindgap.results.names import dataset_name, method_name, mitigation_name, modalities_of, subset_name
 from mindgap.results.reading import parts_of, read_table
 from mindgap.results.tables import ONE_SEED, Cell, Column, Row, Table
 
-OF_CURVES = ("balanced_accuracy", "accuracy", "ece")
 OF_A_RUN = ["run", "scale", "dataset", "regime", "mitigation", "query", "seed"]
 WHAT = ["evaluator", "name", "subset"]
 COLUMNS = [*OF_A_RUN, *WHAT, "round", "labelled", "value"]
@@ -29,11 +28,16 @@ def read_measured(folder: Path, curves: pd.DataFrame) -> pd.DataFrame:
     for dataset, regime in curves[["dataset", "regime"]].drop_duplicates().itertuples(index=False):
         path = Path(folder) / f"{dataset}-{regime}.csv"
         if path.exists():
-            table = read_table(path, MEASURED_COLUMNS, mend_for(path, "acquire"))
-            table = table[~table["evaluator"].isin(OF_CURVES)]
+            table = beyond_curves(path)
             numbers = {n: [number(text) for text in table[n]] for n in ("round", "labelled", "value")}
             frames.append(table[["run", *WHAT]].assign(**numbers).merge(runs, on="run")[COLUMNS])
     return pd.concat([one for one in frames if len(one)] or frames, ignore_index=True)
+
+
+def beyond_curves(path: Path) -> pd.DataFrame:
+    """The rows of a long table that no curve has, as text: MEASURED_COLUMNS. Raises ReportError."""
+    table = read_table(path, MEASURED_COLUMNS, mend_for(path, "acquire"))[list(MEASURED_COLUMNS)]
+    return table[~table["evaluator"].isin(POINTS)]
 
 
 def measured_tables(

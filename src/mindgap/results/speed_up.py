@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from mindgap.results.curves import SETTING
 from mindgap.results.names import CONTROLS
 from mindgap.results.reading import parts_of
 from mindgap.results.statistics import BASELINE
 
-SETTING = ["dataset", "regime", "mitigation", "subset"]
+PLACE = [*SETTING, "subset"]
 SPEED_UP_COLUMNS = [
     *("dataset", "regime", "mitigation", "query", "subset", "n_seeds", "speed_up"),
     *("seed_min", "seed_max", "seeds_without", "random_best", "best", "remark"),
@@ -31,13 +32,13 @@ def speed_ups(curves: pd.DataFrame) -> pd.DataFrame:
     `random_best` and `best` are the highest balanced accuracies of the mean curves.
     """
     rows = []
-    for setting, part in parts_of(curves[~curves["query"].isin(CONTROLS)], SETTING):
+    for place, part in parts_of(curves[~curves["query"].isin(CONTROLS)], PLACE):
         points: Any = part.pivot(index="labelled", columns=["query", "seed"], values="balanced_accuracy")
         queries = part["query"].unique()
         for query in queries if BASELINE in queries else ():
             if query != BASELINE:
                 row = _row(points[BASELINE], points[query])
-                rows.append(dict(zip(SETTING, setting, strict=True)) | {"query": query} | row)
+                rows.append(dict(zip(PLACE, place, strict=True)) | {"query": query} | row)
     return pd.DataFrame(rows, columns=SPEED_UP_COLUMNS)
 
 

@@ -21,8 +21,9 @@ from mindgap.base.errors import MindGapError
 from mindgap.core.params import Kept, Params, Selected, load_kept
 from mindgap.core.records import CURVE_COLUMNS, MEASURED_COLUMNS, csv_text, seal, text_digest
 from mindgap.data.prepared import swapped
+from mindgap.results.balance import beyond_curves
 from mindgap.results.curves import POINTS
-from mindgap.results.flow import SELECTION, mend_for
+from mindgap.results.flow import SELECTION
 from mindgap.results.names import DATASETS, METHODS, MITIGATIONS
 from mindgap.results.paper import REGIMES
 from mindgap.results.provenance import RUN_NAME, cell_name, check_one_kind, read_runs
@@ -183,8 +184,7 @@ def _measured(
         there = bool(extra) and pair[0] not in selected.published
     if not there:
         return {}
-    table = read_table(path, MEASURED_COLUMNS, mend_for(path, "acquire"))[list(MEASURED_COLUMNS)]
-    rows = table[~table["evaluator"].isin(POINTS)].groupby("run", sort=False)
+    rows = beyond_curves(path).groupby("run", sort=False)
     return {run: of_run.to_dict("records") for run, of_run in rows}
 
 
