@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import mindgap
+from mindgap.base.errors import DivergenceError
 from mindgap.core.records import CURVE_COLUMNS
 from mindgap.parts.query import METHODS
 from mindgap.results.reading import ReportError
@@ -202,12 +203,29 @@ def test_bad_input_is_refused_by_a_line_that_names_it(arguments, changes, messag
         mindgap.run(*arguments, **SHORT | changes)
 
 
+def test_frames_of_other_rows_are_refused_and_of_the_same_ones_are_arrays():
+    frames = {name: pd.DataFrame(x, index=np.arange(120) + 7) for name, x in X.items()}
+    y = pd.Series(Y, index=np.arange(120) + 7)
+    of_frames = mindgap.run(frames, "random", **SHORT | {"labels": y})
+    pd.testing.assert_frame_equal(of_frames, mindgap.run(X, "random", **SHORT))
+    with pytest.raises(InputError, match="told and labels have other indices"):
+        mindgap.run(frames, "random", **SHORT | {"labels": y.sample(frac=1, random_state=0)})
+
+
+def test_a_training_that_diverges_is_told_in_the_words_of_a_call():
+    with pytest.raises(DivergenceError, match="Lower the learning rate") as told:
+        mindgap.run({"told": X["told"] * 1e30}, "random", **SHORT)
+    assert "params.yaml" not in str(told.value)
+
+
 def test_a_kept_folder_gives_its_curves_and_areas(tmp_path):
     loaded = mindgap.load(ROOT / "reports/reference")
     assert set(loaded.aulc.columns) >= {"aulc_mean", "chance_aulc", "ceiling_aulc", "level"}
     assert set(loaded.aulc["dataset"]) == set(loaded.curves["dataset"])
     with pytest.raises(InputError, match="has no learning curves"):
         mindgap.load(tmp_path)
+    with pytest.raises(InputError, match="None is no folder"):
+        mindgap.load(None)
     (tmp_path / "curves").mkdir()
     (tmp_path / "curves/missing-low.csv").touch()  # a copy that was stopped
     (tmp_path / "curves/missing-mid.csv").write_text(loaded.curves.iloc[:0].to_csv(index=False))

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import inspect
+import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +39,7 @@ from mindgap.results.flow import SELECTION
 from mindgap.stages.report import check_kept, kept_selection, read_inputs, selection_of
 from mindgap.stages.runs import curves_csv
 
+PLACE = re.compile(r" in params\.yaml| \(params\.yaml\)|; finished rounds are kept")  # a call has neither
 LEAST = 3  # training samples of a class: to start with, to validate with, to pick
 Arrays = Mapping[str, Any]
 
@@ -122,7 +125,8 @@ def run(
             cell = Cell(name, "own", mitigation, seed, query)
             settings = {**hyperparameters(query), **asked}
             one = _run_of(cell, setting, data, settings, told, (method.fn, hook, model), model)
-            records += _records(one, placed)
+            with _of_a_call():
+                records += _records(one, placed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "curves.csv")
         path.write_text(curves_csv(records, data), encoding="utf-8")
@@ -142,6 +146,8 @@ def load(folder: Path | str) -> Loaded:
 
     Raises a MindGapError that names what is not there, not complete, or not one.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"{folder!r} is no folder: name one, such as reports/reference")
     kept = Path(folder)
     if (kept / SELECTION).is_file():
         selected = kept_selection(kept)
@@ -263,6 +269,17 @@ def _explained() -> Iterator[None]:
         yield
     except ValidationError as error:
         raise InputError("\n".join(explain(error))) from error
+
+
+@contextlib.contextmanager
+def _of_a_call() -> Iterator[None]:
+    """What the loop refuses, in the words of a call: its settings are arguments, in no file."""
+    try:
+        yield
+    except MindGapError as error:
+        if (told := PLACE.sub("", str(error))) == str(error):
+            raise
+        raise type(error)(told) from error
 
 
 def _several(seeds: Any) -> list[Any]:
@@ -394,6 +411,7 @@ def _samples(
             raise InputError(f"{where}: modality {name!r}: a name of letters, digits and _ only")
         if hasattr(nn.ModuleDict(), name):
             raise InputError(f"{where}: modality {name!r}: torch's modules have a {name!r}: rename it")
+    _check_rows(where, {**x, "labels": labels, "present": present})
     y_N = _array(f"{where}, labels", labels)
     if y_N.ndim != 1 or not len(y_N) or y_N.dtype.kind not in "iu" or y_N.min() < 0:
         raise InputError(
@@ -414,6 +432,18 @@ def _samples(
         array, modality = _stored(f"{where}, {name}", array, kinds.get(name), there[:, m])
         stored[name], modalities[name] = torch.from_numpy(array), modality
     return Split(stored, torch.from_numpy(there), torch.from_numpy(y_N.astype(np.int64))), modalities
+
+
+def _check_rows(where: str, given: Mapping[str, Any]) -> None:
+    """Rows are taken in their order: those of pandas have names, which then have to be the same."""
+    frames = {name: one for name, one in given.items() if isinstance(one, pd.DataFrame | pd.Series)}
+    (first, *others) = frames or [None]
+    for other in others:
+        if not frames[other].index.equals(frames[first].index):
+            raise InputError(
+                f"{where}: {first} and {other} have other indices, and rows are taken in their order: give "
+                f"both the same index, say by .loc, or arrays, by .to_numpy()"
+            )
 
 
 def _array(where: str, values: Any) -> np.ndarray:
