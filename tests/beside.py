@@ -14,6 +14,14 @@ def least(view, n, power: float = 1.0):
 
 def short(view):
     return None
+
+
+def first(candidates, n, rng):
+    return list(range(n))
+
+
+def asking(candidates, n, rng, more):
+    return list(range(more))
 '''
 
 MODEL = '''"""Parts of a model, and a dataset."""
@@ -77,6 +85,8 @@ half = beside_mindgap.model:Half
 image.colour = beside_mindgap.model:Colour
 [mindgap.fusion]
 mean = beside_mindgap.model:Mean
+[mindgap.start]
+first = beside_mindgap.parts:first
 [mindgap.dataset]
 patterned = beside_mindgap.model:PATTERNED
 """

@@ -11,11 +11,13 @@ import yaml
 
 from mindgap.core import digest
 from mindgap.core.digest import SOURCE, _meaning, code_digest, code_files, files_of
+from mindgap.core.run_code import part_files
 from mindgap.parts.encoders import ENCODERS
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import select
+from mindgap.parts.starts import STARTS
 from mindgap.results.names import CONTROLS, OURS
 from mindgap.results.names import METHODS as NAMES
 
@@ -106,6 +108,9 @@ def test_the_code_of_a_run_is_what_it_passes_through():
     select = SOURCE / "parts/query/select.py"
     assert names(select) - loop == {f"parts/query/{name}.py" for name in ("select", "contract", "policy")}
     assert names(*files_of(FUSIONS["transformer"])) - loop == {"parts/fusions/transformer.py"}
+    own = names(*part_files(STARTS, "typical")) - loop
+    assert own == {"parts/starts/typical.py", "parts/starts/features.py"}
+    assert names(*part_files(STARTS, "stratified")) <= loop
     assert "base/minilm.py" in names(*files_of(ENCODERS["tokens"]["minilm"]))
 
 
@@ -256,6 +261,7 @@ def test_dvc_runs_stages_again_when_their_code_changes(project):
 
     kinds = [one for kind in ENCODERS.values() for one in kind.values()]
     assert unwatched("train", [*kinds, *FUSIONS.values(), *MITIGATIONS.values()]) == set()
+    assert unwatched("train", [start.fn for start in STARTS.values()]) == set()
     # What train stands on reaches acquire with the models.
     left = unwatched("acquire", [select, *(method.fn for method in METHODS.values())])
     assert left <= code_files()

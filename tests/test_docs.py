@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mindgap import data
-from mindgap.core.loop import rounds
+from mindgap.core.loop import rounds, start_and_validation_ids
 from mindgap.core.network import ModelSpec, build_model
 from mindgap.core.training import fit
 from mindgap.data.quintfeatures.images import FEATURES
@@ -22,6 +22,7 @@ from mindgap.parts.evaluators import EVALUATORS
 from mindgap.parts.mitigations import Mitigation
 from mindgap.parts.query import Method
 from mindgap.parts.query.select import select
+from mindgap.parts.starts import STARTS, Start
 from mindgap.stages.blueprint import load_prepared
 from mindgap.stages.prepare import prepare_stage
 from small_project import ROOT, params_in, small
@@ -36,17 +37,11 @@ def examples(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL) if path.exists() else []
 
 
-def is_a_method(value, example: dict) -> bool:
-    """Whether it is a query method of the example itself."""
+def takes(value, example: dict, *arguments: str) -> bool:
+    """Whether it is a function of the example itself, and its arguments begin with these."""
     if getattr(value, "__globals__", None) is not example:
         return False
-    return value.__code__.co_varnames[: value.__code__.co_argcount][:2] == ("view", "n")
-
-
-def is_an_evaluator(value, example: dict) -> bool:
-    """Whether it is an evaluator of the example itself."""
-    ours = getattr(value, "__globals__", None) is example
-    return ours and value.__code__.co_varnames[:3] == ("model", "split", "context")
+    return value.__code__.co_varnames[: value.__code__.co_argcount][: len(arguments)] == arguments
 
 
 def a_dataset(pairing: Pairing, monkeypatch, project: Path) -> None:
@@ -85,6 +80,13 @@ def a_mitigation(kind: type[Mitigation], dataset) -> None:
     assert result.losses[-1] < result.losses[0]
 
 
+def a_start(function, dataset, monkeypatch) -> None:
+    """It chooses the start set of a run."""
+    monkeypatch.setitem(STARTS, "example", Start(function))
+    start, _, _ = start_and_validation_ids(run_of(start="example"), dataset)
+    assert dataset.train.present_NM[start].all()
+
+
 def an_evaluator(function, dataset, monkeypatch) -> None:
     """It measures something in a run, of which the records have it."""
     monkeypatch.setitem(EVALUATORS, "example", function)
@@ -116,17 +118,21 @@ def test_every_example_runs_as_written(project, monkeypatch, make_dataset):
                 continue
             exec(code, names)
             pairings = [value for value in names.values() if isinstance(value, Pairing)]
-            functions = [one for one in names.values() if is_a_method(one, names)]
+            functions = [one for one in names.values() if takes(one, names, "view", "n")]
             for pairing in pairings:
                 a_dataset(pairing, monkeypatch, project)
                 ran.append("dataset")
             for function in functions:
                 a_method(function, monkeypatch)
                 ran.append("method")
-            measuring = [one for one in names.values() if is_an_evaluator(one, names)]
+            measuring = [one for one in names.values() if takes(one, names, "model", "split", "context")]
             for evaluator in measuring:
                 an_evaluator(evaluator, make_dataset(), monkeypatch)
                 ran.append("evaluator")
+            starts = [one for one in names.values() if takes(one, names, "candidates", "n", "rng")]
+            for start in starts:
+                a_start(start, make_dataset(), monkeypatch)
+                ran.append("start")
             kinds = [v for v in names.values() if isinstance(v, type) and issubclass(v, Mitigation)]
             for kind in [kind for kind in kinds if kind is not Mitigation]:
                 a_mitigation(kind, make_dataset())
@@ -136,8 +142,8 @@ def test_every_example_runs_as_written(project, monkeypatch, make_dataset):
                 a_policy(kind, make_dataset(), monkeypatch)
                 ran.append("policy")
             told = f"{path}: an example that no test runs:\n{code}"
-            assert pairings or functions or kinds or policies or measuring, told
-    assert sorted(ran) == ["dataset", "evaluator", "line", "method", "mitigation", "policy"]
+            assert pairings or functions or kinds or policies or measuring or starts, told
+    assert sorted(ran) == ["dataset", "evaluator", "line", "method", "mitigation", "policy", "start"]
 
 
 @pytest.mark.parametrize("feature", FEATURES)

@@ -14,7 +14,6 @@ from mindgap.base.view import PoolView
 from mindgap.core.loop import (
     Cell,
     Run,
-    draw_ids,
     initial_record,
     rounds,
     rounds_in_turns,
@@ -25,6 +24,7 @@ from mindgap.core.params import Budget, DatasetRecipe, Model, Setting, Training
 from mindgap.data.dataset import Dataset
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.contract import Method, QueryError
+from mindgap.parts.starts.draws import by_class
 
 SETTING = Setting(
     scale="tiny",
@@ -70,19 +70,13 @@ def comparable(records) -> list[dict]:
 @pytest.mark.parametrize("n", [1, 7, 30])
 def test_a_stratified_draw_takes_the_classes_in_turn(n):
     y = np.array([0] * 5 + [1] * 40 + [2] * 40)
-    drawn = draw_ids(y, np.arange(85), n, True, np.random.default_rng(0))
+    drawn = by_class(y, n, np.random.default_rng(0))
     counts = np.bincount(y[drawn], minlength=3)
     assert len(set(drawn.tolist())) == n == counts.sum()
     # A class that runs out (five samples of class 0) is made up for by the others.
     others = counts[1:]
     assert others.max() - others.min() <= 1
     assert counts[0] == 5 or abs(counts[0] - counts.max()) <= 1
-
-
-def test_a_random_draw_is_one():
-    drawn = draw_ids(np.zeros(50, dtype=int), np.arange(10, 60), 20, False, np.random.default_rng(0))
-    assert len(np.unique(drawn)) == 20
-    assert drawn.min() >= 10
 
 
 def test_no_group_lies_on_both_sides_of_pool_and_validation(make_dataset):

@@ -16,6 +16,7 @@ from mindgap.parts.encoders import ENCODERS
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
+from mindgap.parts.starts import STARTS
 from mindgap.results.curves import read_curve_file
 from mindgap.results.expectations import validate_curves
 from mindgap.stages.blueprint import write_blueprints
@@ -25,7 +26,7 @@ from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import params_in, small
 
-TABLES = [RENDERED, SOURCES, METHODS, MITIGATIONS, FUSIONS, *ENCODERS.values()]
+TABLES = [RENDERED, SOURCES, METHODS, MITIGATIONS, FUSIONS, STARTS, *ENCODERS.values()]
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def test_parts_of_another_package_are_in_the_tables_and_in_the_list(beside):
     assert METHODS["ruler"].kind == "control"
     assert "half" in MITIGATIONS
     assert "mean" in FUSIONS
+    assert STARTS["first"].fn(None, 2, None) == [0, 1]
     assert "colour" in ENCODERS["image"]
     assert "colour" not in ENCODERS["table"]
     assert DATASETS["patterned"] is RENDERED["patterned"]
@@ -88,6 +90,8 @@ BROKEN = {
     "no encoder": ("encoder", "image.gone = beside_mindgap.model:Mean", "has no `prepare`"),
     "no kind": ("encoder", "video.gone = beside_mindgap.model:Colour", "begin with one of image., tokens."),
     "no fusion": ("fusion", "gone = beside_mindgap.parts:short", "number of modalities and the width"),
+    "no start": ("start", "gone = beside_mindgap.parts:short", "take candidates, n and rng first"),
+    "a start with settings": ("start", "gone = beside_mindgap.parts:asking", "'more'"),
     "no dataset": ("dataset", "gone = beside_mindgap.parts:least", "it is neither a mindgap.data.Pairing"),
     "a dataset of ours": (
         "dataset",

@@ -42,6 +42,7 @@ from test_cli import run as command
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "reports" / "sensitivity" / "variants.yaml"
 FUSIONS = ROOT / "reports" / "fusions" / "variants.yaml"
+START = ROOT / "reports" / "start" / "variants.yaml"
 WEAK = {"missing": "rare"}
 RAW = {
     "base": ["seeds=[0,1]", "query=[random,bald]"],
@@ -100,7 +101,9 @@ def shipped() -> Variants:
     return read_variants(SHIPPED)
 
 
-@pytest.mark.parametrize(("path", "number"), [(SHIPPED, 9), (FUSIONS, 8)], ids=["sensitivity", "fusions"])
+@pytest.mark.parametrize(
+    ("path", "number"), [(SHIPPED, 9), (FUSIONS, 8), (START, 3)], ids=["sensitivity", "fusions", "start"]
+)
 def test_every_shipped_variant_can_be_run_and_all_differ(path, number, monkeypatch):
     monkeypatch.chdir(ROOT)
     variants = read_variants(path)

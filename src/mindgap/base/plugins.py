@@ -20,7 +20,8 @@ from mindgap.base.errors import MindGapError
 T = TypeVar("T")
 # The groups of what a model is made of or picked with: `encoder` has names such as image.resnet.
 PARTS = tuple(
-    f"mindgap.{kind}" for kind in ("query", "control", "mitigation", "encoder", "fusion", "evaluator")
+    f"mindgap.{kind}"
+    for kind in ("query", "control", "mitigation", "encoder", "fusion", "evaluator", "start")
 )
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")  # becomes part of file names
 

@@ -35,6 +35,9 @@ from mindgap.parts.evaluators.contract import OF_CURVES
 from mindgap.parts.mitigations import MITIGATIONS, Lesson, Mitigation, check_lesson, make_mitigation
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import choose
+from mindgap.parts.starts import STARTS
+from mindgap.parts.starts.contract import Candidates, check_start
+from mindgap.parts.starts.draws import by_class
 
 
 @dataclass(frozen=True)
@@ -121,23 +124,16 @@ def start_and_validation_ids(run: Run, dataset: Dataset) -> tuple[np.ndarray, np
     """Disjoint ids of start and validation set, the same for every query method and mitigation; last the ids
     that can never be labelled: the validation set, and samples of the groups that it has samples of.
     """
-    y_N = dataset.train.y_N.cpu().numpy()
-    budget, stratified = run.setting.budget, run.setting.start == "stratified"
-    validation = draw_ids(
-        y_N, np.arange(len(y_N)), budget.validation, True, numpy_rng(*run.key(0, "validation"))
-    )
-    set_aside = validation
-    if dataset.train.group_N is not None:
-        group_N = dataset.train.group_N.cpu().numpy()
-        set_aside = np.flatnonzero(np.isin(group_N, group_N[validation]))
-    rest = np.setdiff1d(np.arange(len(y_N)), set_aside)
+    budget, size = run.setting.budget, len(dataset.train)
+    validation, set_aside = validation_ids_of(run, dataset)
+    rest = np.setdiff1d(np.arange(size), set_aside)
     if len(rest) < budget.needed - budget.validation:
         raise MindGapError(
-            f"{run.cell}: of {len(y_N)} training samples {len(rest)} are left beside the validation set and "
+            f"{run.cell}: of {size} training samples {len(rest)} are left beside the validation set and "
             f"its groups, fewer than the {budget.needed - budget.validation} to be labelled: lower the "
             f"budget of {run.cell.dataset} in params.yaml"
         )
-    start = draw_ids(y_N, rest, budget.initial, stratified, numpy_rng(*run.key(0, "start")))
+    start = start_ids_of(run, dataset, rest)
     lost = [share for share in class_shares(dataset, start, set_aside) if share.start + share.left == 0]
     if lost:
         raise MindGapError(
@@ -152,6 +148,35 @@ def start_and_validation_ids(run: Run, dataset: Dataset) -> tuple[np.ndarray, np
             f"dataset's test_size in params.yaml, or give it samples of each class"
         )
     return start, validation, set_aside
+
+
+def validation_ids_of(run: Run, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the validation set, drawn by class, and those that can never be labelled because of it."""
+    y_N = dataset.train.y_N.cpu().numpy()
+    drawn = np.sort(by_class(y_N, run.setting.budget.validation, numpy_rng(*run.key(0, "validation"))))
+    if dataset.train.group_N is None:
+        return drawn, drawn
+    group_N = dataset.train.group_N.cpu().numpy()
+    return drawn, np.flatnonzero(np.isin(group_N, group_N[drawn]))
+
+
+def start_ids_of(run: Run, dataset: Dataset, ids: np.ndarray) -> np.ndarray:
+    """The start set among these ids, by what the setting names; only an oracle is told their labels."""
+    name, n, train = run.setting.start, run.setting.budget.initial, dataset.train
+    start = STARTS[name]
+
+    def stored(modality: str, rows: np.ndarray) -> np.ndarray:
+        of_train = torch.from_numpy(ids[rows]).to(dataset.device)
+        return train.x[modality][of_train].cpu().numpy()
+
+    candidates = Candidates(
+        dataset.modalities,
+        train.host_present_NM.numpy()[ids],
+        stored,
+        train.y_N.cpu().numpy()[ids] if start.oracle else None,
+    )
+    rows = start.fn(candidates, n, numpy_rng(*run.key(0, "start")))
+    return ids[check_start(name, rows, n, len(ids))]
 
 
 @dataclass(frozen=True)
@@ -207,23 +232,6 @@ def warnings_of(run: Run, dataset: Dataset) -> list[str]:
         if shown < dataset.num_classes:
             lines.append(f"{name}: {len(ids)} samples show {shown} of {dataset.num_classes} classes")
     return [f"{run.cell.dataset}-{run.cell.regime}, seed {run.cell.seed}: {line}" for line in lines]
-
-
-def draw_ids(
-    y_N: np.ndarray, ids: np.ndarray, n: int, stratified: bool, rng: np.random.Generator
-) -> np.ndarray:
-    """n of `ids` at random; stratified: class counts differ by at most one while every class has samples."""
-    ids = rng.permutation(ids)
-    if not stratified:
-        return np.sort(ids[:n])
-    # Rank of each sample within its class: taking the lowest ranks first takes the classes in turn. Which
-    # classes get the odd ones is random too.
-    y = y_N[ids]
-    turn = np.zeros(len(ids), dtype=np.int64)
-    for c in np.unique(y):
-        turn[y == c] = np.arange((y == c).sum())
-    order = np.lexsort((rng.random(len(ids)), turn))
-    return np.sort(ids[order[:n]])
 
 
 def model_spec(setting: Setting) -> ModelSpec:
@@ -339,9 +347,9 @@ def rounds_in_turns(
     In between control is handed back after each step. Nothing is stored here: what becomes of a record is
     its receiver's business.
     """
-    budget = run.setting.budget
-    start_ids, validation_ids, set_aside_ids = start_and_validation_ids(run, dataset)
-    pool = Pool(len(dataset.train), start_ids, set_aside_ids)
+    budget, start_ids = run.setting.budget, initial["start_ids"]
+    validation_ids, set_aside_ids = validation_ids_of(run, dataset)
+    pool = Pool(len(dataset.train), np.array(start_ids), set_aside_ids)
     records = list(finished)
     for record in records:
         pool.label(record["acquired_ids"])
@@ -351,7 +359,7 @@ def rounds_in_turns(
         else:
             lesson = lesson_of(records[-1])
             result = yield from train_round(run, dataset, pool, validation_ids, round, engine, lesson)
-        record = record_of(run, round, pool, result, {"start_ids": start_ids.tolist()} if round == 0 else {})
+        record = record_of(run, round, pool, result, {"start_ids": start_ids} if round == 0 else {})
         record["acquired_ids"] = []
         if keep_model and round == budget.rounds - 1:
             record["weights"] = packed(weights_of(result.model))

@@ -177,9 +177,9 @@ class Scale(Block):
 
 
 class Loop(Block):
-    """`start`: how the start set is drawn, with equal class counts or without."""
+    """`start`: how the start set is drawn or chosen."""
 
-    start: Literal["stratified", "random"]
+    start: Name
 
 
 class Search(Block):
@@ -494,7 +494,9 @@ def _check_plug_ins(params: Params) -> None:
     from mindgap.parts.mitigations import MITIGATIONS, make_mitigation
     from mindgap.parts.query import METHODS
     from mindgap.parts.query.select import check_settings
+    from mindgap.parts.starts import STARTS
 
+    pick(STARTS, params.loop.start, "loop.start", "mindgap.parts.starts.STARTS")
     for key, names in {"query": params.query, "query_settings": params.query_settings}.items():
         for name in names:
             if _left_alone(METHODS, name, params.query):

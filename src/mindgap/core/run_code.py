@@ -14,6 +14,7 @@ from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.contract import Method
+from mindgap.parts.starts import STARTS, Start
 
 
 def run_code(cell: Cell, settings: Mapping[str, Any]) -> str:
@@ -23,6 +24,7 @@ def run_code(cell: Cell, settings: Mapping[str, Any]) -> str:
     """
     model, recipe = settings["setting"]["model"], settings["setting"]["recipe"]
     parts: list[tuple[Registry[Any], str]] = [
+        (STARTS, settings["setting"]["start"]),
         (MITIGATIONS, cell.mitigation),
         (FUSIONS, model["fusion"]["name"]),
     ]
@@ -38,4 +40,4 @@ def run_code(cell: Cell, settings: Mapping[str, Any]) -> str:
 def part_files(table: Registry[Any], name: str) -> set[Path]:
     """Where a part is written, and what else another package makes it with."""
     part = table[name]
-    return files_of(part.fn if isinstance(part, Method) else part) | table.files(name)
+    return files_of(part.fn if isinstance(part, Method | Start) else part) | table.files(name)

@@ -15,6 +15,8 @@ from mindgap.parts.evaluators import EVALUATORS, GIVEN
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
+from mindgap.parts.starts import GIVEN as GIVEN_STARTS
+from mindgap.parts.starts import STARTS
 from mindgap.results.names import OURS
 
 Line = tuple[str, str, str]  # name, what it is, its settings
@@ -42,6 +44,7 @@ def catalogue() -> dict[str, list[Line]]:
         "dataset (settings: scales.*.prepare.<name>)": list(_datasets()),
         "query (settings: query_settings.<name>)": list(_methods()),
         "mitigation (settings: mitigation_settings.<name>)": _parts(MITIGATIONS, 0),
+        "loop.start": _parts(STARTS, GIVEN_STARTS),
         "evaluate (settings: evaluate_settings.<name>)": _parts(EVALUATORS, GIVEN),
         **encoders,
         "scales.*.model.fusion (name, and the settings beside it)": _parts(FUSIONS, 2),
@@ -50,7 +53,7 @@ def catalogue() -> dict[str, list[Line]]:
 
 def faults() -> list[str]:
     """What is wrong with plug-ins of other packages, a line each."""
-    tables = [RENDERED, SOURCES, METHODS, MITIGATIONS, FUSIONS, EVALUATORS, *ENCODERS.values()]
+    tables = [RENDERED, SOURCES, METHODS, MITIGATIONS, FUSIONS, EVALUATORS, STARTS, *ENCODERS.values()]
     kinds = ", ".join(f"{kind}." for kind in ENCODERS)
     unknown = [
         str(one.fault(f"its name has to begin with one of {kinds}"))
@@ -68,9 +71,8 @@ def _sound(table: Registry) -> Iterator[tuple[str, Any, str]]:
 
 
 def _parts(table: Registry, given: int) -> list[Line]:
-    return [
-        (name, _first(one.__doc__) + origin, _settings(one, given)) for name, one, origin in _sound(table)
-    ]
+    parts = [(name, getattr(one, "fn", one), origin) for name, one, origin in _sound(table)]
+    return [(name, _first(part.__doc__) + origin, _settings(part, given)) for name, part, origin in parts]
 
 
 def _datasets() -> Iterator[Line]:

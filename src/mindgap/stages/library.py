@@ -33,6 +33,7 @@ from mindgap.parts.encoders.text import WORD_PIECES
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import hyperparameters
+from mindgap.parts.starts import STARTS
 from mindgap.results.aulc import level, over_seeds, per_seed
 from mindgap.results.curves import Selection, read_curve_file, read_curves
 from mindgap.results.flow import SELECTION
@@ -67,6 +68,7 @@ def run(
     model: Callable[[Mapping[str, Modality]], Own] | None = None,
     seeds: int | Sequence[int] = 0,
     rounds: int = 5,
+    start: str | Callable = "stratified",
     initial: int | None = None,
     acquisition: int | None = None,
     validation: int | None = None,
@@ -88,11 +90,11 @@ def run(
     `present` in the order of that dataset.
     `kinds`: of modalities whose kind (image, tokens, table, signal) their type and shape do not tell.
 
-    `query`, `mitigation`: names of `mindgap list`, or a method and a class of your own. `model`: makes
-    encoders and fusion of your own (`core.network.Own`), new ones in each call. `initial` labels,
-    `acquisition` more in each of `rounds` - 1 rounds, `validation` beside them; by default shares of the
-    samples. Columns are those of reports/curves. Raises InputError, or another MindGapError, at what cannot
-    be run.
+    `query`, `mitigation`, `start`: names of `mindgap list`, or a method, a class and a function of your own.
+    `model`: makes encoders and fusion of your own (`core.network.Own`), new ones in each call. `initial`
+    labels, `acquisition` more in each of `rounds` - 1 rounds, `validation` beside them; by default shares of
+    the samples. Columns are those of reports/curves. Raises InputError, or another MindGapError, at what
+    cannot be run.
     """
     with _explained():
         asked_for = Asked(name=name, seeds=_several(seeds))
@@ -102,9 +104,11 @@ def run(
     with (
         _listed(METHODS, query, "query") as query,
         _listed(MITIGATIONS, mitigation, "mitigation") as mitigation,
+        _listed(STARTS, start, "start") as start,
     ):
         method = pick(METHODS, query, "query", "mindgap.parts.query.METHODS")
         hook = pick(MITIGATIONS, mitigation, "mitigation", "mindgap.parts.mitigations.MITIGATIONS")
+        first = pick(STARTS, start, "start", "mindgap.parts.starts.STARTS")
         pick(AUGMENTATIONS, augmentation, "augmentation", "mindgap.parts.augment.images.AUGMENTATIONS")
         asked = checked("query_settings", method.fn, method.given, _named("query_settings", query_settings))
         told = checked("mitigation_settings", hook, 0, _named("mitigation_settings", mitigation_settings))
@@ -117,14 +121,14 @@ def run(
                 augmentation=augmentation,
             )
             budget = _budget(data, rounds, initial, acquisition, validation)
-        setting = Setting("own", name, "own", "stratified", budget, recipe, _training(epochs), MODEL)
+        setting = Setting("own", name, "own", start, budget, recipe, _training(epochs), MODEL)
         if model is not None:
             setting = replace(setting, model=MODEL.model_copy(update={"width": _width(model, data)}))
         placed, records = _on(device, data), []
         for seed in asked_for.seeds:
             cell = Cell(name, "own", mitigation, seed, query)
             settings = {**hyperparameters(query), **asked}
-            one = _run_of(cell, setting, data, settings, told, (method.fn, hook, model), model)
+            one = _run_of(cell, setting, data, settings, told, (method.fn, hook, first.fn, model), model)
             with _of_a_call():
                 records += _records(one, placed)
     with tempfile.TemporaryDirectory() as folder:
