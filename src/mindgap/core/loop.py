@@ -176,7 +176,8 @@ def start_ids_of(run: Run, dataset: Dataset, ids: np.ndarray) -> np.ndarray:
         train.y_N.cpu().numpy()[ids] if start.oracle else None,
     )
     rows = start.fn(candidates, n, numpy_rng(*run.key(0, "start")))
-    return ids[check_start(name, rows, n, len(ids))]
+    chosen: np.ndarray = ids[check_start(name, rows, n, len(ids))]
+    return chosen
 
 
 @dataclass(frozen=True)
