@@ -1,11 +1,8 @@
 """The plan of a selection: its counts against the paper's tables and against what real stages do."""
 
-import itertools
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -16,40 +13,34 @@ import torch
 import yaml
 
 from mindgap.core import batches, evaluation, loop, training
+from mindgap.core.loop import Cell
 from mindgap.core.params import Params, ParamsError, load_params
-from mindgap.engine.calibration import Calibration, as_a_worker, line, present_shares
-from mindgap.engine.layout import LayoutError, expected_layout
-from mindgap.engine.plan import (
-    Finished,
-    Line,
-    Looks,
-    Name,
-    PlanError,
-    Speed,
-    Taken,
-    Work,
-    actual,
-    bytes_text,
-    count_text,
-    makespan,
-    part_seconds,
-    plan_part,
-    time_text,
-    training_work,
-)
-from mindgap.parts.mitigations import MITIGATIONS, Mitigation
+from mindgap.core.recipe import Recipe
+from mindgap.core.training import to_the_end
+from mindgap.engine.calibration import Calibration, Line, Speed
+from mindgap.engine.layout import LayoutError, check_sizes, expected_layout
+from mindgap.engine.plan import Counting, Work, counted, imagined, total
 from mindgap.parts.query import METHODS
 from mindgap.stages import cli
 from mindgap.stages.overrides import overridden
 from mindgap.stages.paths import places
-from mindgap.stages.plan import make_plan, plan_stage
-from mindgap.stages.plan_table import as_json, cost_rows, remarks
+from mindgap.stages.plan import Jobs, Part, Plan, Planned, Taken, make_plan, makespan, plan_stage
+from mindgap.stages.plan_table import (
+    as_json,
+    bytes_text,
+    cost_rows,
+    count_text,
+    disk_of,
+    numbers,
+    remarks,
+    runs_that_fit,
+    time_text,
+)
 from mindgap.stages.prepare import prepare_stage
-from mindgap.stages.runs import acquire_stage, train_stage
+from mindgap.stages.runs import acquire_stage, cell_jobs, run_of, train_stage
 from share_raw import share_raw
 from small_project import RAW, ROOT, params_in, small
 
-NO_LOOKS = dict.fromkeys(itertools.product(MITIGATIONS, METHODS), Looks(pool=False, labelled=False))
 REGIMES = ["low", "mid", "high"]
 
 
@@ -57,16 +48,20 @@ def paper(**changes) -> Params:
     return load_params(ROOT / "params.yaml").model_copy(update={"scale": "paper", **changes})
 
 
-def part_of(params: Params, dataset: str, regime: str):
-    return plan_part(params, dataset, regime, expected_layout(params, dataset), NO_LOOKS)
+def data_of(params: Params, dataset: str, regime: str):
+    needed = params.setting(dataset, regime).budget.needed
+    return imagined(dataset, expected_layout(params, dataset), needed)
+
+
+def jobs_of(params: Params, dataset: str, regime: str) -> Jobs:
+    return Jobs(params, data_of(params, dataset, regime), dataset, regime, there=False)
 
 
 def work_of_one(params: Params, dataset: str, regime: str) -> Work:
-    """A single run, with the one of the two initial models that it starts from."""
-    part = part_of(params, dataset, regime)
-    (run,), initial = part.runs, {job.name: job for job in part.initial}
-    assert {name.dropout for name in initial} == {True, False}
-    return run.work + initial[replace(run.name, query=None)].work
+    """A single run, with the initial model that it starts from."""
+    data, cell = data_of(params, dataset, regime), Cell(dataset, regime, "none", 0, "random")
+    runs = [run_of(params, one, data) for one in (replace(cell, query=None), cell)]
+    return total(work for run in runs for work, _ in counted(run, data))
 
 
 # -- counts
@@ -74,7 +69,7 @@ def work_of_one(params: Params, dataset: str, regime: str) -> Work:
 
 def test_missing_low_by_hand():
     """Table 6: 50, 100 .. 500 labels; Table 5: 60 epochs of batches of 128."""
-    work = work_of_one(paper(query=["random"], seeds=[0], mitigation=["none"]), "missing", "low")
+    work = work_of_one(paper(), "missing", "low")
     batches = [1, 1, 2, 2, 2, 3, 3, 4, 4, 4]
     assert work.trainings == 10
     assert work.steps == 60 * sum(batches) == 1560
@@ -99,23 +94,30 @@ def test_missing_low_by_hand():
     ],
 )
 def test_a_run_of_the_papers_tables(dataset, regime, steps, drawn, validated):
-    work = work_of_one(paper(query=["random"], seeds=[0], mitigation=["none"]), dataset, regime)
+    work = work_of_one(paper(), dataset, regime)
     assert (work.steps, work.drawn, work.validated) == (steps, 1000 * drawn, 1000 * validated)
 
 
-def test_the_papers_grid_is_630_runs_and_every_part_has_a_plan():
-    synthetic = paper(mitigation=["none", "moddrop"], seeds=[0, 1, 2])
-    real = synthetic.model_copy(update={"mitigation": ["none"]})
-    parts = [part_of(synthetic, d, r) for d in ("missing", "share", "unique", "synergy") for r in REGIMES]
-    parts += [part_of(real, d, r) for d in ("food101", "mimic") for r in REGIMES]
-    assert [len(part.runs) for part in parts] == [42] * 12 + [21] * 6
-    assert sum(len(part.runs) for part in parts) == 630
-    for part in parts:
-        rounds = part.setting.budget.rounds
-        # A start set has two models: with dropout for BALD, without for the others.
-        assert part.work.trainings == len(part.runs) * (rounds - 1) + 2 * len(part.runs) // 7
-        assert 0 < part.work.steps < part.work.drawn
-        assert part.left == part.work
+def test_the_papers_grid_is_630_runs():
+    lists = {"missing": ["none", "moddrop"], "mimic": ["none"]}
+    counts = []
+    for name, mitigation in lists.items():
+        params = paper(mitigation=mitigation, seeds=[0, 1, 2])
+        counts.append(len(cell_jobs(params, data_of(params, name, "low"), name, "low", None, lambda _: None)))
+    assert counts == [42, 21]
+    assert 4 * len(REGIMES) * 42 + 2 * len(REGIMES) * 21 == 630
+
+
+@pytest.mark.parametrize("dataset", ["missing", "mimic"])
+def test_a_start_set_has_two_models(dataset):
+    """With dropout for BALD, without for the others."""
+    params = paper(query=["random", "bald"], mitigation=["none"], seeds=[0, 1])
+    jobs = jobs_of(params, dataset, "low")
+    assert [len(jobs.runs), len(jobs.initial), len(jobs.search)] == [4, 4, 0]
+    work, rounds = total(total(job.rounds) for job in (*jobs.runs, *jobs.initial)), len(jobs.runs[0].rounds)
+    assert work.trainings == 4 * (rounds - 1) + 4
+    assert 0 < work.steps < work.drawn
+    assert total(job.left for job in (*jobs.runs, *jobs.initial)) == work
 
 
 @pytest.mark.parametrize("labelled", [1, 15, 16, 17, 33])
@@ -128,31 +130,25 @@ def test_steps_and_draws_are_those_of_epoch_batches(labelled, least, balanced, d
         update={"min_samples_per_epoch": least, "validate_from": 0.3, "drop_last": drop_last}
     )
     recipe = setting.recipe.model_copy(update={"epochs": 7, "batch_size": 16, "class_balanced": balanced})
-    run = batches.Recipe(**recipe.model_dump(exclude={"projection_dropout"}), **shared.model_dump())
+    run = Recipe.of(recipe, shared)
     rng, y_L = torch.Generator().manual_seed(0), torch.arange(labelled) % 2
     drawn = [rows_B for _ in range(7) for rows_B in batches.epoch_batches(y_L, run, rng)]
-    work = training_work(replace(setting, recipe=recipe, training=shared), labelled)
-    assert (work.steps, work.drawn) == (len(drawn), sum(map(len, drawn)))
-    assert work.validated == 5 * setting.budget.validation  # epochs 3 .. 7 of 7: from 2.1 on
+    count, validation = Counting(), setting.budget.validation
+    assert to_the_end(count.fit(None, None, y_L, range(validation), run)).steps == len(drawn)
+    work = count.taken()
+    assert (work.trainings, work.steps, work.drawn) == (1, len(drawn), sum(map(len, drawn)))
+    assert work.validated == 5 * validation  # epochs 3 .. 7 of 7: from 2.1 on
 
 
-def test_the_summary_loads_no_torch():
-    code = (
-        "import sys; from mindgap.core.params import load_params; "
-        "from mindgap.engine.plan import summary_line; "
-        "print(summary_line(load_params())); assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(
-        "42 runs at scale tiny: 174 trainings, 20,640 steps, 1.0 M training samples"
-    )
-
-
-def test_too_few_samples_for_the_budget_are_named():
+def test_too_few_samples_for_the_budget_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     raw = small()
     raw["scales"]["tiny"]["prepare"]["share"]["train_size"] = 50
-    with pytest.raises(PlanError, match=r"share has 50 training samples, but share-low .* needs 60: lower"):
-        part_of(Params.model_validate(tuples(raw)), "share", "low")
+    params = Params.model_validate(tuples(raw | {"dataset": ["share"]}))
+    with pytest.raises(LayoutError, match=r"share has 50 training samples, but share-low .* needs 60: lower"):
+        check_sizes(params)
+    with pytest.raises(LayoutError, match=r"raise train_size in scales\.tiny\.prepare\.share, and run"):
+        make_plan(params, measure=False)
 
 
 def tuples(raw: dict) -> dict:
@@ -172,7 +168,7 @@ def test_a_dataset_of_unknown_shape_has_to_be_prepared(monkeypatch):
 # -- what real stages do
 
 
-class Counted:
+class Real:
     """Rows that pass through the real functions of a sweep in this process."""
 
     def __init__(self, monkeypatch):
@@ -225,14 +221,35 @@ def test_the_plan_counts_what_every_method_does(
     scales = small()["scales"]
     scales["tiny"]["model"]["head_dropout_for"] = dropout_for
     params = params_in(project, query=query, mitigation=mitigation, seeds=[0], scales=scales)
-    planned = make_plan(params, measure=False)
-    counted = Counted(monkeypatch)
+    (before,) = make_plan(params, measure=False).parts
+    real = Real(monkeypatch)
     run_stages(params)
-    (estimate,) = planned.estimates
-    assert estimate.part.work == estimate.part.left == counted.work(tmp_path / "store")
-    (after,) = make_plan(params, measure=False).estimates
-    assert after.part.work == estimate.part.work
-    assert (after.part.left, after.part.finished_runs) == (Work(), len(query))
+    assert before.work == before.left == real.work(tmp_path / "store")
+    after = make_plan(params, measure=False)
+    assert after.parts[0].work == before.work
+    assert (after.parts[0].left, finished_runs(after)) == (Work(), len(query))
+
+
+def finished_runs(plan: Plan) -> int:
+    return numbers(plan.parts, 1)["finished_runs"]
+
+
+def test_what_the_loop_looks_at_besides_is_counted(project, tmp_path, monkeypatch):
+    """Whatever is added to the loop: here a hook that encodes labelled samples before a pick."""
+    asked = loop.acquire
+
+    def acquire(run, pool, view, records):
+        assert len(view.labelled_tokens_LMD) == len(pool.labelled_ids)
+        return asked(run, pool, view, records)
+
+    params = params_in(project, query=["random"], seeds=[0])
+    (before,) = make_plan(params, measure=False).parts
+    monkeypatch.setattr(loop, "acquire", acquire)
+    (part,) = make_plan(params, measure=False).parts
+    assert (before.work.queried, part.work.queried) == (0, 20 + 30)
+    real = Real(monkeypatch)
+    run_stages(params)
+    assert part.work == real.work(tmp_path / "store")
 
 
 @pytest.mark.parametrize(
@@ -246,17 +263,21 @@ def test_the_plan_counts_a_search_whose_winner_may_be_an_initial_model(
     search = {"method": "halving", "learning_rate": [0.05, 0.01], "weight_decay": [5e-4], "factor": 2}
     search = {**RAW["search"], **search, "augmentation": ["basic"], "mitigation": mitigation}
     params = params_in(project, query=["random"], search=search, scales=scales)
-    (before,) = make_plan(params, measure=False).estimates
-    assert len(before.part.search) == 3
-    counted = Counted(monkeypatch)
+    (before,) = make_plan(params, measure=False).parts
+    assert len(before.search) == 3
+    real = Real(monkeypatch)
     run_stages(params)
-    assert before.part.work == counted.work(tmp_path / "store")
-    (after,) = make_plan(params, measure=False).estimates
-    assert (after.part.work, after.part.left, after.part.finished_runs) == (before.part.work, Work(), 2)
-    assert after.actual.seconds == math.fsum(own_seconds(tmp_path / "store"))
-    assert any(
-        line.startswith("A search is counted whole") for line in remarks(make_plan(params, measure=False))
-    )
+    assert before.work == real.work(tmp_path / "store")
+    plan = make_plan(params, measure=False)
+    (after,) = plan.parts
+    assert (after.work, after.left, finished_runs(plan)) == (before.work, Work(), 2)
+    assert numbers([after], 1)["actual"]["seconds"] == math.fsum(own_seconds(tmp_path / "store"))
+    assert any(line.startswith("A search is counted whole") for line in remarks(plan))
+    # One recipe more, and the search may choose it.
+    more = params.search.model_copy(update={"weight_decay": [5e-4, 5e-3], "method": "grid"})
+    plan = make_plan(params.model_copy(update={"search": more}), measure=False)
+    assert any(trial.finished for trial in plan.parts[0].search)
+    assert finished_runs(plan) == 0
 
 
 @pytest.fixture(scope="module")
@@ -288,15 +309,13 @@ def swept(prepared, tmp_path_factory) -> dict:
 
         return call
 
-    before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "fit_in_turns", timed_turns(loop.fit_in_turns))
         patch.setattr(loop, "evaluate", timed(loop.evaluate))
         patch.setenv("MINDGAP_STORE", str(folder / "store"))
         patch.setenv("MINDGAP_WORKERS", "1")
-        os.chdir(folder / "project")
+        patch.chdir(folder / "project")
         run_stages(params_in(folder / "project"))
-        os.chdir(before)
     return {"folder": folder, "seconds": sum(spent)}
 
 
@@ -311,17 +330,19 @@ def done(swept, tmp_path, monkeypatch) -> Path:
 
 
 def test_only_what_the_store_lacks_is_left(done):
-    (part,) = [e.part for e in make_plan(params_in(done), measure=False).estimates]
-    assert (part.finished_runs, part.left) == (4, Work())
-    longer = params_in(done, query=["random", "badge", "entropy"])
-    (part,) = [e.part for e in make_plan(longer, measure=False).estimates]
-    assert (part.finished_runs, part.left.trainings) == (4, 2 * 2)
+    def plan(**changes) -> tuple[int, Work]:
+        made = make_plan(params_in(done, **changes), measure=False)
+        return finished_runs(made), made.parts[0].left
+
+    assert plan() == (4, Work())
+    runs, left = plan(query=["random", "badge", "entropy"])
+    assert (runs, left.trainings) == (4, 2 * 2)
     sorted((done.parent / "store").glob("*/round_002.json"))[0].unlink()
-    (part,) = [e.part for e in make_plan(params_in(done), measure=False).estimates]
-    assert (part.finished_runs, part.left.trainings, part.left.queried) == (3, 1, 0)
+    runs, left = plan()
+    assert (runs, left.trainings, left.queried) == (3, 1, 0)
     shutil.rmtree(done.parent / "store")
-    (part,) = [e.part for e in make_plan(params_in(done), measure=False).estimates]
-    assert (part.finished_runs, part.left) == (0, part.work)
+    made = make_plan(params_in(done), measure=False)
+    assert (finished_runs(made), made.parts[0].left) == (0, made.parts[0].work)
 
 
 def own_seconds(store: Path) -> list[float]:
@@ -337,16 +358,15 @@ def own_seconds(store: Path) -> list[float]:
 
 def test_what_finished_rounds_took_is_what_their_records_say(done):
     plan = make_plan(params_in(done), measure=False)
-    (estimate,) = plan.estimates
     spent = own_seconds(done.parent / "store")
     assert len(spent) == 2 * 2 + 4 * (2 * 2 + 2)
-    assert estimate.actual.seconds == math.fsum(spent)
-    assert estimate.actual.rounds == {"cpu": 2 + 4 * 3}
-    assert (estimate.actual.planned, estimate.actual.ratio) == (None, None)
-    written = as_json(plan)["parts"][0]["actual"]
-    assert written["seconds"] == as_json(plan)["total"]["actual"]["seconds"] == math.fsum(spent)
-    assert sorted(written["seconds_by_part"]) == ["evaluate", "fit", "query"]
-    assert math.fsum(written["seconds_by_part"].values()) == pytest.approx(math.fsum(spent))
+    actual = as_json(plan)["parts"][0]["actual"]
+    assert actual == as_json(plan)["total"]["actual"]
+    assert actual["seconds"] == math.fsum(spent)
+    assert actual["rounds"] == {"cpu": 2 + 4 * 3}
+    assert (actual["planned"], actual["ratio"]) == (None, None)
+    assert sorted(actual["seconds_by_part"]) == ["evaluate", "fit", "query"]
+    assert math.fsum(actual["seconds_by_part"].values()) == pytest.approx(math.fsum(spent))
     assert cost_rows(plan)[0][-1] == "took"
     assert cost_rows(plan)[1][-1] == time_text(math.fsum(spent))
 
@@ -354,13 +374,10 @@ def test_what_finished_rounds_took_is_what_their_records_say(done):
 def test_the_plan_of_finished_rounds_is_beside_what_they_took(done, monkeypatch, capsys):
     monkeypatch.setenv("MINDGAP_DEVICES", "cpu")
     plan = make_plan(params_in(done))
-    (estimate,) = plan.estimates
-    whole = estimate.actual.planned
-    assert as_json(plan)["parts"][0]["actual"]["ratio"] == whole / math.fsum(
-        own_seconds(done.parent / "store")
-    )
+    actual = as_json(plan)["parts"][0]["actual"]
+    assert actual["ratio"] == actual["planned"] / math.fsum(own_seconds(done.parent / "store"))
     assert cost_rows(plan)[0][-3:] == ("planned", "took", "ratio")
-    assert cost_rows(plan)[1][-1] == f"{estimate.actual.ratio:.2f}"
+    assert cost_rows(plan)[1][-1] == f"{actual['ratio']:.2f}"
     assert sum("finished rounds, added up over all runs" in one for one in remarks(plan)) == 1
     assert not any("other devices" in one for one in remarks(plan))
     elsewhere = remarks(replace(plan, device_name="NVIDIA H200"))
@@ -370,8 +387,8 @@ def test_the_plan_of_finished_rounds_is_beside_what_they_took(done, monkeypatch,
     monkeypatch.delenv("MINDGAP_EXECUTOR")
     # Half of a run: what it lacks is in neither.
     sorted((done.parent / "store").glob("*/round_002.json"))[0].unlink()
-    (after,) = make_plan(params_in(done), measure=False).estimates
-    assert after.actual.seconds == math.fsum(own_seconds(done.parent / "store")) < estimate.actual.seconds
+    after = as_json(make_plan(params_in(done), measure=False))["total"]["actual"]
+    assert after["seconds"] == math.fsum(own_seconds(done.parent / "store")) < actual["seconds"]
 
 
 def test_nothing_finished_is_no_column(project):
@@ -393,30 +410,31 @@ def test_a_part_without_anything_finished_has_dashes(done):
 def test_planned_is_the_sum_of_finished_rounds_by_their_mitigation():
     params = paper(query=["random"], seeds=[0], mitigation=["none", "moddrop"])
     search = params.search.model_copy(update={"method": "grid", "learning_rate": [0.1, 0.01]})
-    params = params.model_copy(update={"search": search})
+    jobs = jobs_of(params.model_copy(update={"search": search}), "missing", "low")
     took = Taken({"fit": 3.0, "evaluate": 1.0}, "cpu")
-    finished = Finished(
-        [(took,), ()],  # the second trial diverged
-        {
-            Name("moddrop", 0, True): (took,),
-            Name("none", 0, False): (took,),
-            Name("none", 0, False, "random"): (took, took),
-        },
-    )
-    layout = expected_layout(params, "missing")
-    part = plan_part(params, "missing", "low", layout, NO_LOOKS, finished)
+
+    def done(job: Planned, taken: int) -> Planned:
+        return replace(job, finished=max(1, taken), taken=(took,) * taken)
+
+    # The second trial diverged; of the initial models only those with dropout are not the search's.
+    search = (done(jobs.search[0], 1), done(jobs.search[1], 0), *jobs.search[2:])
+    plain, _, with_dropout, _ = (total(job.rounds) for job in jobs.initial)
+    assert (plain.steps, with_dropout.steps) == (60, 60)
+    assert [total(job.rounds).trainings for job in jobs.initial] == [1, 0, 1, 1]
+    initial = (*jobs.initial[:2], done(jobs.initial[2], 1), jobs.initial[3])
+    runs = (done(jobs.runs[0], 2), *jobs.runs[1:])
     speeds = {
         name: Speed(0.0, Line(s, 0.0), Line(0.0, 0.0), Line(0.0, 0.0))
         for name, s in (("none", 1.0), ("moddrop", 10.0))
     }
-    done = actual(part, speeds)
-    # A trial and the initial model with ModDrop, 60 steps each; the plain one is the search's. A run's second
-    # round has 60 steps, its first none.
-    assert done.planned == 60 + 600 + 60
-    assert (done.seconds, done.rounds) == (4 * 4.0, {"cpu": 4})
-    assert [job.finished for job in part.search[:3]] == [1, 1, 0]
-    assert (done + done).ratio == done.ratio == 720 / 16
-    assert (done + actual(part, None)).ratio is None
+    part = Part("missing", "low", params.setting("missing", "low"), search, initial, runs, speeds=speeds)
+    actual = numbers([part], 1)["actual"]
+    # A trial and the initial model with ModDrop, 60 steps each. A run's second round has 60 steps, its first
+    # none.
+    assert actual["planned"] == 60 + 600 + 60
+    assert (actual["seconds"], actual["rounds"]) == (4 * 4.0, {"cpu": 4})
+    assert numbers([part, part], 1)["actual"]["ratio"] == actual["ratio"] == 720 / 16
+    assert numbers([part, replace(part, speeds={})], 1)["actual"]["ratio"] is None
 
 
 def test_a_dataset_of_other_parameters_has_nothing_finished(done):
@@ -425,18 +443,19 @@ def test_a_dataset_of_other_parameters_has_nothing_finished(done):
     (done / "params.yaml").write_text(yaml.safe_dump(raw))
     plan = make_plan(load_params(), measure=False)
     assert plan.absent == {"missing": "prepared with other parameters"}
-    assert plan.estimates[0].part.finished_runs == 0
+    assert finished_runs(plan) == 0
     assert "missing: prepared with other parameters, so all of it is counted as to do." in remarks(plan)
 
 
 def test_disk_is_within_a_factor_of_two(done):
     plan, where = make_plan(params_in(done), measure=False), places("missing")
-    assert plan.disk.cache == plan.disk.prepared + plan.disk.models + plan.disk.records
+    disk = disk_of(plan)
+    assert disk.cache == disk.prepared + disk.models + disk.records
     for size, folder in (
-        (plan.disk.prepared, where.prepared),
-        (plan.disk.models, where.models),
-        (plan.disk.records, where.runs),
-        (plan.disk.store, done.parent / "store"),
+        (disk.prepared, where.prepared),
+        (disk.models, where.models),
+        (disk.records, where.runs),
+        (disk.store, done.parent / "store"),
     ):
         there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         assert there / 2 < size < there * 2, folder
@@ -454,7 +473,7 @@ def test_a_dataset_from_outside_is_known_by_its_settings(project, tmp_path, monk
     assert {name: m.shape for name, m in plan.layouts["share"].modalities.items()} == {
         name: m.shape for name, m in expected.layouts["share"].modalities.items()
     }
-    assert plan.estimates[0].part.work == expected.estimates[0].part.work
+    assert plan.parts[0].work == expected.parts[0].work
 
 
 def test_a_skipped_dataset_says_so(project, monkeypatch):
@@ -474,10 +493,10 @@ def test_a_line_goes_through_two_sizes():
         asked.append(rows)
         return 0.25 + 0.5 * rows
 
-    assert line(measure, 2, 64) == Line(0.25, 0.5)
+    assert Line.through(measure, 2, 64) == Line(0.25, 0.5)
     assert sorted(asked) == [2, 64]
-    assert line(measure, 8, 8) == Line(0.0, 4.25 / 8)
-    assert line(lambda rows: 1 / rows, 2, 64) == Line(0.0, 1 / 64**2)  # more rows in less time: noise
+    assert Line.through(measure, 8, 8) == Line(0.0, 4.25 / 8)
+    assert Line.through(lambda rows: 1 / rows, 2, 64) == Line(0.0, 1 / 64**2)  # more rows in less time: noise
 
 
 @pytest.mark.parametrize(
@@ -488,23 +507,26 @@ def test_jobs_go_to_whichever_worker_is_free(durations, workers, end):
 
 
 def test_seconds_of_a_part():
-    part = part_of(paper(query=["random", "badge"], seeds=[0, 1], mitigation=["none"]), "missing", "low")
+    params = paper(query=["random", "badge"], seeds=[0, 1], mitigation=["none"])
+    jobs = jobs_of(params, "missing", "low")
     speed = Speed(7.0, step=Line(1.0, 0.0), forward=Line(0.0, 0.0), test=Line(0.0, 0.0))
+    groups = map(tuple, (jobs.search, jobs.initial, jobs.runs))
+    part = Part("missing", "low", params.setting("missing", "low"), *groups, speeds={"none": speed})
     later = (1560 - 60) * 2  # two runs; a seed has two initial models, with dropout and without
-    assert part_seconds(part, {"none": speed}, 1) == (14 + 4 * 60 + 2 * later,) * 2
-    assert part_seconds(part, {"none": speed}, 2) == (14 + 2 * 60 + later,) * 2
-    assert part_seconds(part, {"none": speed}, 99) == (14 + 60 + later / 2,) * 2
+    for workers, seconds in (
+        (1, 14 + 4 * 60 + 2 * later),
+        (2, 14 + 2 * 60 + later),
+        (99, 14 + 60 + later / 2),
+    ):
+        assert [part.seconds(workers, left) for left in (False, True)] == [seconds] * 2
     parts = Speed(0.0, Line(0.0, 1.0), Line(1.0, 0.0), Line(0.0, 2.0))
     assert parts.seconds(Work(drawn=3, passes=5, tested=7, validated=11)) == 3 + 5 + 14
 
 
-def test_presence_is_that_of_the_dataset_and_of_the_mitigation():
-    layout = expected_layout(load_params(ROOT / "params.yaml"), "missing")
-    assert present_shares(layout) == pytest.approx((0.145, 0.945), abs=0.015)
-    assert present_shares(layout, Mitigation()) == present_shares(layout)
-    # Both are there in 9 %, of which a modality is left in five of eight; else the only one stays.
-    left = present_shares(layout, MITIGATIONS["moddrop"](0.5))
-    assert left == pytest.approx((0.09 * 0.625 + 0.055, 0.09 * 0.625 + 0.855), abs=0.015)
+def test_presence_of_what_is_timed_is_that_of_the_dataset():
+    data = imagined("missing", expected_layout(paper(), "missing"))
+    assert data.train.present_NM.double().mean(dim=0).tolist() == pytest.approx((0.145, 0.945), abs=0.015)
+    assert data.test.present_NM.all()
 
 
 devices = pytest.mark.parametrize(
@@ -525,17 +547,14 @@ devices = pytest.mark.parametrize(
 @pytest.mark.parametrize("dataset", ["missing", "share", "food101", "mimic", "trio"])
 def test_every_kind_of_dataset_is_timed(device, dataset):
     params = Params.model_validate(tuples(small(dataset=[dataset])))
-    torch.set_num_threads(2)
     state = torch.random.get_rng_state()
-    with as_a_worker(device):
-        assert torch.get_num_threads() == 1
-        calibration = Calibration(device)
-        layout, setting = expected_layout(params, dataset), params.setting(dataset, "low")
-        speed = calibration.speed(layout, setting, "moddrop", {"rate": 0.5})
-        assert calibration.speed(layout, setting, "moddrop", {"rate": 0.5}) == speed
-    assert torch.get_num_threads() == 2
+    calibration = Calibration(device)
+    layout, setting = expected_layout(params, dataset), params.setting(dataset, "low")
+    speeds, memory = calibration.speeds(layout, setting, {"moddrop": {"rate": 0.5}})
+    assert calibration.speeds(layout, setting, {"moddrop": {"rate": 0.5}}) == (speeds, memory)
+    speed = speeds["moddrop"]
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert not torch.backends.cudnn.deterministic
+    assert 2**20 < memory < 2**36
     assert speed.start >= 0
     for one in (speed.step, speed.forward, speed.test):
         assert 0 < one.seconds(1, 16) < 10
@@ -547,9 +566,10 @@ def test_every_kind_of_dataset_is_timed(device, dataset):
 def test_an_estimate_is_of_the_order_of_what_a_sweep_takes(done, swept, monkeypatch):
     monkeypatch.setenv("MINDGAP_DEVICES", "cpu")
     params = params_in(done)
-    assert [e.seconds[1] for e in make_plan(params).estimates] == [0.0]
+    assert numbers(make_plan(params).parts, 1)["seconds_left"] == 0.0
     shutil.rmtree(done.parent / "store")
-    ((whole, left),) = [e.seconds for e in make_plan(params).estimates]
+    found = numbers(make_plan(params).parts, 1)
+    whole, left = found["seconds"], found["seconds_left"]
     assert whole == left
     assert swept["seconds"] / 4 < whole < swept["seconds"] * 4
 
@@ -617,6 +637,43 @@ def test_the_command_prints_a_table_and_writes_exact_numbers(project, monkeypatc
     )
     assert run(monkeypatch, "plan", "missin") == 1
     assert "dataset: unknown 'missin'; known in mindgap.data.DATASETS: missing" in capsys.readouterr().err
+
+
+def test_a_plan_warns_when_more_runs_are_asked_for_than_fit(project):
+    plan = make_plan(params_in(project), measure=False)
+    assert cost_rows(plan)[0] == ("", "disk")
+    assert (as_json(plan)["parts"][0]["memory"], as_json(plan)["parts"][0]["runs_that_fit"]) == (None, None)
+    assert "Memory: not known, as nothing is measured; records of finished rounds will tell." in remarks(plan)
+    small, large = (replace(plan.parts[0], memory=need) for need in (500, 1000))
+    crowded = replace(plan, parts=[small, large], workers=5, capacity=3999, devices=("cpu",))
+    assert [part["runs_that_fit"] for part in as_json(crowded)["parts"]] == [7, 3]
+    assert [row[2] for row in cost_rows(crowded)[1:]] == ["0 KiB", "1 KiB", "1 KiB"]
+    told = " ".join(remarks(crowded))
+    assert "Memory: what this process held, with few samples, so at least that; records of" in told
+    half = " ".join(remarks(replace(crowded, parts=[small, replace(large, recorded=True, regime="mid")])))
+    assert "by the records of finished rounds. Memory of missing-low: what this process held" in half
+    assert "In this machine's memory (4 KiB) fit 3 runs of missing-low, the largest." in told
+    assert warning(crowded) == "5 runs at once are more than fit: set MINDGAP_WORKERS to 3 or less."
+    assert warning(replace(crowded, workers=3)) == ""
+    gpus = replace(crowded, workers=6, devices=("cuda:0", "cuda:1"), capacity=2000)
+    assert warning(gpus) == "6 runs at once are more than fit: set MINDGAP_WORKERS to 4 or less."
+    tight = warning(replace(gpus, capacity=999))
+    assert tight.endswith("to 2 or less; even one is too large: lower its batch size.")
+
+
+def warning(plan: Plan) -> str:
+    return "".join(line.removeprefix("WARNING: ") for line in remarks(plan) if line.startswith("WARNING"))
+
+
+def test_memory_is_what_finished_rounds_held(done):
+    store = done.parent / "store"
+    held = [json.loads(path.read_text())["memory"] for path in store.glob("*/round_*.json")]
+    assert all(2**26 < bytes < 2**36 for bytes in held)  # torch alone takes more than 64 MiB
+    plan = make_plan(params_in(done), measure=False)
+    assert (plan.parts[0].memory, plan.parts[0].recorded) == (max(held), True)
+    assert not any("what this process held" in line for line in remarks(plan))
+    assert runs_that_fit(plan, plan.parts) == plan.capacity // max(held)
+    assert cost_rows(plan)[1][2] == bytes_text(max(held))
 
 
 def test_figures_are_readable():

@@ -11,6 +11,7 @@ import pytest
 from beside import install
 from mindgap.base.plugins import PluginError
 from mindgap.core.params import check_params
+from mindgap.core.run_code import digest_here
 from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.parts.encoders import ENCODERS
 from mindgap.parts.fusions import FUSIONS
@@ -177,6 +178,7 @@ def test_runs_of_another_package_s_parts_are_valid_and_follow_their_code(
     (package / "scale.py").write_text("SCALE = 2.0\n")
     write_blueprints(params)
     assert PLUG_INS.read_bytes() != before  # DVC starts the stages again
+    digest_here.cache_clear()  # another process
     acquire_stage(params, "missing", "low")
     assert of_run("least") != first
     assert of_run("random") == other

@@ -8,12 +8,14 @@ import torch
 
 from faulty import FAULTY, job_of, when
 from mindgap.base.gpu import Engine
-from mindgap.engine.jobs import Job, Rota, Start, Task, loader
+from mindgap.engine.jobs import Job, Rota, Start, Task, loader, peak_memory
 from mindgap.engine.local import Processes
 from mindgap.engine.machine import Machine
 from mindgap.engine.sweep import execute
 from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 from mindgap.parts.query import METHODS
+
+MAKING = ("seconds", "memory")
 
 
 @pytest.fixture
@@ -32,9 +34,9 @@ def told_by(*jobs: Job, divisor: int = 1) -> list[tuple[str, tuple]]:
 
 
 def numbers(told, job: Job) -> list[dict]:
-    """The records of a run without its times."""
+    """The records of a run without its times and memory."""
     records = [value for digest, (kind, value) in told if digest == job.run.digest and kind == "record"]
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+    return [{key: value for key, value in record.items() if key not in MAKING} for record in records]
 
 
 def test_runs_in_one_process_give_what_they_give_alone(params):
@@ -62,6 +64,9 @@ def test_a_run_that_fails_or_exhausts_the_memory_takes_no_other_with_it(params, 
     assert last[broken.run.digest][0] == "failed"
     assert "ZeroDivisionError: as it must" in last[broken.run.digest][1]
     assert last[hungry.run.digest] == ("memory", "CUDA out of memory. Tried to allocate 9 GiB.")
+    # The memory of all three is that of one, also where it goes on alone.
+    held = [one["memory"] for digest, (_, one) in told if digest == good.run.digest and isinstance(one, dict)]
+    assert 0 < max(held) <= peak_memory("cpu") // 3
     assert numbers(told, good) == numbers(told_by(good), good)
 
 
@@ -118,5 +123,5 @@ def test_the_runs_of_a_killed_process_all_go_on_and_give_the_same(params, monkey
     line = r"missing-low-\w+-moddrop-\d: worker [1234] died \(killed by SIGKILL\); it goes on at round \d"
     assert 1 <= len(re.findall(line, capsys.readouterr().out)) <= 2
     for job in jobs[::2]:
-        stored = [{k: v for k, v in r.items() if k != "seconds"} for r in job.record_store.read()]
+        stored = [{k: v for k, v in r.items() if k not in MAKING} for r in job.record_store.read()]
         assert [r["metrics"] for r in stored] == [r["metrics"] for r in alone[job.run.digest]]

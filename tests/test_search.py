@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from mindgap.base.errors import MindGapError
-from mindgap.core.params import ParamsError, check_params, load_params
-from mindgap.core.search import DIVERGED, Search, candidates, choose, planned, rungs
+from mindgap.core.params import ParamsError, Setting, check_params, load_params
+from mindgap.core.search import DIVERGED, Search, candidates, choose, rungs
 from mindgap.stages.paths import CURVES, places
 from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import RAW, small
@@ -48,6 +48,13 @@ def test_the_papers_grid_has_twelve_recipes_and_six_where_nothing_is_an_image():
     assert len(candidates(SEARCH, setting().recipe, has_images=False)) == 6
 
 
+def tried(search: Search) -> list[Setting]:
+    """The settings of all trainings of a search."""
+    found = []
+    choose(search, setting(), True, lambda one, _: found.append(one) or Tried(0.5), lambda jobs: None)
+    return found
+
+
 def test_halving_spends_half_of_the_grid():
     grid, halving = of(SEARCH, method="grid"), of(SEARCH, method="halving")
     assert rungs(grid, 12) == [(12, 1.0)]
@@ -55,12 +62,12 @@ def test_halving_spends_half_of_the_grid():
     assert rungs(of(halving, factor=3), 12) == [(12, 1 / 9), (4, 1 / 3), (1, 1.0)]
     assert rungs(halving, 2) == [(2, 1.0)]
     assert rungs(of(halving, factor=2), 8) == [(8, 1 / 8), (4, 1 / 4), (2, 1 / 2), (1, 1.0)]
-    epochs = [sum(one.recipe.epochs for one in planned(s, setting(), True)) for s in (grid, halving)]
+    epochs = [sum(one.recipe.epochs for one in tried(s)) for s in (grid, halving)]
     assert epochs == [12 * 12, 12 * 3 + 3 * 12]
 
 
 def test_a_short_trial_passes_through_the_whole_schedule():
-    short = planned(of(SEARCH, method="halving", factor=3), setting(), True)[12]
+    short = tried(of(SEARCH, method="halving", factor=3))[12]
     assert (short.recipe.epochs, short.training.warmup_epochs) == (4, 2 / 3)
 
 

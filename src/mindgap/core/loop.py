@@ -29,7 +29,7 @@ from mindgap.core.params import Setting
 from mindgap.core.pool import Pool
 from mindgap.core.recipe import Recipe
 from mindgap.core.rng import numpy_rng, stream_seed, torch_rng
-from mindgap.core.training import Fit, fit_in_turns, to_the_end
+from mindgap.core.training import Fit, Turns, fit_in_turns, to_the_end
 from mindgap.data.dataset import Dataset, Split
 from mindgap.parts.evaluators.contract import OF_CURVES
 from mindgap.parts.mitigations import MITIGATIONS, Lesson, Mitigation, check_lesson, make_mitigation
@@ -58,6 +58,22 @@ class Cell:
         )
 
 
+class Compute:
+    """What a run spends its time on; a plan counts it instead, in this same loop (`engine/plan.py`)."""
+
+    def fit(self, *args: Any) -> Turns:
+        return fit_in_turns(*args)
+
+    def evaluate(self, *args: Any, **known: Any) -> list[dict[str, Any]]:
+        return evaluate(*args, **known)
+
+    def encode(self, model: MultimodalNet, train: Split, ids: Tensor) -> Tensor:
+        return encode(model, train, ids)
+
+    def choose(self, *args: Any) -> tuple[Tensor, bytes | None]:
+        return choose(*args)
+
+
 @dataclass(frozen=True)
 class Run:
     """A cell with all its numbers depend on besides the data."""
@@ -73,6 +89,7 @@ class Run:
         default_factory=lambda: {name: {} for name in OF_CURVES}
     )
     model: Callable[[Mapping[str, Modality]], Own] | None = None  # in place of the setting's
+    compute: Compute = field(default_factory=Compute)
 
     def key(self, round: int, purpose: str) -> tuple[object, ...]:
         """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
@@ -255,7 +272,7 @@ def train_round(
     recipe = Recipe.of(setting.recipe, setting.training)
     seed = stream_seed(*run.key(round, "weights"))
     model = placed(run, dataset, seed, engine)
-    training = fit_in_turns(
+    training = run.compute.fit(
         model,
         dataset.train,
         torch.from_numpy(pool.labelled_ids),
@@ -269,7 +286,7 @@ def train_round(
     result: Fit = yield from clocked(training, seconds, "fit", dataset.device)
     summary = asdict(result)
     with timed(seconds, "evaluate", dataset.device):
-        metrics = evaluate(
+        metrics = run.compute.evaluate(
             model,
             dataset.test,
             where,
@@ -399,7 +416,7 @@ def acquire(run: Run, pool: Pool, view: PoolView, records: Sequence[Mapping[str,
         reward = Reward(before, view.validation.metrics, round - 1, len(pool.labelled_ids), cell)
     n = budget.acquisition if round < budget.rounds - 1 else 0
     seed = stream_seed(*run.key(0, "policy"))
-    positions, state = choose(run.query, view, n, run.query_settings, seed, state, reward)
+    positions, state = run.compute.choose(run.query, view, n, run.query_settings, seed, state, reward)
     left: dict[str, Any] = {"acquired_ids": pool.ids[positions.cpu().numpy()].tolist()}
     if state is not None:
         left["state"] = state
@@ -437,7 +454,7 @@ def view_of(
     round = len(records)
     on_host = [torch.from_numpy(ids) for ids in (pool.ids, pool.labelled_ids, validation_ids)]
     of_pool, of_labelled, of_validation = (ids.to(train.y_N.device) for ids in on_host)
-    encoded = [partial(encode, model, train, ids) for ids in on_host]
+    encoded = [partial(run.compute.encode, model, train, ids) for ids in on_host]
     return PoolView(
         model,
         encoded[0],

@@ -1,6 +1,7 @@
 """Which code a run's numbers depend on: that of the loop and of the parts that its cell and settings name."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,13 @@ def run_code(cell: Cell, settings: Mapping[str, Any]) -> str:
     if cell.query is not None:
         parts.append((METHODS, cell.query))
         files.add(SOURCE / "parts/query/select.py")
-    return code_digest(files.union(*(part_files(*part) for part in parts)))
+    return digest_here(frozenset(files.union(*(part_files(*part) for part in parts))))
+
+
+@cache
+def digest_here(files: frozenset[Path]) -> str:
+    """`code_digest`, once in a process for all runs that stand on the same files."""
+    return code_digest(files)
 
 
 def part_files(table: Registry[Any], name: str) -> set[Path]:

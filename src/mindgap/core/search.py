@@ -63,17 +63,6 @@ def shortened(setting: Setting, recipe: DatasetRecipe, share: float) -> Setting:
     return replace(setting, recipe=recipe.model_copy(update={"epochs": epochs}), training=training)
 
 
-def planned(search: Search, setting: Setting, has_images: bool) -> list[Setting]:
-    """The settings of all trainings that a search takes, one for each seed; which recipes go on is open."""
-    recipes = candidates(search, setting.recipe, has_images)
-    return [
-        shortened(setting, recipe, share)
-        for count, share in rungs(search, len(recipes))
-        for recipe in recipes[:count]
-        for _ in search.seeds
-    ]
-
-
 def choose(
     search: Search,
     setting: Setting,

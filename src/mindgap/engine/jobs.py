@@ -9,6 +9,8 @@ import functools
 import gc
 import hashlib
 import json
+import resource
+import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -235,7 +237,22 @@ def messages(
 ) -> Iterator[Message]:
     """`messages_in_turns` of a run that is alone in its process."""
     turns = messages_in_turns(task, where, dataset, start, Engine.of(task.device, task.divisor))
-    return (message for message in turns if message is not None)
+    return (weighed(message, task.device, 1) for message in turns if message is not None)
+
+
+def weighed(message: Message, device: str, runs: int) -> Message:
+    """A record with the bytes that this process has held at most, for each of so many runs at once."""
+    if message[0] == "record":
+        message[1]["memory"] = peak_memory(device) // runs
+    return message
+
+
+def peak_memory(device: str) -> int:
+    """The most bytes that this process has held: of a GPU's memory, or of the machine's."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_reserved(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def messages_in_turns(
@@ -290,6 +307,8 @@ class Rota:
             with engine.turn():
                 message = next(turns)
             if message is not None:
+                most = len(self._running) + len(self._idle)  # each has had an engine of its own
+                message = weighed(message, self._device, most)
                 if message[0] in LAST:
                     del self._running[digest]
                     self._idle.append(engine)

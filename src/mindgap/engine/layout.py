@@ -6,6 +6,7 @@ Sizes of Share are those of its canonical files; those of Food101 and MIMIC are 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.modality import Modality
@@ -50,8 +51,9 @@ class Layout:
         return arrays + len(self.modalities) + LABEL
 
     @property
-    def has_images(self) -> bool:
-        return any(modality.kind == "image" for modality in self.modalities.values())
+    def largest(self) -> int:
+        """Numbers of a sample of the largest modality."""
+        return max(math.prod(modality.shape) for modality in self.modalities.values())
 
 
 def expected_layout(params: Params, dataset: str) -> Layout:
@@ -129,8 +131,21 @@ EXPECTED: dict[str, Callable[..., Layout]] = {
 }
 
 
-def layout_if_known(params: Params, dataset: str) -> Layout:
-    """`expected_layout`; for a dataset of which nothing is known one of no size, with images."""
-    if dataset in RENDERED or dataset in EXPECTED:
-        return expected_layout(params, dataset)
-    return Layout({"image": Modality("image", (1, 1, 3))}, 0, 0, 0, (0.0,), exact=False)
+def check_size(params: Params, dataset: str, regime: str, train: int) -> None:
+    """A LayoutError where a dataset has fewer training samples than its budget asks for."""
+    needed, scale = params.setting(dataset, regime).budget.needed, f"scales.{params.scale}"
+    if train < needed:
+        raise LayoutError(
+            f"{dataset} has {train:,} training samples, but {dataset}-{regime} at scale {params.scale} needs "
+            f"{needed:,}: lower {scale}.budget.{dataset}.{regime}, or raise train_size in "
+            f"{scale}.{'render' if dataset in RENDERED else f'prepare.{dataset}'}, and run `dvc repro`"
+        )
+
+
+def check_sizes(params: Params) -> None:
+    """`check_size` of all datasets whose sizes follow from the parameters."""
+    for dataset, regime in product(params.dataset, params.regime):
+        if dataset in RENDERED or dataset in EXPECTED:
+            layout = expected_layout(params, dataset)
+            if layout.exact:
+                check_size(params, dataset, regime, layout.train)

@@ -1,5 +1,6 @@
 """The command line: the steps of the pipeline, which DVC calls and people can. Thin on purpose."""
 
+import math
 import signal
 import sys
 from pathlib import Path
@@ -65,12 +66,18 @@ def _named_params() -> Params:
 @app.command("check-params")
 def check() -> None:
     """Check params.yaml and write data/blueprints: a typo stops here, before any compute."""
-    from mindgap.engine.plan import summary_line
+    from mindgap.engine.layout import check_sizes
     from mindgap.stages.blueprint import write_blueprints
 
     params = load_params()
     check_params(params)
-    print(summary_line(params), flush=True)
+    check_sizes(params)
+    lists = (params.dataset, params.regime, params.query, params.mitigation, params.seeds)
+    runs = math.prod(map(len, lists))
+    print(
+        f"{runs:,} runs at scale {params.scale}: `mindgap plan` says what they compute and how long",
+        flush=True,
+    )
     write_blueprints(params)
 
 

@@ -3,55 +3,169 @@
 Nothing is written but what `--json` names. A run counts as finished where the store has its rounds.
 """
 
+import heapq
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mindgap.core.loop import Cell, device_name
-from mindgap.core.params import (
-    DatasetRecipe,
-    Params,
-    check_params,
-    check_runs,
-)
+from mindgap.core.loop import Cell, device_name, model_spec
+from mindgap.core.network import build_model
+from mindgap.core.params import Params, Setting, check_params, check_runs
 from mindgap.core.records import numbers_digest, write_atomically
-from mindgap.core.search import choose
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.errors import DataError
 from mindgap.data.storage import mend, modalities_of, read_meta, skipped_line
 from mindgap.data.workers import usable_cores
-from mindgap.engine.calibration import Calibration, as_a_worker, looks_of
-from mindgap.engine.jobs import Job
-from mindgap.engine.layout import Layout, absence_of, expected_layout
+from mindgap.engine.calibration import Calibration, Speed
+from mindgap.engine.jobs import Job, set_up
+from mindgap.engine.layout import Layout, absence_of, check_size, expected_layout
 from mindgap.engine.machine import Machine
-from mindgap.engine.plan import (
-    Estimate,
-    Finished,
-    Name,
-    Part,
-    Taken,
-    actual,
-    part_disk,
-    part_seconds,
-    plan_part,
-)
-from mindgap.parts.mitigations import make_mitigation
+from mindgap.engine.plan import Amounts, Work, counted, imagined, total
 from mindgap.stages.blueprint import differences
 from mindgap.stages.paths import places
-from mindgap.stages.plan_table import Plan, as_json, show
-from mindgap.stages.runs import run_of, setting_of, trial_of
+from mindgap.stages.runs import cell_jobs, initial_jobs, searched, trial_of
+
+# Measured bytes: a table's row of an image or text; the contact sheet of 32 px images.
+TABLE_ROW, CONTACT_SHEET = 50, 50_000
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a finished round's record says: seconds by what they were spent on, the device's name, and the
+    most bytes that its process held for it, if it says so.
+    """
+
+    seconds: Mapping[str, float]
+    device: str
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run, initial model or trial of the search, round by round; `finished` rounds need no more.
+
+    `taken` is what the first of these took. A trial that diverged is finished and left no record. `bytes`
+    are those of all its records.
+    """
+
+    cell: Cell
+    rounds: tuple[Work, ...]
+    bytes: int = 0
+    finished: int = 0
+    taken: tuple[Taken, ...] = ()
+
+    @property
+    def left(self) -> Work:
+        return total(self.rounds[self.finished :])
+
+
+@dataclass(frozen=True)
+class Disk(Amounts):
+    """Bytes. `cache` is DVC's second copy of the first three, where the file system cannot share blocks."""
+
+    prepared: int = 0
+    models: int = 0
+    records: int = 0
+    store: int = 0
+    cache: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.prepared + self.models + self.records + self.store + self.cache
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the stages train@ and acquire@ of one dataset and regime do, and what it costs.
+
+    `speeds` are by mitigation, `memory` is what a run's process holds, as far as they are known: by
+    finished rounds (`recorded`), else by what the plan's own process held while it measured.
+    """
+
+    dataset: str
+    regime: str
+    setting: Setting
+    search: tuple[Planned, ...]
+    initial: tuple[Planned, ...]
+    runs: tuple[Planned, ...]
+    disk: Disk = Disk()
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
+    memory: int | None = None
+    recorded: bool = False
+
+    @property
+    def jobs(self) -> tuple[Planned, ...]:
+        return self.search + self.initial + self.runs
+
+    @property
+    def work(self) -> Work:
+        return total(work for job in self.jobs for work in job.rounds)
+
+    @property
+    def left(self) -> Work:
+        return total(job.left for job in self.jobs)
+
+    def seconds(self, workers: int, left: bool = False) -> float:
+        """Estimated, with so many runs at once: in all, or of what is left.
+
+        Search, initial models and runs wait for one another.
+        """
+        seconds = 0.0
+        for jobs in (self.search, self.initial, self.runs):
+            works = [(job.cell.mitigation, job.left if left else total(job.rounds)) for job in jobs]
+            durations = [self.speeds[name].seconds(work) for name, work in works if work != Work()]
+            if durations:
+                start = max(speed.start for speed in self.speeds.values())
+                seconds += start + makespan(durations, workers)
+        return seconds
+
+    @property
+    def planned(self) -> float:
+        """Seconds that the speeds give the finished rounds."""
+        done = ((job.cell.mitigation, total(job.rounds[: len(job.taken)])) for job in self.jobs)
+        return math.fsum(self.speeds[mitigation].seconds(work) for mitigation, work in done)
+
+
+def makespan(durations: Iterable[float], workers: int) -> float:
+    """When the last of the jobs ends, each given in its turn to the worker that is free first."""
+    free = [0.0] * workers
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A selection with its parts. `absent`: of which datasets nothing is looked up, and why.
+
+    `workers`: how many runs are at work at once, on `devices` in turn, of which the first is named
+    `device_name` in records and each has `capacity` bytes of memory.
+    """
+
+    params: Params
+    layouts: Mapping[str, Layout]
+    absent: Mapping[str, str]
+    parts: Sequence[Part]
+    workers: int
+    devices: tuple[str, ...]
+    device_name: str
+    capacity: int
 
 
 def plan_stage(
     params: Params, datasets: Sequence[str] = (), *, measure: bool = True, json_file: Path | None = None
 ) -> None:
     """Print the plan of the datasets, those of params.yaml by default, and write it to `json_file`."""
+    from mindgap.stages.plan_table import as_json, show
+
     plan = make_plan(params, datasets, measure=measure)
     show(plan)
     if json_file:
@@ -64,15 +178,23 @@ def make_plan(params: Params, datasets: Sequence[str] = (), *, measure: bool = T
     names = list(datasets) or params.dataset
     check_runs(params, names, params.regime)
     layouts = {name: _layout(params, name) for name in names}
-    parts, machine = plan_parts(params, layouts), Machine.local()
+    parts = [_part(params, name, regime, *layouts[name]) for name, regime in product(names, params.regime)]
+    machine = Machine.local()
+    device = machine.devices[0]
+    if measure:
+        print(f"measuring steps and passes on {device}", file=sys.stderr, flush=True)
+        set_up(device)
+        calibration = Calibration(device)
+        parts = [_measured(params, part, layouts[part.dataset][0], calibration) for part in parts]
+    name = device_name(torch.device(device))
     return Plan(
         params,
         {name: layout for name, (layout, _) in layouts.items()},
         {name: absent for name, (_, absent) in layouts.items() if absent},
-        _estimates(params, parts, machine, measure),
+        [_as_recorded(part, name) for part in parts],
         _at_once(machine),
         machine.devices,
-        device_name(torch.device(machine.devices[0])),
+        name,
         _capacity(machine),
     )
 
@@ -89,137 +211,117 @@ def _layout(params: Params, dataset: str) -> tuple[Layout, str]:
         raise DataError(f"{folder} holds the dataset {meta['dataset']}: {mend(folder)}")
     if differences(params, dataset, meta):
         return expected_layout(params, dataset), "prepared with other parameters"
-    layout = Layout(
-        modalities_of(meta),
-        meta["num_classes"],
-        meta["sizes"]["train"],
-        meta["sizes"]["test"],
-        absence_of(params, dataset),
-    )
-    return layout, ""
+    sizes, absence = meta["sizes"], absence_of(params, dataset)
+    return Layout(modalities_of(meta), meta["num_classes"], sizes["train"], sizes["test"], absence), ""
 
 
-def plan_parts(params: Params, layouts: Mapping[str, tuple[Layout, str]]) -> list[Part]:
-    """The parts of these datasets; what is not prepared has nothing finished."""
-    looks = {
-        (mitigation, query): looks_of(
-            query,
-            params.query_settings.get(query, {}),
-            make_mitigation(mitigation, params.mitigation_settings.get(mitigation, {})),
-        )
-        for mitigation in params.mitigation
-        for query in params.query
-    }
-    parts = []
-    for name, (layout, absent) in layouts.items():
-        for regime in params.regime:
-            part = plan_part(params, name, regime, layout, looks)
-            if not absent:
-                part = plan_part(params, name, regime, layout, looks, finished(params, part))
-            parts.append(part)
-    return parts
+def _part(params: Params, name: str, regime: str, layout: Layout, absent: str) -> Part:
+    """The jobs of a dataset and regime; what is not prepared has nothing finished."""
+    setting = params.setting(name, regime)
+    if layout.exact:
+        check_size(params, name, regime, layout.train)
+    dataset = imagined(name, layout, setting.budget.needed)
+    if not absent:
+        dataset = load_dataset(places(name).prepared, verify=False)
+    jobs = Jobs(params, dataset, name, regime, there=not absent)
+    net = build_model(layout.modalities, layout.num_classes, model_spec(setting), seed=0)
+    weights = sum(x.nbytes for x in net.state_dict().values())
+    model = weights + jobs.initial[0].bytes
+    models, kept = len(jobs.initial) * model, len(jobs.runs) * model * (params.keep_models == "last")
+    records = kept + sum(job.bytes for job in jobs.runs)
+    trained = model * sum(total(job.rounds) != Work() for job in (*jobs.search, *jobs.initial))
+    disk = Disk(models=models, records=records, store=trained + records, cache=models + records)
+    return Part(name, regime, setting, tuple(jobs.search), tuple(jobs.initial), tuple(jobs.runs), disk)
 
 
-def finished(params: Params, part: Part) -> Finished:
-    """What the store has of a part of which the data is prepared.
+def prepared_disk(layout: Layout) -> Disk:
+    """A prepared dataset and DVC's copy of it."""
+    tables = (layout.train + layout.test) * TABLE_ROW * len(layout.modalities)
+    size = layout.bytes + tables + CONTACT_SHEET
+    return Disk(prepared=size, cache=size)
 
-    A run is known by the weights that it starts from: without its initial model it counts as not begun.
+
+@dataclass
+class _Trial:
+    """A trial of a search, with what is known of it; one that was not made yet is as good as any."""
+
+    job: Job
+    finished: bool
+
+    def result(self) -> list[dict[str, Any]]:
+        return self.job.result() if self.finished else [{"fit": {"best_validation": 0.0, "steps": 0}}]
+
+
+class Jobs:
+    """The jobs of the stages of a dataset and regime, in their order, each planned.
+
+    An initial model that the search trains as its winner costs nothing, and took nothing more. A run is known
+    by its recipe and by the weights that it starts from: without its initial model, or before the search is
+    finished, it counts as not begun.
     """
-    where = places(part.dataset)
-    dataset = load_dataset(where.prepared, verify=False)
-    trials, recipe = _searched(params, part, dataset)
-    if params.search.method != "none" and recipe is None:
-        return Finished(trials)
 
-    def job_of(name: Name, initial: Job | None = None) -> Job:
-        cell = Cell(part.dataset, part.regime, name.mitigation, name.seed, name.query)
-        digest = numbers_digest(initial.result()[0]) if initial else None
-        setting = setting_of(params, cell, recipe, name.dropout)
-        run = run_of(params, cell, dataset, digest, setting)
-        keep_model = initial is not None and params.keep_models == "last"
-        return Job(run, where.prepared, where.store, initial and initial.weights, keep_model=keep_model)
+    def __init__(self, params: Params, dataset: Dataset, name: str, regime: str, there: bool):
+        self.dataset, self.there = dataset, there
+        self._counted: dict[str, list[tuple[Work, int]]] = {}
+        self._trained: set[str] = set()
+        self.search: list[Planned] = []
 
-    initial = {job.name: job_of(job.name) for job in part.initial}
-    rounds = {name: _taken(job) for name, job in initial.items()}
-    for job in part.runs:
-        first = replace(job.name, query=None)
-        if rounds[first]:
-            rounds[job.name] = _taken(job_of(job.name, initial[first]))
-    return Finished(trials, rounds)
+        def job_of(setting: Setting, seed: int) -> _Trial:
+            job = trial_of(params, dataset, setting, seed)
+            return _Trial(job, there and job.finished_rounds == job.rounds)
 
+        def finish(trials: Sequence[_Trial]) -> None:
+            self.search += [self.planned(trial.job) for trial in trials]
 
-def _taken(job: Job) -> tuple[Taken, ...]:
-    """What the records of a job say; a run's first has the seconds of its initial model too, which go."""
-    return tuple(
-        Taken(
-            {
-                what: seconds
-                for what, seconds in record["seconds"].items()
-                if what == "query" or record["round"] or job.initial is None
-            },
-            record["provenance"]["device"],
-        )
-        for record in job.sound()[0]
-    )
+        recipe, _ = searched(params, dataset, name, regime, job_of, finish)
+        self.there = there and all(trial.finished for trial in self.search)
+        first = initial_jobs(params, dataset, name, regime, recipe)
+        initial = {path: self.planned(job) for path, job in first.items()}
+        digests = {
+            path: numbers_digest(first[path].result()[0]) if one.finished else None
+            for path, one in initial.items()
+        }
+        self.initial = list(initial.values())
+        jobs = cell_jobs(params, dataset, name, regime, recipe, digests.__getitem__)
+        self.runs = [self.planned(job) for job in jobs]
 
+    def planned(self, job: Job) -> Planned:
+        rounds, sizes = zip(*self._count(job), strict=True)
+        records, fault = job.sound() if self.there else ([], None)
+        finished = job.rounds_of(records, fault) if self.there else 0
+        if job.run.digest in self._trained:
+            return Planned(job.run.cell, (Work(),) * len(rounds), sum(sizes), finished)
+        if job.initial is None:
+            self._trained.add(job.run.digest)
+        return Planned(job.run.cell, rounds, sum(sizes), finished, tuple(_taken(job, one) for one in records))
 
-class _Unfinished(Exception):  # noqa: N818 - it ends a search that has still to be made
-    pass
-
-
-def _searched(
-    params: Params, part: Part, dataset: Dataset
-) -> tuple[list[tuple[Taken, ...]], DatasetRecipe | None]:
-    """The trials of the search that the store has, and the recipe they chose if it has all."""
-    search, done = params.search, []
-    if search.method == "none":
-        return done, None
-
-    def look(jobs: Sequence[Job]) -> None:
-        there = [job for job in jobs if job.finished_rounds == job.rounds]
-        done.extend(map(_taken, there))
-        if len(there) < len(jobs):
-            raise _Unfinished
-
-    try:
-        setting = params.search_setting(part.dataset, part.regime)
-        recipe, _ = choose(search, setting, part.layout.has_images, partial(trial_of, params, dataset), look)
-    except _Unfinished:
-        return done, None
-    return done, recipe
+    def _count(self, job: Job) -> list[tuple[Work, int]]:
+        """Seeds make no difference, but where samples come in groups: these are set aside as a whole."""
+        cell = job.run.cell if self.dataset.train.group_N is not None else replace(job.run.cell, seed=0)
+        key = repr((cell, job.run.setting))
+        if key not in self._counted:
+            self._counted[key] = list(counted(job.run, self.dataset))
+        return self._counted[key]
 
 
-def _estimates(params: Params, parts: Sequence[Part], machine: Machine, measure: bool) -> list[Estimate]:
-    """Bytes of all parts, and their seconds if something may be measured on the first device."""
-    device = machine.devices[0] if measure else "cpu"
-    if measure:
-        print(f"measuring steps and passes on {device}", file=sys.stderr, flush=True)
-    with as_a_worker(device):
-        calibration = Calibration(device)
-        return [_estimate(params, part, calibration, machine, measure) for part in parts]
+def _taken(job: Job, record: Mapping[str, Any]) -> Taken:
+    """What a record says; a run's first has the seconds of its initial model too, which go."""
+    own = record["round"] or job.initial is None
+    seconds = {what: s for what, s in record["seconds"].items() if own or what not in ("fit", "evaluate")}
+    return Taken(seconds, record["provenance"]["device"], record.get("memory"))
 
 
-def _estimate(
-    params: Params, part: Part, calibration: Calibration, machine: Machine, measure: bool
-) -> Estimate:
-    """Of a part. Its memory is that of the mitigation that needs most: on a GPU, and where runs execute."""
-    model = part.layout, part.setting
-    settings = {
-        name: params.mitigation_settings.get(name, {}) for name in {job.name.mitigation for job in part.jobs}
-    }
-    kept = len(part.runs) * (params.keep_models == "last")
-    disk = part_disk(part, calibration.weights(*model), kept)
-    # Before there is anything else on the device.
-    memory = {
-        kind: max(
-            (calibration.memory(*model, *one, kind) for one in settings.items()), key=lambda one: one.process
-        )
-        for kind in dict.fromkeys(["cuda", machine.devices[0].partition(":")[0]])
-    }
-    if not measure:
-        return Estimate(part, disk, memory, actual(part, None))
-    speeds = {name: calibration.speed(*model, name, own) for name, own in settings.items()}
-    return Estimate(part, disk, memory, actual(part, speeds), part_seconds(part, speeds, _at_once(machine)))
+def _measured(params: Params, part: Part, layout: Layout, calibration: Calibration) -> Part:
+    names = {job.cell.mitigation for job in part.jobs}
+    settings = {name: params.mitigation_settings.get(name, {}) for name in sorted(names)}
+    speeds, memory = calibration.speeds(layout, part.setting, settings)
+    return replace(part, speeds=speeds, memory=memory)
+
+
+def _as_recorded(part: Part, device: str) -> Part:
+    """With the memory that finished rounds took on the device, if they say so."""
+    there = [one.memory for job in part.jobs for one in job.taken if one.device == device and one.memory]
+    return replace(part, memory=max(there), recorded=True) if there else part
 
 
 def _capacity(machine: Machine) -> int:

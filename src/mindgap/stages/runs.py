@@ -3,16 +3,16 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mindgap.base.errors import MindGapError
 from mindgap.base.settings import defaults
-from mindgap.core.digest import code_digest, commit, versions
+from mindgap.core.digest import commit, versions
 from mindgap.core.loop import Cell, Run, warnings_of
 from mindgap.core.params import DatasetRecipe, Params, Setting
 from mindgap.core.records import (
@@ -30,13 +30,14 @@ from mindgap.core.records import (
     unseal,
     write_atomically,
 )
-from mindgap.core.run_code import part_files, run_code
-from mindgap.core.search import choose, rows_of
-from mindgap.data import CREDENTIALED, RENDERED
+from mindgap.core.run_code import digest_here, part_files, run_code
+from mindgap.core.search import Training, Trial, choose, rows_of
+from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset
 from mindgap.data.errors import SourceMissing
 from mindgap.data.storage import remake
 from mindgap.engine.jobs import Start
+from mindgap.engine.layout import check_size
 from mindgap.engine.machine import Machine
 from mindgap.engine.sweep import Job, execute
 from mindgap.parts.evaluators import EVALUATORS, GIVEN
@@ -59,13 +60,7 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
         return write_skipped(where.models / f"{dataset_name}-{regime}", str(missing))
     name = f"{dataset_name}-{regime}"
     recipe = _search(params, dataset, dataset_name, regime)
-    jobs = {}
-    for mitigation in params.mitigation:
-        for seed in params.seeds:
-            cell = Cell(dataset_name, regime, mitigation, seed)
-            for dropout in params.at_scale.model.initial_models:
-                run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
-                jobs[_initial(cell, dropout)] = Job(run, where.prepared, where.store)
+    jobs = initial_jobs(params, dataset, dataset_name, regime, recipe)
     runs = {job.run.cell.seed: job.run for job in jobs.values()}  # runs of a seed share their sets
     for line in (line for run in runs.values() for line in warnings_of(run, dataset)):
         print(f"warning: {line}", file=sys.stderr, flush=True)
@@ -90,20 +85,10 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
         write_atomically(where.provenance / f"{name}.json", provenance_json([]).encode())
         write_atomically(where.measured / f"{name}.csv", measured_csv([]).encode())
         return write_atomically(where.curves / f"{name}.csv", curves_csv([], None).encode())
-    recipe, jobs, digests = chosen_recipe(params, dataset_name, regime), [], {}
-    for mitigation in params.mitigation:
-        for seed in params.seeds:
-            for query in params.query:
-                cell = Cell(dataset_name, regime, mitigation, seed, query)
-                dropout = params.at_scale.model.has_dropout(METHODS[query].dropout)
-                initial = _initial(cell, dropout)
-                setting = setting_of(params, cell, recipe, dropout)
-                if initial not in digests:
-                    first = run_of(params, replace(cell, query=None), dataset, setting=setting)
-                    digests[initial] = _initial_digest(initial, first)
-                run = run_of(params, cell, dataset, digests[initial], setting)
-                keep_model = params.keep_models == "last"
-                jobs.append(Job(run, where.prepared, where.store, initial, keep_model=keep_model))
+    recipe = chosen_recipe(params, dataset_name, regime)
+    first = initial_jobs(params, dataset, dataset_name, regime, recipe)
+    digest_of = cache(lambda initial: _initial_digest(initial, first[initial].run))
+    jobs = cell_jobs(params, dataset, dataset_name, regime, recipe, digest_of)
     execute(jobs, Machine.from_environment(), f"acquire {name}")
     records = [record for job in jobs for record in job.result()]
     models = {kept_path(job.run.cell): job.model() for job in jobs if job.keep_model}
@@ -119,6 +104,39 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     write_atomically(where.measured / f"{name}.csv", measured.encode())
     told = provenance_json(records, dataset.settings, curves=curves, measured=measured)
     write_atomically(where.provenance / f"{name}.json", told.encode())
+
+
+def initial_jobs(
+    params: Params, dataset: Dataset, name: str, regime: str, recipe: DatasetRecipe | None
+) -> dict[Path, Job]:
+    """The trainings of all initial models, by where they are written."""
+    where, jobs = places(name), {}
+    for mitigation, seed in product(params.mitigation, params.seeds):
+        cell = Cell(name, regime, mitigation, seed)
+        for dropout in params.at_scale.model.initial_models:
+            run = run_of(params, cell, dataset, setting=setting_of(params, cell, recipe, dropout))
+            jobs[_initial(cell, dropout)] = Job(run, where.prepared, where.store)
+    return jobs
+
+
+def cell_jobs(
+    params: Params,
+    dataset: Dataset,
+    name: str,
+    regime: str,
+    recipe: DatasetRecipe | None,
+    digest_of: Callable[[Path], str | None],
+) -> list[Job]:
+    """All runs; `digest_of` gives that of the numbers of the initial model that a run starts from."""
+    where, jobs = places(name), []
+    for mitigation, seed, query in product(params.mitigation, params.seeds, params.query):
+        cell = Cell(name, regime, mitigation, seed, query)
+        dropout = params.at_scale.model.has_dropout(METHODS[query].dropout)
+        initial = _initial(cell, dropout)
+        run = run_of(params, cell, dataset, digest_of(initial), setting_of(params, cell, recipe, dropout))
+        keep_model = params.keep_models == "last"
+        jobs.append(Job(run, where.prepared, where.store, initial, keep_model=keep_model))
+    return jobs
 
 
 def setting_of(params: Params, cell: Cell, recipe: DatasetRecipe | None, dropout: bool) -> Setting:
@@ -173,7 +191,7 @@ def run_of(
     provenance = {
         "commit": commit(),
         "code": code,
-        "numerics": code_digest(part_files(FUSIONS, setting.model.fusion["name"])),
+        "numerics": digest_here(frozenset(part_files(FUSIONS, setting.model.fusion["name"]))),
         "data": dataset.digest,
         "versions": versions(),
         "settings": settings | {"data": dataset.settings},
@@ -202,15 +220,9 @@ def curves_csv(records: Iterable[Mapping[str, Any]], dataset: Dataset | None) ->
 
 def _dataset(params: Params, name: str, regime: str) -> Dataset:
     """The prepared dataset, verified, what the parameters ask for, and big enough for it."""
-    needed = params.setting(name, regime).budget.needed
-    where, scale = places(name), f"scales.{params.scale}"
+    params.setting(name, regime)  # what has no setting is told first
     dataset = load_prepared(params, name)
-    if len(dataset.train) < needed:
-        raise MindGapError(
-            f"{where.prepared} has {len(dataset.train)} training samples, but {name}-{regime} at scale "
-            f"{params.scale} needs {needed}: lower {scale}.budget.{name}.{regime}, or raise train_size in "
-            f"{scale}.{'render' if name in RENDERED else f'prepare.{name}'}, and run `dvc repro`"
-        )
+    check_size(params, name, regime, len(dataset.train))
     return dataset
 
 
@@ -283,20 +295,34 @@ def chosen_recipe(params: Params, dataset_name: str, regime: str) -> DatasetReci
 
 def _search(params: Params, dataset: Dataset, dataset_name: str, regime: str) -> DatasetRecipe | None:
     """The recipe that params.search chooses, None where it is off; its trials as reports/search."""
-    where, search, name = places(dataset_name), params.search, f"{dataset_name}-{regime}"
-    recipe, rows = None, []
-    if search.method != "none":
-        setting = params.search_setting(dataset_name, regime)
+    where, name = places(dataset_name), f"{dataset_name}-{regime}"
 
-        def finish(jobs: Sequence[Job]) -> None:
-            execute(jobs, Machine.from_environment(), f"search {name}")
+    def finish(jobs: Sequence[Job]) -> None:
+        execute(jobs, Machine.from_environment(), f"search {name}")
 
-        has_images = any(modality.kind == "image" for modality in dataset.modalities.values())
-        job_of = partial(trial_of, params, dataset)
-        recipe, trials = choose(search, setting, has_images, job_of, finish)
-        rows = rows_of(search, setting, recipe, trials)
+    recipe, trials = searched(
+        params, dataset, dataset_name, regime, partial(trial_of, params, dataset), finish
+    )
+    rows = []
+    if recipe is not None:
+        rows = rows_of(params.search, params.search_setting(dataset_name, regime), recipe, trials)
     write_atomically(where.search / f"{name}.csv", csv_text(SEARCH_COLUMNS, rows).encode())
     return recipe
+
+
+def searched(
+    params: Params,
+    dataset: Dataset,
+    name: str,
+    regime: str,
+    job_of: Callable[[Setting, int], Training],
+    finish: Callable[[Sequence[Any]], None],
+) -> tuple[DatasetRecipe | None, list[Trial]]:
+    """The recipe that params.search chooses with its trials, as `choose` does; none where it is off."""
+    if params.search.method == "none":
+        return None, []
+    has_images = any(modality.kind == "image" for modality in dataset.modalities.values())
+    return choose(params.search, params.search_setting(name, regime), has_images, job_of, finish)
 
 
 def trial_of(params: Params, dataset: Dataset, setting: Setting, seed: int) -> Job:
