@@ -373,7 +373,7 @@ def test_a_gpu_is_not_waited_for(name, shape, pretended):
 
 
 def test_waiting_for_a_gpu_is_noticed(pretended, monkeypatch):
-    monkeypatch.setattr(augment, "counted", lambda bin_N, bins: bin_N.bincount(minlength=bins))
+    monkeypatch.setattr(augment, "bin_counts", lambda bin_N, bins: bin_N.bincount(minlength=bins))
     with pretended, pytest.raises(Exception, match="bincount"):
         OPERATIONS["Equalize"](pretended.images((2, 32, 32, 3)), torch.tensor([1, 2]))
 
@@ -383,7 +383,7 @@ def test_both_ways_to_count_agree():
     on_a_gpu = torch.zeros(80, dtype=torch.long).index_add_(
         0, bin_N, torch.ones_like(bin_N, dtype=torch.long)
     )
-    assert torch.equal(augment.counted(bin_N, 80), on_a_gpu)
+    assert torch.equal(augment.bin_counts(bin_N, 80), on_a_gpu)
 
 
 @pytest.mark.gpu

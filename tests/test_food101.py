@@ -23,7 +23,7 @@ from mindgap.base.minilm import minilm_folder
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.food101 import CLASSES, Settings, parameters, prepare, tables
 from mindgap.data.food101.images import UPRIGHT, ImageChunk, decode_chunk, decode_image, keep_rows
-from mindgap.data.food101.index import Row, read_titles
+from mindgap.data.food101.index import IndexRow, read_titles
 from mindgap.data.food101.prepare import draw
 from mindgap.data.food101.texts import clean, load_tokenizer, write_tokens
 from mindgap.data.storage import read_array, read_meta
@@ -282,7 +282,7 @@ def test_tokens_are_those_of_transformers(real_rows, tmp_path, length):
     titles = [row.title for row in real_rows[0]]
     pages = [" ".join(titles[:300]), "x" * 5000, "y" * 2000 + " pie", " ".join(["z" * 150] * 90)]
     chosen = titles[:1000] + [title for title in titles if len(title) > 200] + pages
-    rows = [Row(f"apple_pie_{i}.jpg", "apple_pie", title) for i, title in enumerate(chosen)]
+    rows = [IndexRow(f"apple_pie_{i}.jpg", "apple_pie", title) for i, title in enumerate(chosen)]
     repaired = write_tokens(tmp_path / "tokens.npy", rows, lambda row: row.title, length)
     reference = AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
     texts = [clean(row.title)[0] for row in rows]
@@ -310,7 +310,7 @@ def word_pieces(text: str) -> list[str]:
 
 
 def tokens_of(tmp_path, *texts, length=64):
-    rows = [Row(f"apple_pie_{i}.jpg", "apple_pie", text) for i, text in enumerate(texts)]
+    rows = [IndexRow(f"apple_pie_{i}.jpg", "apple_pie", text) for i, text in enumerate(texts)]
     repaired = write_tokens(tmp_path / "tokens.npy", rows, lambda row: row.title, length)
     return np.load(tmp_path / "tokens.npy"), repaired
 

@@ -14,7 +14,7 @@ from mindgap.core.params import Budget
 from mindgap.parts.query.contract import QueryError
 from mindgap.parts.query.kernels import k_means_pp
 from mindgap.parts.query.policy import take_turn
-from mindgap.parts.query.rlmba import RLMBA, Policy, log_probability, read_curves, rival_accuracy
+from mindgap.parts.query.rlmba import RLMBA, PolicyNet, log_probability, read_reward_curves, rival_accuracy
 from mindgap.parts.query.rlmba_score import (
     contribution_weights,
     evidence,
@@ -178,7 +178,7 @@ def test_the_probability_of_draws_is_that_of_softmax_without_replacement_step_by
 
 
 def test_draws_follow_the_networks_softmax():
-    policy, counts = Policy(rng()), torch.zeros(4)
+    policy, counts = PolicyNet(rng()), torch.zeros(4)
     features = torch.randn(4, 3, generator=rng(5)) * 3
     for seed in range(1500):
         counts[policy.draw(features, 1, rng(seed))] += 1
@@ -188,7 +188,7 @@ def test_draws_follow_the_networks_softmax():
 
 def bandit(seed, learns, episodes=500):
     """Mean reward over the last hundred episodes: the mean of one feature in three of twenty candidates."""
-    policy, generator = Policy(rng(seed)), rng(seed + 1)
+    policy, generator = PolicyNet(rng(seed)), rng(seed + 1)
     rewards = []
     for _ in range(episodes):
         features = torch.rand(20, 4, generator=generator)
@@ -205,7 +205,7 @@ def test_on_a_bandit_it_learns_which_feature_is_rewarded(seed):
 
 
 def test_without_a_rate_it_stays_untrained():
-    policy = Policy(rng(), learning_rate=0.0)
+    policy = PolicyNet(rng(), learning_rate=0.0)
     policy.draw(torch.rand(9, 4), 2, rng())
     before = policy.net[0].weight.clone()
     for reward in (0.0, 1.0, 0.0):
@@ -214,7 +214,7 @@ def test_without_a_rate_it_stays_untrained():
 
 
 def test_the_advantage_is_against_the_moving_mean():
-    policy = Policy(rng(), ema=0.9)
+    policy = PolicyNet(rng(), ema=0.9)
     policy.draw(torch.rand(9, 4), 2, rng())
     before = policy.net[0].weight.clone()
     policy.learn(0.5)  # the first reward is the mean, and teaches nothing
@@ -280,7 +280,7 @@ def reward_at(labelled=14, **changes):
 
 def test_the_reward_of_curves_is_against_the_mean_of_the_rivals(tmp_path):
     declared = curves_in(tmp_path)
-    rows = read_curves(declared["curves"], declared["sha256"])
+    rows = read_reward_curves(declared["curves"], declared["sha256"])
     assert rival_accuracy(rows, reward_at(), "m0+m1", ("badge", "bmmal")) == pytest.approx(0.4)
     policy = RLMBA(rng(), reward="curves", **declared)
     policy.pick(make_view(), 5)

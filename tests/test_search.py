@@ -10,7 +10,7 @@ import yaml
 
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import ParamsError, Setting, check_params, load_params
-from mindgap.core.search import DIVERGED, Search, candidates, choose, rungs
+from mindgap.core.search import DIVERGED, Search, candidates, choose_recipe, rungs
 from mindgap.stages.paths import CURVES, places
 from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import RAW, small
@@ -51,7 +51,7 @@ def test_the_papers_grid_has_twelve_recipes_and_six_where_nothing_is_an_image():
 def tried(search: Search) -> list[Setting]:
     """The settings of all trainings of a search."""
     found = []
-    choose(search, setting(), True, lambda one, _: found.append(one) or Tried(0.5), lambda jobs: None)
+    choose_recipe(search, setting(), True, lambda one, _: found.append(one) or Tried(0.5), lambda jobs: None)
     return found
 
 
@@ -81,7 +81,9 @@ class Tried:
 
 def chosen(search, score_of) -> tuple:
     executed = []
-    recipe, made = choose(search, setting(), True, lambda s, seed: Tried(score_of(s, seed)), executed.extend)
+    recipe, made = choose_recipe(
+        search, setting(), True, lambda s, seed: Tried(score_of(s, seed)), executed.extend
+    )
     return recipe, made, executed
 
 

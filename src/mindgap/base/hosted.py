@@ -123,7 +123,7 @@ class RowNorm(_BatchNorm):
         super().__init__(like.num_features, like.eps, like.momentum, like.affine)
         self._parameters, self._buffers = like._parameters, like._buffers
         self.rows: Rows | None = None
-        self.seen: list[tuple[Tensor, Tensor, Count]] = []  # of each call since `counting`
+        self.seen: list[tuple[Tensor, Tensor, RowCount]] = []  # of each call since `counting`
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Any number of axes."""
@@ -146,20 +146,20 @@ class Rows:
 
     def __init__(self, weight_B: Tensor, dtype: torch.dtype = torch.float32):
         self.weight_B, self.sum = weight_B, weight_B.sum().to(dtype)
-        self._counts: dict[int, Count] = {}
+        self._counts: dict[int, RowCount] = {}
 
-    def count(self, places: int) -> "Count":
+    def count(self, places: int) -> "RowCount":
         """Of so many values a row."""
         if places not in self._counts:
             count = (self.sum * places).clamp(min=1)
             in_all = len(self.weight_B) * places
-            self._counts[places] = Count(
+            self._counts[places] = RowCount(
                 count, in_all / count, count / (count - 1).clamp(min=1), count.to(torch.int32).view(1)
             )
         return self._counts[places]
 
 
-class Count(NamedTuple):
+class RowCount(NamedTuple):
     """Values a channel that count; how many times more there are in all; what makes a variance unbiased."""
 
     values: Tensor

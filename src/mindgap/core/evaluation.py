@@ -115,7 +115,7 @@ def predict(model: MultimodalNet, tokens_NMD: Tensor, present_NM: Tensor, chunk:
     return torch.cat(parts) if parts else tokens_NMD.new_zeros((0, model.head.out_features))
 
 
-def check_finite(probs_NC: Tensor, where: str) -> None:
+def check_predictions(probs_NC: Tensor, where: str) -> None:
     """A NaN has an argmax too, and would be scored as an answer."""
     if broken := int(not_finite(probs_NC)):
         raise diverged(where, broken, len(probs_NC))
@@ -172,7 +172,7 @@ def predict_subsets(
         kept_NM = present_NM & keep_M
         rows = kept_NM.any(dim=1)
         probs_NC = predict(model, tokens_NMD[rows], kept_NM[rows])
-        check_finite(probs_NC, f"{where} with {subset_name(subset, modalities)}")
+        check_predictions(probs_NC, f"{where} with {subset_name(subset, modalities)}")
         found[subset_name(subset, modalities)] = Predictions(rows, probs_NC, y_N[rows])
     return found
 

@@ -154,7 +154,7 @@ def start_and_validation_ids(run: Run, dataset: Dataset) -> tuple[np.ndarray, np
     lost = [share for share in class_shares(dataset, start, set_aside) if share.start + share.left == 0]
     if lost:
         raise MindGapError(
-            f"{run.cell}: no model can learn {told(lost)}. Lower validation of "
+            f"{run.cell}: no model can learn {shares_text(lost)}. Lower validation of "
             f"scales.{run.setting.scale}.budget.{run.cell.dataset}.{run.cell.regime} in params.yaml, or "
             f"prepare more samples of it"
         )
@@ -230,7 +230,7 @@ def class_counts(dataset: Dataset, y_N: Tensor) -> list[int]:
     return torch.bincount(y_N.cpu(), minlength=dataset.num_classes).tolist()
 
 
-def told(shares: Sequence[ClassShare]) -> str:
+def shares_text(shares: Sequence[ClassShare]) -> str:
     """The first of the shares in words, and how many more there are."""
     more = f" and {len(shares) - 1} more classes" * (len(shares) > 1)
     return f"{shares[0]}{more}"
@@ -242,9 +242,9 @@ def warnings_of(run: Run, dataset: Dataset) -> list[str]:
     shares = class_shares(dataset, start, set_aside)
     lines = []
     if gone := [share for share in shares if share.left == 0]:
-        lines.append(f"no query can pick {told(gone)}")
+        lines.append(f"no query can pick {shares_text(gone)}")
     if scarce := [share for share in shares if 0 < share.left < share.there / 2]:
-        lines.append(f"most samples are not for queries to pick in {told(scarce)}")
+        lines.append(f"most samples are not for queries to pick in {shares_text(scarce)}")
     for name, ids in (("initial", start), ("validation", validation)):
         shown = sum(n > 0 for n in class_counts(dataset, dataset.train.y_N.cpu()[ids]))
         if shown < dataset.num_classes:

@@ -73,7 +73,7 @@ class DatasetRecipe(Block):
 
 
 Epochs = Annotated[float, Field(ge=0)]
-Draws = Annotated[int, Field(ge=0, le=10_000_000)]
+DrawCount = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class Training(Block):
@@ -81,7 +81,7 @@ class Training(Block):
 
     momentum: Rate
     warmup_epochs: Epochs
-    min_samples_per_epoch: Draws
+    min_samples_per_epoch: DrawCount
     validate_from: Share
     drop_last: bool = False
 
@@ -91,7 +91,7 @@ class RecipeEntry(DatasetRecipe):
 
     momentum: Rate | None = None
     warmup_epochs: Epochs | None = None
-    min_samples_per_epoch: Draws | None = None
+    min_samples_per_epoch: DrawCount | None = None
     validate_from: Share | None = None
     drop_last: bool | None = None
 

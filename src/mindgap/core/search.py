@@ -17,7 +17,7 @@ from mindgap.core.params import DatasetRecipe, Search, Setting
 DIVERGED = -math.inf
 
 
-class Training(Protocol):
+class TrialJob(Protocol):
     """The training of an initial model, which somebody else finishes."""
 
     def result(self) -> list[dict[str, Any]]:
@@ -63,12 +63,12 @@ def shortened(setting: Setting, recipe: DatasetRecipe, share: float) -> Setting:
     return replace(setting, recipe=recipe.model_copy(update={"epochs": epochs}), training=training)
 
 
-def choose(
+def choose_recipe(
     search: Search,
     setting: Setting,
     has_images: bool,
-    job_of: Callable[[Setting, int], Training],
-    execute: Callable[[Sequence[Training]], None],
+    job_of: Callable[[Setting, int], TrialJob],
+    execute: Callable[[Sequence[TrialJob]], None],
 ) -> tuple[DatasetRecipe, list[Trial]]:
     """The recipe with the best validation balanced accuracy, a mean over seeds, and all trials.
 
@@ -94,7 +94,7 @@ def choose(
     return left[0], trials
 
 
-def _trial(rung: int, recipe: DatasetRecipe, setting: Setting, jobs: Sequence[Training]) -> Trial:
+def _trial(rung: int, recipe: DatasetRecipe, setting: Setting, jobs: Sequence[TrialJob]) -> Trial:
     records = [job.result() for job in jobs]
     fits = [record[0]["fit"] for record in records if record]
     scores = [fit["best_validation"] for fit in fits]
@@ -102,7 +102,7 @@ def _trial(rung: int, recipe: DatasetRecipe, setting: Setting, jobs: Sequence[Tr
     return Trial(rung, recipe, setting.recipe.epochs, mean, sum(fit["steps"] for fit in fits))
 
 
-def rows_of(
+def trial_rows(
     search: Search, setting: Setting, chosen: DatasetRecipe, trials: Sequence[Trial]
 ) -> list[dict[str, Any]]:
     """The trials as rows of SEARCH_COLUMNS; an empty `validation` is one that diverged."""

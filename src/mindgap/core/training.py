@@ -309,7 +309,7 @@ def contents(held: object) -> tuple[list[Tensor], list[nn.Module], list[str]]:
         elif isinstance(one, nn.Module):
             modules += one.modules()
             tensors += [*one.parameters(), *one.buffers()]
-        elif (parts := parts_of(one)) is None:
+        elif (parts := held_parts(one)) is None:
             texts.append(repr(one))
         elif id(one) not in seen:
             seen.add(id(one))
@@ -317,7 +317,7 @@ def contents(held: object) -> tuple[list[Tensor], list[nn.Module], list[str]]:
     return tensors, modules, texts
 
 
-def parts_of(held: object) -> list[Any] | None:
+def held_parts(held: object) -> list[Any] | None:
     """What a container or an object holds; None where there are no parts."""
     if isinstance(held, Mapping):
         return [*held, *held.values()]

@@ -20,8 +20,8 @@ from mindgap.data.presence import subset_name, subsets
 from mindgap.data.storage import (
     SPLITS,
     data_digest,
-    digest_of,
     mend,
+    meta_digest,
     modalities_of,
     read_array,
     read_meta,
@@ -110,7 +110,7 @@ def load_dataset(path: Path | str, *, verify: bool = True, device: torch.device 
         ceilings=meta["ceilings"],
         train=_load_split(path, meta, "train", verify).to(device),
         test=_load_split(path, meta, "test", verify).to(device),
-        digest=digest_of(meta),
+        digest=meta_digest(meta),
         settings=settings_of(meta),
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-COLUMNS = ("part", "step", "reason", "rows_in", "excluded", "repaired", "rows_out")
+FLOW_COLUMNS = ("part", "step", "reason", "rows_in", "excluded", "repaired", "rows_out")
 
 
 @dataclass
@@ -46,11 +46,11 @@ class Flow:
         if not 0 <= excluded <= rows_in:
             raise ValueError(f"{part}, {step}: {excluded} of {rows_in} rows cannot be excluded ({reason})")
         values = (part, step, reason, rows_in, excluded, repaired, rows_in - excluded)
-        self.rows.append(dict(zip(COLUMNS, values, strict=True)))
+        self.rows.append(dict(zip(FLOW_COLUMNS, values, strict=True)))
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, FLOW_COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)

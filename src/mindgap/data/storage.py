@@ -97,10 +97,10 @@ def skipped_line(path: Path | str) -> str | None:
 
 def data_digest(path: Path | str) -> str:
     """SHA-256 over the names and hashes of all arrays, from meta.json alone."""
-    return digest_of(read_meta(path))
+    return meta_digest(read_meta(path))
 
 
-def digest_of(meta: dict) -> str:
+def meta_digest(meta: dict) -> str:
     return hashlib.sha256(json.dumps(meta["sha256"], sort_keys=True).encode()).hexdigest()
 
 

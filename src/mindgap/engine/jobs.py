@@ -270,7 +270,7 @@ def messages_in_turns(
     try:
         yield from outputs(task, dataset(), start, engine)
     except Exception as error:
-        last = ("memory", str(error).splitlines()[0]) if _of_memory(error) else ("failed", explain(error))
+        last = ("memory", str(error).splitlines()[0]) if _of_memory(error) else ("failed", error_text(error))
     else:
         last = ("done", None)
     # After the error is gone: its traceback keeps the model and its activations.
@@ -401,5 +401,5 @@ def _of_memory(error: Exception) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
-def explain(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     return str(error) if isinstance(error, MindGapError) else "".join(traceback.format_exception(error))

@@ -24,8 +24,8 @@ from mindgap.data.presence import draw_presence
 from mindgap.engine.layout import Layout
 from mindgap.parts.query.select import choose
 
-WIDTH = 4  # of the model that is planned with
-ASKED = 24  # samples of the pool that a query method is tried on
+MODEL_WIDTH = 4  # of the model that is planned with
+TRIED = 24  # samples of the pool that a query method is tried on
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ class Counting(Compute):
 
     def encode(self, model: MultimodalNet, train: Split, ids: Tensor) -> Tensor:
         self.done += Work(passes=1, queried=len(ids))
-        return torch.randn((len(ids), len(train.x), WIDTH), generator=self.rng)
+        return torch.randn((len(ids), len(train.x), MODEL_WIDTH), generator=self.rng)
 
     def choose(self, *args: Any) -> tuple[Tensor, bytes | None]:
         """The method itself is asked, about a few samples; what it looks at is counted of the whole pool."""
         name, view, n, *rest = args
         few = copy.copy(view)
-        few._encode = lambda: view._raw_NMD[:ASKED]
-        few.present_NM, few.ids = view.present_NM[:ASKED], view.ids[:ASKED]
-        few.oracle_y_N = None if view.oracle_y_N is None else view.oracle_y_N[:ASKED]
+        few._encode = lambda: view._raw_NMD[:TRIED]
+        few.present_NM, few.ids = view.present_NM[:TRIED], view.ids[:TRIED]
+        few.oracle_y_N = None if view.oracle_y_N is None else view.oracle_y_N[:TRIED]
         _, left = choose(name, few, min(n, 4), *rest)
         return torch.arange(n), left
 
@@ -113,7 +113,7 @@ def names_of(modalities: Iterable[str]) -> list[str]:
 class Mean(nn.Module):
     """The cheapest fusion."""
 
-    out_features = WIDTH
+    out_features = MODEL_WIDTH
 
     def forward(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
         return (tokens_NMD * present_NM.unsqueeze(-1)).sum(dim=1)
@@ -158,7 +158,7 @@ def imagined(name: str, layout: Layout, least: int = 0) -> Dataset:
 def counted(run: Run, dataset: Dataset) -> Iterator[tuple[Work, int]]:
     """The work of a run's rounds, or of the training of an initial model; the bytes of each one's record."""
     count = Counting()
-    model = run.setting.model.model_copy(update={"width": WIDTH})
+    model = run.setting.model.model_copy(update={"width": MODEL_WIDTH})
     run = replace(run, setting=replace(run.setting, model=model), model=Small, compute=count)
     first = run if run.cell.query is None else replace(run, cell=replace(run.cell, query=None))
     record, weights = to_the_end(initial_in_turns(first, dataset, Engine.of("cpu")))

@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.progress import Progress
-from mindgap.engine.jobs import OUTPUTS, Job, Message, Start, Task, explain, loader, messages, set_up
+from mindgap.engine.jobs import OUTPUTS, Job, Message, Start, Task, error_text, loader, messages, set_up
 from mindgap.engine.leases import Lease, Leases
 from mindgap.engine.machine import Machine
 from mindgap.engine.status import Board
@@ -186,7 +186,7 @@ class Sweep:
             try:
                 self._start_one(job, divisor, lease.device)
             except Exception as error:
-                self._fail(job, explain(error))
+                self._fail(job, error_text(error))
 
     def _start_one(self, job: Job, divisor: int, device: str) -> None:
         records, fault = job.sound()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mindgap.data import CREDENTIALED
-from mindgap.data.flow import COLUMNS
+from mindgap.data.flow import FLOW_COLUMNS
 from mindgap.results.reading import ReportError, read_table, records_of, whole_number
 
 Flow = list[dict[str, str]]
@@ -36,9 +36,11 @@ def mend_for(path: Path, stage: str) -> str:
 def read_flow(path: Path, mend: str = "") -> Flow:
     """The lines of a flow, whose counts add up; anything else is a ReportError with the mend."""
     mend = mend or mend_for(path, "prepare")
-    table = read_table(path, COLUMNS, mend)
-    if tuple(table.columns) != COLUMNS or table.empty:
-        raise ReportError(f"{path} is no flow: it needs the columns {', '.join(COLUMNS)}, and rows; {mend}")
+    table = read_table(path, FLOW_COLUMNS, mend)
+    if tuple(table.columns) != FLOW_COLUMNS or table.empty:
+        raise ReportError(
+            f"{path} is no flow: it needs the columns {', '.join(FLOW_COLUMNS)}, and rows; {mend}"
+        )
     left: dict[str, int] = {}
     for line, row in zip(table.index, records_of(table), strict=True):
         fault = _fault(row, left, ROUNDED if path.stem in CREDENTIALED else 0)

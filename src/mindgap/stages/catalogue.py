@@ -19,7 +19,7 @@ from mindgap.parts.starts import GIVEN as GIVEN_STARTS
 from mindgap.parts.starts import STARTS
 from mindgap.results.names import OURS
 
-Line = tuple[str, str, str]  # name, what it is, its settings
+Entry = tuple[str, str, str]  # name, what it is, its settings
 
 
 def list_stage() -> None:
@@ -34,7 +34,7 @@ def list_stage() -> None:
         print("installed, and of no use", *lines, sep="\n  ")
 
 
-def catalogue() -> dict[str, list[Line]]:
+def catalogue() -> dict[str, list[Entry]]:
     """The plug-ins by the key that names them."""
     encoders = {
         f"scales.*.model.encoder.{kind} (name, and the settings beside it)": _parts(table, 1)
@@ -70,12 +70,12 @@ def _sound(table: Registry) -> Iterator[tuple[str, Any, str]]:
             yield name, table[name], "".join(f" (from {one.package})" for one in table.outside(name))
 
 
-def _parts(table: Registry, given: int) -> list[Line]:
+def _parts(table: Registry, given: int) -> list[Entry]:
     parts = [(name, getattr(one, "fn", one), origin) for name, one, origin in _sound(table)]
     return [(name, _first(part.__doc__) + origin, _settings(part, given)) for name, part, origin in parts]
 
 
-def _datasets() -> Iterator[Line]:
+def _datasets() -> Iterator[Entry]:
     for name, pairing, origin in _sound(RENDERED):
         own = (f"{key}={getattr(pairing, key)!r}" for key in ("absence", "label_values", "style"))
         about = "a dataset that is rendered" if origin else _first(_module(name).__doc__)
@@ -89,7 +89,7 @@ def _module(rendered: str) -> ModuleType:
     return importlib.import_module(f"mindgap.data.quintfeatures.{rendered}")
 
 
-def _methods() -> Iterator[Line]:
+def _methods() -> Iterator[Entry]:
     for name, method, origin in _sound(METHODS):
         kind = "ours" if name in OURS else method.kind
         mark = "" if kind == "query" else f"({kind}) "

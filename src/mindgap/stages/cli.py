@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Dataset = Annotated[str, typer.Argument(help="a dataset of params.yaml, such as missing")]
+DatasetName = Annotated[str, typer.Argument(help="a dataset of params.yaml, such as missing")]
 Regime = Annotated[str, typer.Argument(help="low, mid or high")]
 
 
@@ -82,7 +82,7 @@ def check() -> None:
 
 
 @app.command()
-def blueprint(dataset: Dataset) -> None:
+def blueprint(dataset: DatasetName) -> None:
     """Write what makes a dataset what it is; its DVC stage runs again when that changes."""
     from mindgap.stages.blueprint import write_blueprint
 
@@ -108,7 +108,7 @@ def plan(
 
 
 @app.command()
-def prepare(dataset: Dataset) -> None:
+def prepare(dataset: DatasetName) -> None:
     """Render a dataset, or make it from its files in data/raw, and check it against its expectations."""
     from mindgap.stages.prepare import prepare_stage
     from mindgap.stages.private import kept_private
@@ -118,7 +118,7 @@ def prepare(dataset: Dataset) -> None:
 
 
 @app.command()
-def train(dataset: Dataset, regime: Regime) -> None:
+def train(dataset: DatasetName, regime: Regime) -> None:
     """Train the models on the initial sets, which all query methods share."""
     start_fork_server()
     from mindgap.stages.private import kept_private
@@ -129,7 +129,7 @@ def train(dataset: Dataset, regime: Regime) -> None:
 
 
 @app.command()
-def acquire(dataset: Dataset, regime: Regime) -> None:
+def acquire(dataset: DatasetName, regime: Regime) -> None:
     """Run the active-learning loop of every query method, mitigation and seed."""
     start_fork_server()
     from mindgap.stages.private import kept_private
@@ -141,7 +141,7 @@ def acquire(dataset: Dataset, regime: Regime) -> None:
 
 @app.command()
 def diagnose(
-    dataset: Dataset,
+    dataset: DatasetName,
     regime: Regime,
     keep: Annotated[
         Path | None, typer.Option(help="a folder of `mindgap keep`, whose page is to show it too")
@@ -189,7 +189,7 @@ def keep(
 
 
 @app.command()
-def publish(dataset: Dataset) -> None:
+def publish(dataset: DatasetName) -> None:
     """Copy the aggregated curves of a credentialed dataset to reports/, where they are shared."""
     from mindgap.stages.publish import publish_stage
 

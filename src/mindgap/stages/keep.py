@@ -61,7 +61,7 @@ TAKEN = [
     *map(Path, ("data", "src", ".git", ".dvc", ".mindgap")),
 ]
 
-Cell = tuple[str, str, str, str, int]
+RunKey = tuple[str, str, str, str, int]
 # What two records of one run have to share, and what is said where they do not.
 COMPARED = {
     "own": "other settings",
@@ -92,7 +92,7 @@ class Records:
 
     lists: Selected
     texts: Mapping[str, str]
-    runs: Mapping[Cell, Mapping[str, Any]]
+    runs: Mapping[RunKey, Mapping[str, Any]]
 
 
 def keep_stage(
@@ -154,7 +154,7 @@ def _records(selected: Selected, folder: Path) -> Records:
         check_kept(folder, selected)
         names += [f"diagnosis/{path.stem}{end}" for path in diagnosed(folder) for end in (".csv", ".json")]
     texts = {name: read_text(folder / name, "") for name in names if (folder / name).exists()}
-    runs: dict[Cell, Mapping[str, Any]] = {}
+    runs: dict[RunKey, Mapping[str, Any]] = {}
     for pair in selection.pairs:
         settings, told, verified = read_runs(folder / "provenance", *pair, curves)
         table = read_table(folder / "curves" / f"{'-'.join(pair)}.csv", CURVE_COLUMNS, "")
@@ -214,7 +214,7 @@ def _union(older: Records, added: Records, folder: Path, source: Path) -> Record
     return Records(selected, {**added.texts, **older.texts}, {**theirs, **ours})
 
 
-def _completed(runs: Mapping[Cell, Mapping], others: Mapping[Cell, Mapping]) -> dict[Cell, Mapping]:
+def _completed(runs: Mapping[RunKey, Mapping], others: Mapping[RunKey, Mapping]) -> dict[RunKey, Mapping]:
     """The runs, each with what was `measured` of it in whichever folder has it."""
     return {
         cell: {**run, "measured": run["measured"] or others.get(cell, run)["measured"]}

@@ -10,7 +10,7 @@ from mindgap.base.errors import MindGapError
 from mindgap.core.params import Params, pick
 from mindgap.core.records import CURVE_COLUMNS, csv_text, write_atomically
 from mindgap.data import SOURCES
-from mindgap.data.flow import COLUMNS
+from mindgap.data.flow import FLOW_COLUMNS
 from mindgap.data.storage import read_meta
 from mindgap.results.curves import read_curve_file
 from mindgap.results.flow import COUNTS, Flow, read_flow
@@ -64,4 +64,4 @@ def _check_texts(path: Path, flow: Flow) -> None:
 def _rounded(flow: Flow) -> str:
     """The flow with every count rounded to tens: no small group can be counted, nor by differences."""
     rows = ({**row, **{name: round(int(row[name]), -1) for name in COUNTS}} for row in flow)
-    return csv_text(COLUMNS, rows)
+    return csv_text(FLOW_COLUMNS, rows)

@@ -31,7 +31,7 @@ from mindgap.core.records import (
     write_atomically,
 )
 from mindgap.core.run_code import digest_here, part_files, run_code
-from mindgap.core.search import Training, Trial, choose, rows_of
+from mindgap.core.search import Trial, TrialJob, choose_recipe, trial_rows
 from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset
 from mindgap.data.errors import SourceMissing
@@ -305,7 +305,7 @@ def _search(params: Params, dataset: Dataset, dataset_name: str, regime: str) ->
     )
     rows = []
     if recipe is not None:
-        rows = rows_of(params.search, params.search_setting(dataset_name, regime), recipe, trials)
+        rows = trial_rows(params.search, params.search_setting(dataset_name, regime), recipe, trials)
     write_atomically(where.search / f"{name}.csv", csv_text(SEARCH_COLUMNS, rows).encode())
     return recipe
 
@@ -315,14 +315,14 @@ def searched(
     dataset: Dataset,
     name: str,
     regime: str,
-    job_of: Callable[[Setting, int], Training],
+    job_of: Callable[[Setting, int], TrialJob],
     finish: Callable[[Sequence[Any]], None],
 ) -> tuple[DatasetRecipe | None, list[Trial]]:
-    """The recipe that params.search chooses with its trials, as `choose` does; none where it is off."""
+    """What `choose_recipe` gives: the recipe of params.search and its trials; none where it is off."""
     if params.search.method == "none":
         return None, []
     has_images = any(modality.kind == "image" for modality in dataset.modalities.values())
-    return choose(params.search, params.search_setting(name, regime), has_images, job_of, finish)
+    return choose_recipe(params.search, params.search_setting(name, regime), has_images, job_of, finish)
 
 
 def trial_of(params: Params, dataset: Dataset, setting: Setting, seed: int) -> Job:

@@ -18,7 +18,7 @@ VOCABULARY = 30522
 # at most this many in training.
 DRAWN = 100
 Columns = dict[str, list]
-Arrays = Mapping[str, Mapping[str, np.ndarray]]  # by split and by name
+SplitArrays = Mapping[str, Mapping[str, np.ndarray]]  # by split and by name
 
 
 def tables(folder: Path | str) -> dict[str, Columns]:
@@ -83,7 +83,7 @@ def _with_derived(images: Columns) -> Columns:
     }
 
 
-def _token_table(arrays: Arrays) -> Columns:
+def _token_table(arrays: SplitArrays) -> Columns:
     """A row per text: its length, first, last, least and greatest id, and whether only padding follows."""
     columns = {
         name: [] for name in ("split", "row", "length", "first", "last", "least", "greatest", "padded")
@@ -107,14 +107,14 @@ def _token_table(arrays: Arrays) -> Columns:
     return columns
 
 
-def _class_table(arrays: Arrays) -> Columns:
+def _class_table(arrays: SplitArrays) -> Columns:
     counts = {
         split: np.bincount(array["label"], minlength=len(CLASSES)).tolist() for split, array in arrays.items()
     }
     return {"class": list(CLASSES), **counts}
 
 
-def _check_table(images: Columns, arrays: Arrays, meta: dict) -> Columns:
+def _check_table(images: Columns, arrays: SplitArrays, meta: dict) -> Columns:
     """Statistics with their bounds. What may be anything up to the number of samples is only reported."""
     rows: dict[str, tuple[float, float, float]] = {}
     for split in SPLITS:
@@ -127,7 +127,7 @@ def _check_table(images: Columns, arrays: Arrays, meta: dict) -> Columns:
     return {"check": list(rows), "value": value, "lower": lower, "upper": upper}
 
 
-def _split_checks(split: str, images: Columns, arrays: Arrays, meta: dict) -> dict:
+def _split_checks(split: str, images: Columns, arrays: SplitArrays, meta: dict) -> dict:
     columns = (images[name] for name in ("split", "row", "class", "excluded", "repaired"))
     mine = [values for one, *values in zip(*columns, strict=True) if one == split]
     listed = {row: label for row, label, *_ in mine if row >= 0}
@@ -146,7 +146,7 @@ def _split_checks(split: str, images: Columns, arrays: Arrays, meta: dict) -> di
     }
 
 
-def overlaps(sha256: Mapping[str, Sequence[str]], arrays: Arrays) -> dict[str, float]:
+def overlaps(sha256: Mapping[str, Sequence[str]], arrays: SplitArrays) -> dict[str, float]:
     """What train and test share, and what repeats: a property of the public data, to be known and not judged.
 
     Images are compared as they are stored, by the hashes of their pixels; texts by their ids, so that case

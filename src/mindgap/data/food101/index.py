@@ -40,7 +40,7 @@ MISSING = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class IndexRow:
     """One image and its text; `title` is None where the text is a file of its own."""
 
     file: str
@@ -52,7 +52,7 @@ class Row:
 class Listing:
     """The rows of a split in the order of class and file, and what was left out as (file, label, reason)."""
 
-    rows: list[Row]
+    rows: list[IndexRow]
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
     unused_images: int = 0
 
@@ -109,7 +109,7 @@ def _list_titles(raw: Path, split: str, flow: Flow) -> Listing:
     return Listing(found, left_out, sum(map(len, there.values())) - len(found))
 
 
-def read_titles(path: Path) -> tuple[list[Row], dict[str, int]]:
+def read_titles(path: Path) -> tuple[list[IndexRow], dict[str, int]]:
     """The rows of a titles file, in its order, and how many were mended by what was wrong with them.
 
     Every line is read by itself: the public train_titles.csv has a quote that is never closed, in the line of
@@ -164,7 +164,7 @@ def _unquoted(title: str) -> str:
     return re.sub('"+', '"', title).strip('"')
 
 
-def _row(name: str, title: str, label: str, *, where: str, first: bool) -> Row:
+def _row(name: str, title: str, label: str, *, where: str, first: bool) -> IndexRow:
     file = re.sub(r"\.txt$", ".jpg", name)
     named = FILE.fullmatch(file)
     if named["label"] == title != label if named else FILE.fullmatch(title) or FILE.fullmatch(label):
@@ -180,7 +180,7 @@ def _row(name: str, title: str, label: str, *, where: str, first: bool) -> Row:
         raise DataError(f"{where}: {name} is of class {label!r}, but named after {named['label']!r}: mend it")
     if label not in CLASSES:
         raise DataError(f"{where}: {label!r} is none of the 101 classes: mend the line")
-    return Row(file, label, title)
+    return IndexRow(file, label, title)
 
 
 def _list_recipes(raw: Path, split: str, flow: Flow) -> Listing:
@@ -196,7 +196,7 @@ def _list_recipes(raw: Path, split: str, flow: Flow) -> Listing:
             elif f"{Path(file).stem}.txt" not in texts:
                 left_out.append((file, label, NO_TEXT_FILE))
             else:
-                rows.append(Row(file, label))
+                rows.append(IndexRow(file, label))
     reasons = Counter(reason for *_, reason in left_out)
     flow.start(split, "image files", len(rows) + len(left_out))
     flow.step(

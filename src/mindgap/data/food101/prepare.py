@@ -26,7 +26,7 @@ from mindgap.data.food101.images import (
     decode_chunk,
     keep_rows,
 )
-from mindgap.data.food101.index import NO_IMAGE_FILE, NO_TEXT, Listing, Row, list_rows
+from mindgap.data.food101.index import NO_IMAGE_FILE, NO_TEXT, IndexRow, Listing, list_rows
 from mindgap.data.food101.settings import CLASSES, Settings
 from mindgap.data.food101.texts import (
     NO_INGREDIENTS,
@@ -43,7 +43,7 @@ from mindgap.data.workers import map_processes
 MODALITIES = ("image", "text")
 CHUNK = 64  # images a task: a tenth of a second to one, by their size
 NAMED = 5
-COLUMNS = ("split", "file", "class", "width", "height", "mode", "repaired", "excluded", "row", "sha256")
+IMAGE_COLUMNS = ("split", "file", "class", "width", "height", "mode", "repaired", "excluded", "row", "sha256")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def prepare(
     """
     raw, flow = Path(raw), Flow()
     listings = list_rows(raw, settings, flow)
-    drawn = {split: choose(raw, split, listing, settings, flow) for split, listing in listings.items()}
+    drawn = {split: choose_rows(raw, split, listing, settings, flow) for split, listing in listings.items()}
     for split, listing in listings.items():
         check_lost(split, listing, [], settings)  # before all the decoding
     with written_at_once(out_dir) as folder:
@@ -101,20 +101,20 @@ def prepare(
 class Drawn:
     """Rows to prepare, in the order of class and file; by class, those that step in for unreadable ones."""
 
-    rows: list[Row]
-    reserve: dict[str, list[Row]]
+    rows: list[IndexRow]
+    reserve: dict[str, list[IndexRow]]
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
     """A row whose image was opened; `place` is its row in the arrays, -1 where it was left out."""
 
-    row: Row
+    row: IndexRow
     found: Found
     place: int
 
 
-def choose(raw: Path, split: str, listing: Listing, settings: Settings, flow: Flow) -> Drawn:
+def choose_rows(raw: Path, split: str, listing: Listing, settings: Settings, flow: Flow) -> Drawn:
     """The rows of a split to prepare: with the part of the recipe that is wanted, and drawn if so asked."""
     rows = listing.rows
     if settings.text_source == "recipes":
@@ -142,7 +142,7 @@ def _no_recipe(path: Path, part: str) -> str:
         return NO_TEXT
 
 
-def draw(rows: Sequence[Row], size: int, rng: np.random.Generator) -> Drawn:
+def draw(rows: Sequence[IndexRow], size: int, rng: np.random.Generator) -> Drawn:
     """So many of the rows; class counts differ by at most one while every class has rows."""
     order = rng.permutation(len(rows))
     label_N = np.array([CLASSES.index(row.label) for row in rows])[order]
@@ -183,7 +183,11 @@ def write_images(job: Preparation, split: str, drawn: Drawn) -> list[Looked]:
 
 
 def decode(
-    job: Preparation, split: str, array: Path, todo: Sequence[tuple[int, Row]], advance: Callable[[int], None]
+    job: Preparation,
+    split: str,
+    array: Path,
+    todo: Sequence[tuple[int, IndexRow]],
+    advance: Callable[[int], None],
 ) -> Iterator[Found]:
     """What the images of these rows are; the good ones are then in their places."""
     folder, chunks = job.raw / "images" / split, []
@@ -259,11 +263,11 @@ def write_lines(path: Path, lines: Sequence[tuple]) -> None:
     # A name need not be UTF-8; what is not is written as \\udcff.
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow(IMAGE_COLUMNS)
         writer.writerows(lines)
 
 
-def write_texts(job: Preparation, split: str, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def write_texts(job: Preparation, split: str, rows: Sequence[IndexRow]) -> dict[str, np.ndarray]:
     """Write token ids of the rows, their labels, and that they have both modalities; the first two."""
     settings, path = job.settings, job.folder / f"{split}.text.npy"
     with job.shown(f"food101: {split} texts", len(rows), "texts") as advance:

@@ -11,7 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from mindgap.base.minilm import minilm_folder
 from mindgap.data.files import read_whole, readable
-from mindgap.data.food101.index import Row
+from mindgap.data.food101.index import IndexRow
 from mindgap.data.food101.settings import Settings
 from mindgap.data.prepared import new_array
 
@@ -60,7 +60,7 @@ def _unescaped(text: str) -> str:
     return BLANKS.sub(" ", text).replace(r"\'", "'")
 
 
-def recipe_path(raw: Path, row: Row) -> Path:
+def recipe_path(raw: Path, row: IndexRow) -> Path:
     return raw / "texts_txt" / row.label / f"{Path(row.file).stem}.txt"
 
 
@@ -78,12 +78,12 @@ def read_recipe(path: Path, part: str) -> str | None:
     return text[found.end() :] if found else None
 
 
-def text_reader(raw: Path, settings: Settings) -> Callable[[Row], str]:
+def text_reader(raw: Path, settings: Settings) -> Callable[[IndexRow], str]:
     """How the raw text of a row is had; a recipe is read when it is asked for."""
     if settings.text_source == "titles":
         return lambda row: row.title or ""
 
-    def read(row: Row) -> str:
+    def read(row: IndexRow) -> str:
         path = recipe_path(raw, row)
         with readable(path, "put it back"):
             return read_recipe(path, settings.recipe_part) or ""
@@ -133,8 +133,8 @@ def _is_full(encoding: Encoding, beginning: str, max_length: int) -> bool:
 
 def write_tokens(
     path: Path,
-    rows: Sequence[Row],
-    read: Callable[[Row], str],
+    rows: Sequence[IndexRow],
+    read: Callable[[IndexRow], str],
     max_length: int,
     on_batch: Callable[[int], None] = lambda texts: None,
 ) -> dict[str, int]:

@@ -70,7 +70,7 @@ class Unusable(Exception):  # noqa: N818 - of a record, no error of the program
 
 
 @dataclass(frozen=True)
-class Form:
+class HeaderForm:
     """A header in the release's form: its data file, and of each lead name, first value and checksum."""
 
     file: str
@@ -121,7 +121,7 @@ def _unusable_files() -> Iterator[None]:
         raise Unusable(NOT_READ) from None
 
 
-def released_form(header: str) -> Form | None:
+def released_form(header: str) -> HeaderForm | None:
     """Form of a header in the release's form: 12 leads, 500 Hz, 5000 samples, int16, 200 per mV, one file,
     first values and checksums; None for any other."""
     lines = [line.rstrip() for line in header.splitlines() if line and not line.startswith("#")]
@@ -131,10 +131,10 @@ def released_form(header: str) -> Form | None:
     files, first_L, checksum_L, names = zip(*(signal.groups() for signal in signals), strict=True)
     if len(set(files)) > 1:
         return None
-    return Form(files[0], list(names), list(map(int, first_L)), list(map(int, checksum_L)))
+    return HeaderForm(files[0], list(names), list(map(int, first_L)), list(map(int, checksum_L)))
 
 
-def _read_released(stem: Path, form: Form) -> tuple[list[str], np.ndarray]:
+def _read_released(stem: Path, form: HeaderForm) -> tuple[list[str], np.ndarray]:
     data = stem.with_name(form.file)
     if data.stem != stem.name and not os.path.lexists(data):
         raise Unusable(OTHER_SUBJECT)

@@ -281,11 +281,11 @@ def equalize(x_BHWC: Tensor, level_B: Tensor) -> Tensor:
     first_R = torch.arange(0, bins, 256, dtype=torch.int32, device=x_BHWC.device)
     first_B1X = first_R.view(count, 1, channels).repeat(1, 1, width)
     bin_N = x_BHWC.reshape(count, height, -1).int().add_(first_B1X).flatten()
-    map_RV = flattening(counted(bin_N, bins).view(-1, 256))
+    map_RV = flattening(bin_counts(bin_N, bins).view(-1, 256))
     return map_RV.flatten().index_select(0, bin_N).view(x_BHWC.shape)
 
 
-def counted(bin_N: Tensor, bins: int) -> Tensor:
+def bin_counts(bin_N: Tensor, bins: int) -> Tensor:
     """How many of each bin. On a GPU bincount waits for the largest bin; on a CPU it takes half the time."""
     if bin_N.device.type == "cpu":
         return bin_N.bincount(minlength=bins)

@@ -12,13 +12,13 @@ from torch import Generator, Tensor
 
 from mindgap.base.gpu import repeat
 from mindgap.parts.query.contract import check_finite, clamp
-from mindgap.parts.query.kernels import Draws, OuterProducts
+from mindgap.parts.query.kernels import OuterProducts, WeightedDraws
 from mindgap.parts.query.resident import ResidentDraws, ResidentProducts
 
-Block = tuple[Tensor, Tensor]  # r N x C and z N x D
+OuterBlock = tuple[Tensor, Tensor]  # r N x C and z N x D
 
 
-def k_means_pp_blocks(blocks: Sequence[Block], n: int, rng: Generator) -> Tensor:
+def k_means_pp_blocks(blocks: Sequence[OuterBlock], n: int, rng: Generator) -> Tensor:
     """n positions by k-means++: the longest vector first, then in proportion to the squared distance to the
     nearest pick, uniformly once all distances are 0.
     """
@@ -28,7 +28,7 @@ def k_means_pp_blocks(blocks: Sequence[Block], n: int, rng: Generator) -> Tensor
     n = clamp(n, size)
     if device.type == "cuda":
         return _resident(blocks, n, rng)
-    points, draws = Blocks(blocks), Draws(size, n, rng, device)
+    points, draws = OuterBlocks(blocks), WeightedDraws(size, n, rng, device)
     nearest_N = torch.full((size,), torch.inf, dtype=torch.float64, device=device)
     for k in range(n):
         pick = draws.draw(nearest_N) if k else draws.largest(points.square_N.sqrt())
@@ -37,10 +37,10 @@ def k_means_pp_blocks(blocks: Sequence[Block], n: int, rng: Generator) -> Tensor
     return draws.result()
 
 
-class Blocks:
+class OuterBlocks:
     """N vectors of M blocks, and squared distances from one of them in float64."""
 
-    def __init__(self, blocks: Sequence[Block]):
+    def __init__(self, blocks: Sequence[OuterBlock]):
         self.parts = [OuterProducts(r_NC, z_ND) for r_NC, z_ND in blocks]
         self.square_N = sum(part.square_N for part in self.parts)
         self.rounding = max(part.rounding for part in self.parts)
@@ -82,7 +82,7 @@ def _products(x_ND: Tensor, rows: Tensor, y_D: Tensor) -> Tensor:
     return torch.cat(parts) if parts else x_ND.new_zeros(0)
 
 
-def _resident(blocks: Sequence[Block], n: int, rng: Generator) -> Tensor:
+def _resident(blocks: Sequence[OuterBlock], n: int, rng: Generator) -> Tensor:
     """The loop over picks on a GPU, as `resident.k_means_pp`; n is at most N."""
     parts = [ResidentProducts(r_NC, z_ND) for r_NC, z_ND in blocks]
     square_N, slack_N = (sum(getattr(part, of) for part in parts) for of in ("square_N", "slack_N"))

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from mindgap.base.gpu import send
 from mindgap.parts.query.contract import check_finite, clamp
-from mindgap.parts.query.kernels import BLOCK, Draws
+from mindgap.parts.query.kernels import BLOCK, WeightedDraws
 
 # Bounds that are computed anew at once.
 AT_ONCE = 32
@@ -38,7 +38,7 @@ def greedy_cover(spaces: Sequence[Space], n: int, rng: Generator, references: in
         check_finite(x_ND=space.x_ND, labelled_PD=space.labelled_PD)
     size, device = len(spaces[0].x_ND), spaces[0].x_ND.device
     n = clamp(n, size)
-    draws = Draws(size, n, rng, device)
+    draws = WeightedDraws(size, n, rng, device)
     covers = [Cover(space, rng, references) for space in spaces if space.has_N.any()]
 
     def gains(rows: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mindgap.base.gpu import repeat
 from mindgap.base.view import PoolView
 from mindgap.parts.query.badge import residuals
 from mindgap.parts.query.contract import check_finite, clamp
-from mindgap.parts.query.kernels import Draws, OuterProducts
+from mindgap.parts.query.kernels import OuterProducts, WeightedDraws
 from mindgap.parts.query.resident import ResidentDraws, ResidentProducts
 
 
@@ -30,7 +30,7 @@ def grace_r(view: PoolView, n: int, gamma: Annotated[float, Field(ge=0, le=100)]
     n = clamp(n, view.size)
     t = view.round / max(1, view.rounds - 1)
     on_gpu = view.device.type == "cuda"
-    products, draws_of = (ResidentProducts, ResidentDraws) if on_gpu else (OuterProducts, Draws)
+    products, draws_of = (ResidentProducts, ResidentDraws) if on_gpu else (OuterProducts, WeightedDraws)
     points = products(residuals(view.probs_NC), view.fused_NH)
     labelled_r_LC = residuals(view.labelled_probs_LC, view.labelled_y_L)
     nearest_N = torch.full_like(points.norm_N, torch.inf)

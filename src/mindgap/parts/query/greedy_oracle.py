@@ -20,7 +20,7 @@ from torch import Tensor
 from mindgap.base.view import PoolView
 from mindgap.parts.query.badge import residuals
 from mindgap.parts.query.contract import check_finite, clamp
-from mindgap.parts.query.kernels import Draws
+from mindgap.parts.query.kernels import WeightedDraws
 
 # Axes as in a `PoolView`; V validation samples.
 
@@ -31,7 +31,7 @@ def greedy_oracle(view: PoolView, n: int, step: Annotated[float, Field(gt=0, le=
     logits_NC, logits_VC = view.logits_NC, view.validation.logits_NC
     check_finite(h_ND=h_ND, logits_NC=logits_NC, h_VD=h_VD, logits_VC=logits_VC)
     n = clamp(n, view.size)
-    draws = Draws(view.size, n, view.rng, view.device)
+    draws = WeightedDraws(view.size, n, view.rng, view.device)
     eta = step / h_ND.square().sum(dim=1).mean().clamp(min=torch.finfo(h_ND.dtype).tiny)
     for _ in range(n):
         r_NC = residuals(logits_NC.softmax(dim=1), view.oracle_y_N)

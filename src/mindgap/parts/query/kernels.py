@@ -40,7 +40,7 @@ def fill(chosen: Tensor, size: int, n: int, rng: Generator) -> Tensor:
     return torch.cat([chosen, others[drawn]])
 
 
-class Draws:
+class WeightedDraws:
     """Up to n draws without replacement from `size` samples, each with weights of its own."""
 
     def __init__(self, size: int, n: int, rng: Generator, device: torch.device):
@@ -88,7 +88,7 @@ def sample_proportional(weights_N: Tensor, n: int, rng: Generator) -> Tensor:
     n = clamp(n, len(weights_N))
     if weights_N.is_cuda:
         return resident.sample_proportional(weights_N, n, rng)
-    draws = Draws(len(weights_N), n, rng, weights_N.device)
+    draws = WeightedDraws(len(weights_N), n, rng, weights_N.device)
     for _ in range(n):
         draws.draw(weights_N)
     return draws.result()
@@ -198,7 +198,7 @@ def k_means_pp(r_NC: Tensor, h_ND: Tensor, n: int, rng: Generator) -> Tensor:
     if h_ND.is_cuda:
         return resident.k_means_pp(r_NC, h_ND, n, rng)
     points = OuterProducts(r_NC, h_ND)
-    draws = Draws(len(points), n, rng, h_ND.device)
+    draws = WeightedDraws(len(points), n, rng, h_ND.device)
     nearest_N = torch.full_like(points.norm_N, torch.inf)
     for k in range(n):
         pick = draws.draw(nearest_N) if k else draws.largest(points.norm_N)
@@ -219,7 +219,7 @@ def k_center_greedy(x_ND: Tensor, centres_LD: Tensor, n: int, rng: Generator) ->
     if x_ND.is_cuda:
         return resident.k_center_greedy(x_ND, centres_LD, n, rng)
     points = _plain(x_ND)
-    draws = Draws(len(points), n, rng, x_ND.device)
+    draws = WeightedDraws(len(points), n, rng, x_ND.device)
     nearest_N = torch.full_like(points.norm_N, torch.inf)
     points.lower(nearest_N, _plain(centres_LD))
     while len(draws.picks) < n:
@@ -231,7 +231,7 @@ def k_center_greedy(x_ND: Tensor, centres_LD: Tensor, n: int, rng: Generator) ->
     return draws.result()
 
 
-def _pick_among_candidates(points: OuterProducts, nearest_N: Tensor, draws: Draws, n: int) -> None:
+def _pick_among_candidates(points: OuterProducts, nearest_N: Tensor, draws: WeightedDraws, n: int) -> None:
     bounds, rows = nearest_N.topk(min(CANDIDATES, len(points)))
     if torch.isinf(bounds[-1]):
         return  # no centre yet: nothing is known about the pool before its first pass

@@ -1,7 +1,8 @@
 """Seeding on a GPU: samples, distances and picks stay there, and the host reads nothing until the last pick.
 
 Distances are a^2 + b^2 - 2 (r.r')(h.h') on float64 copies. What their rounding cannot tell from 0 is 0, what
-it cannot tell from the largest is as large: up to such ties, picks are those of `OuterProducts` and `Draws`.
+it cannot tell from the largest is as large: up to such ties, picks are those of `OuterProducts` and
+`WeightedDraws`.
 """
 
 import copy
@@ -67,7 +68,7 @@ class ResidentProducts:
 
 
 class ResidentDraws:
-    """Up to n draws without replacement, as `Draws`, from the same random numbers; the state is tensors.
+    """Up to n draws without replacement, as `WeightedDraws`, of the same numbers; the state is tensors.
 
     A draw has the same launches whatever the weights are, so that it can be recorded once and replayed.
     """

@@ -41,7 +41,7 @@ from mindgap.parts.query.rlmba_score import (
 )
 
 # Columns of a file of curves; `mindgap report` writes them, and others beside them, to reports/curves/.
-COLUMNS = ("dataset", "regime", "mitigation", "query", "labelled", "subset", "accuracy")
+REWARD_COLUMNS = ("dataset", "regime", "mitigation", "query", "labelled", "subset", "accuracy")
 DIGITS = 16  # of a file's SHA-256
 
 
@@ -65,16 +65,16 @@ class RLMBA:
         learning_rate: Annotated[float, Field(ge=0, le=1)] = 1e-2,
         ema: Share = 0.9,
     ):
-        self.policy = Policy(rng, hidden, learning_rate, ema)
+        self.policy = PolicyNet(rng, hidden, learning_rate, ema)
         self.scoring = (tau, floor, beta, towards, difficulty)
         self.kappa, self.rivals = kappa, tuple(rivals)
-        self.curves = read_curves(curves, sha256) if reward == "curves" else None
+        self.curves = read_reward_curves(curves, sha256) if reward == "curves" else None
 
     def pick(self, view: PoolView, n: int) -> Tensor:
         found = score(view, n, *self.scoring)
         best = top_k(found.q_N, min(view.size, self.kappa * n), view.rng)
         features_KF = torch.cat(
-            [candidate_features(found, best), state_of(view, found).expand(len(best), -1)], 1
+            [candidate_features(found, best), state_features(view, found).expand(len(best), -1)], 1
         )
         return best[self.policy.draw(features_KF.float().cpu(), n, view.rng).to(best.device)]
 
@@ -92,7 +92,7 @@ class RLMBA:
         self.policy.load(state)
 
 
-class Policy:
+class PolicyNet:
     """An MLP from a candidate's features to a logit; draws by softmax, none twice; REINFORCE with Adam.
 
     What it last drew from (`seen`, K x F), and in which order, is kept until the reward is there.
@@ -183,7 +183,7 @@ def candidate_features(found: Score, rows: Tensor) -> Tensor:
     return torch.cat([found.q_N[rows, None], found.u_NM[rows], found.d_N[rows, None], w_KM], dim=1)
 
 
-def state_of(view: PoolView, found: Score) -> Tensor:
+def state_features(view: PoolView, found: Score) -> Tensor:
     """[Top1, NLL, ECE | Delta_1..M | mean u~_1..M | mean d~ | slope of the loss, gradient norm] (float64)."""
     every, measured = "+".join(view.modalities), view.validation.metrics
     before, now = view.history.get(view.round - 1), measured.get(every)
@@ -209,7 +209,7 @@ def gradient_norm(view: PoolView) -> float:
     return (r_LC.T @ view.labelled_fused_LH.double() / count).norm().log1p().item()
 
 
-def read_curves(path: str | None, sha256: str | None) -> list[dict[str, str]]:
+def read_reward_curves(path: str | None, sha256: str | None) -> list[dict[str, str]]:
     """The rows of a file of curves, once it is the one that the settings declare."""
     if path is None:
         raise QueryError("rlmba: reward `curves` needs a file; name it in query_settings.rlmba.curves")
@@ -227,7 +227,7 @@ def read_curves(path: str | None, sha256: str | None) -> list[dict[str, str]]:
             f"rlmba: {path} has the SHA-256 {found[:DIGITS]}..., declared is {sha256}; runs are keyed by "
             f"what is declared, so write query_settings.rlmba.sha256: '{found[:DIGITS]}'"
         )
-    if lacking := [name for name in COLUMNS if name not in (rows[0] if rows else {})]:
+    if lacking := [name for name in REWARD_COLUMNS if name not in (rows[0] if rows else {})]:
         raise QueryError(
             f"rlmba: {path} has no column {', '.join(lacking)}, or no rows; take it from reports/curves/"
         )
