@@ -56,7 +56,7 @@ def project(size: dict, quick: bool) -> Iterator[None]:
         suites.symlink_to(ROOT / "reports" / "expectations")
         Path("params.yaml").write_text(yaml.safe_dump(raw))
         prepare_stage(load_params(), "missing")
-        called("train", SIDES["two"], Path(folder) / "train")
+        called("train", SIDES["one"], Path(folder) / "train")
         yield
 
 

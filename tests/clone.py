@@ -84,30 +84,36 @@ class Clone:
         raw["scales"]["tiny"]["recipe"]["missing"]["all"]["epochs"] = 12
         (self.folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
 
-    @property
-    def environment(self) -> dict[str, str]:
+    @staticmethod
+    def environment(workers: int | None) -> dict[str, str]:
         # As a user has it: bytecode is written too, which must not count as a change of code.
         left_out = ("DVC_", "MINDGAP_", "COV_", "PYTHON")
         ours = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{ours['PATH']}"
         git = {"GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org"}
         git |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org"}
+        ours |= {} if workers is None else {"MINDGAP_WORKERS": str(workers)}
         return {**ours, **git, "PATH": path, "DVC_NO_ANALYTICS": "1", "MINDGAP_OFFLINE": "1"}
 
-    def start(self, *command: str, inside: str = ".") -> subprocess.Popen:
+    def start(self, *command: str, inside: str = ".", workers: int | None = None) -> subprocess.Popen:
+        """A command begun in a folder of the clone, its stages with so many workers, or a user's default."""
         return subprocess.Popen(
             command,
             cwd=self.folder / inside,
-            env=self.environment,
+            env=self.environment(workers),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
-    def run(self, *command: str, expect: int | None = 0, inside: str = ".") -> str:
-        """What a command printed, run in a folder of the clone; an expected exit status is checked."""
-        process = self.start(*command, inside=inside)
+    def run(self, *command: str, expect: int | None = 0, inside: str = ".", workers: int | None = 1) -> str:
+        """What a command printed, run in a folder of the clone; an expected exit status is checked.
+
+        Stages have one worker by default, as another process would load torch once more. `workers`: as many,
+        or None for as many as a user's have.
+        """
+        process = self.start(*command, inside=inside, workers=workers)
         output, _ = process.communicate(timeout=400)
         assert expect is None or (process.returncode != 0) == (expect != 0), output
         return output

@@ -6,7 +6,6 @@ bits.
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor
 
@@ -19,6 +18,9 @@ def k_means(x_ND: Tensor, k: int, passes: int, rng: Generator) -> tuple[Tensor, 
     k clusters at most: duplicates among the seeds make fewer. The first seed is the longest vector, the next
     are drawn in proportion to the squared distance to the nearest seed.
     """
+    # Here, as every command loads the table of query methods, and few need this: it costs a second.
+    from sklearn.cluster import KMeans
+
     seeds = k_means_pp(torch.ones_like(x_ND[:, :1]), x_ND, min(k, len(x_ND)), rng)
     if not len(seeds):
         return seeds, torch.zeros(0, dtype=torch.float64, device=x_ND.device)
