@@ -605,17 +605,17 @@ def _check_learning(setting: Setting, where: str, recipe: str, training: Mapping
             f"{where}.model.min_present is {least}, but {recipe} has a batch_size of "
             f"{setting.recipe.batch_size}: no modality would ever train; lower the one, or raise the other"
         )
-    draws = max(setting.budget.initial, setting.training.min_samples_per_epoch)
+    budget, size = setting.budget, setting.recipe.batch_size
+    draws_of = Recipe.of(setting.recipe, setting.training).draws_per_epoch
+    draws = draws_of(budget.initial)
     if least > draws:
         raise ParamsError(
             f"{where}.model.min_present is {least}, but an epoch of {where}.budget.{setting.dataset}."
             f"{setting.regime} has {draws} samples: no modality would train on the start set; lower "
             f"min_present, or raise initial or {training['min_samples_per_epoch']}.min_samples_per_epoch"
         )
-    budget, size = setting.budget, setting.recipe.batch_size
     labelled = (budget.initial + k * budget.acquisition for k in range(budget.rounds))
-    epochs_of = map(Recipe.of(setting.recipe, setting.training).draws_per_epoch, labelled)
-    alone = next((n for n in epochs_of if n % size == 1), None)
+    alone = next((n for n in map(draws_of, labelled) if n % size == 1), None)
     if alone and setting.model.absent == "zeros":
         raise ParamsError(
             f"{recipe}.batch_size is {size}, so of an epoch of {alone} samples one is left for the last "

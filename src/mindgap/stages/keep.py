@@ -46,18 +46,7 @@ from mindgap.stages.report import (
 
 # Where the pipeline reads, writes or deletes: records that are kept there would not last.
 TAKEN = [
-    *(
-        REPORTS / name
-        for name in (
-            *RECORDS,
-            *FOLDERS,
-            "diagnosis",
-            "expectations",
-            "measured",
-            "sensitivity",
-            "validation",
-        )
-    ),
+    *(REPORTS / name for name in (*RECORDS, *FOLDERS, "expectations", "sensitivity", "validation")),
     *map(Path, ("data", "src", ".git", ".dvc", ".mindgap")),
 ]
 

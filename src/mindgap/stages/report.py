@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -25,20 +26,14 @@ from mindgap.results.searches import read_searches
 from mindgap.results.sensitivity import VARIANTS, read_collected
 from mindgap.results.site.build import FOLDERS, build_report, output_names
 from mindgap.results.site.content import Inputs
-from mindgap.stages.paths import (
-    CURVES,
-    DIAGNOSIS,
-    EXPECTATIONS,
-    FLOW,
-    PAPER,
-    PROVENANCE,
-    REPORTS,
-    SENSITIVITY,
-    places,
-)
+from mindgap.stages.paths import DIAGNOSIS, EXPECTATIONS, PAPER, REPORTS, SENSITIVITY, places
 
-# The folders of the records that a report is made of, with the endings of their files.
-RECORDS = {"curves": "csv", "flow": "csv", "provenance": "json", "search": "csv"}
+# The folders of the records that a report is made of, with the endings of their files; some may be without.
+RECORDS = {
+    **{"curves": ("csv",), "flow": ("csv",), "provenance": ("json",), "search": ("csv",)},
+    **{"measured": ("csv",), "diagnosis": ("csv", "json")},
+}
+OPTIONAL = ("measured", "diagnosis")
 IGNORE_FILES = (".gitignore", ".dvcignore")
 
 
@@ -57,16 +52,20 @@ def report_stage(params: Params) -> None:
 
 def left_over(params: Params) -> list[Path]:
     """Files of results of datasets and regimes that params.yaml does not name (any more)."""
-    datasets = [*params.dataset, *params.published]
-    cells = {f"{dataset}-{regime}" for dataset in datasets for regime in params.regime}
-    of_cells = [*CURVES.glob("*.csv"), *PROVENANCE.glob("*.json")]
-    of_cells += [path for name in ("measured", "search") for path in (REPORTS / name).glob("*.csv")]
-    left = [path for path in of_cells if path.stem not in cells]
-    cells = {f"{dataset}-{regime}" for dataset in params.diagnose for regime in params.regime}
-    left += [
-        path for path in DIAGNOSIS.glob("*.*") if path.suffix in (".csv", ".json") and path.stem not in cells
-    ]
-    return sorted(left + [path for path in FLOW.glob("*.csv") if path.stem not in datasets])
+    named = {name: [*params.dataset, *params.published] for name in RECORDS}
+    named["diagnosis"] = params.diagnose
+    return sorted(
+        path
+        for folder, endings in RECORDS.items()
+        for path in (REPORTS / folder).glob("*.*")
+        if path.suffix[1:] in endings
+        and path.stem not in _stems(folder, named[folder], product(named[folder], params.regime))
+    )
+
+
+def _stems(folder: str, datasets: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """The names of the files of a folder of records, without their endings."""
+    return list(datasets) if folder == "flow" else ["-".join(pair) for pair in pairs]
 
 
 def kept_report_stage(folder: Path) -> None:
@@ -109,9 +108,13 @@ def record_files(selected: Selected) -> list[str]:
     Which tables of extra evaluators there are, a kept selection says.
     """
     datasets = [*selected.dataset, *selected.published]
-    pairs = ["-".join(pair) for pair in selected.pairs]
-    names = {folder: datasets if folder == "flow" else pairs for folder in RECORDS}
-    listed = [f"{folder}/{name}.{RECORDS[folder]}" for folder in RECORDS for name in names[folder]]
+    listed = [
+        f"{folder}/{stem}.{ending}"
+        for folder, endings in RECORDS.items()
+        for stem in _stems(folder, datasets, selected.pairs)
+        for ending in endings
+        if folder not in OPTIONAL
+    ]
     known = selected.records if isinstance(selected, Kept) else ()
     return listed + [name for name in known if name.startswith("measured/")]
 
@@ -127,7 +130,7 @@ def strangers(folder: Path, selected: Selected) -> list[Path]:
     datasets, regimes = [*selected.dataset, *selected.published], selected.regime
     names += [rf"diagnosis/{re.escape(path.stem)}\.(csv|json)" for path in diagnosed(folder)]
     ours = re.compile("|".join([*names, *output_names(datasets, regimes, selected.mitigation)]))
-    folders = {*RECORDS, *FOLDERS, "diagnosis", "measured", "validation"}
+    folders = {*RECORDS, *FOLDERS, "validation"}
 
     def known(path: Path) -> bool:
         name = path.relative_to(folder).as_posix()
