@@ -13,7 +13,7 @@ from mindgap.core.loop import Cell
 from mindgap.core.params import Params
 from mindgap.core.records import numbers_digest
 from mindgap.data.dataset import load_dataset
-from mindgap.engine.jobs import Job, Start
+from mindgap.engine.jobs import Job, StoredModel
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.contract import Method
 from mindgap.stages.paths import places
@@ -70,7 +70,7 @@ def job_of(
     """A run of the project in the working folder whose initial models are trained."""
     where, cell = places("missing"), Cell("missing", "low", mitigation, seed, query)
     initial = where.models / "missing-low" / f"{mitigation}-{seed}"
-    digest = numbers_digest(Start.read(initial).record)
+    digest = numbers_digest(StoredModel.read(initial).record)
     METHODS.update(FAULTY)
     try:
         run = run_of(params, cell, load_dataset(where.prepared, verify=False), digest)

@@ -24,7 +24,7 @@ from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.food101 import CLASSES, Settings, parameters, prepare, tables
 from mindgap.data.food101.images import UPRIGHT, ImageChunk, decode_chunk, decode_image, keep_rows
 from mindgap.data.food101.index import IndexRow, read_titles
-from mindgap.data.food101.prepare import draw
+from mindgap.data.food101.prepare import draw_rows
 from mindgap.data.food101.texts import clean, load_tokenizer, write_tokens
 from mindgap.data.storage import read_array, read_meta
 from mindgap.results.expectations import ExpectationFailed, validate, validate_source
@@ -704,7 +704,7 @@ def test_a_draw_takes_all_of_a_small_class():
     few = [row for row in rows if row.label != "waffles"] + [row for row in rows if row.label == "waffles"][
         :5
     ]
-    counts = Counter(row.label for row in draw(few, 1010, np.random.default_rng(0)).rows)
+    counts = Counter(row.label for row in draw_rows(few, 1010, np.random.default_rng(0)).rows)
     assert counts["waffles"] == 5
     assert set(counts.values()) == {5, 10, 11}
 

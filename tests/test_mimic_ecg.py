@@ -12,7 +12,7 @@ from mimic_raw import FILE_LEADS, quiet_wfdb, recordings, write_ecg
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.mimic import ecg
-from mindgap.data.mimic.ecg import LEADS, Unusable, read_ecg, scaled
+from mindgap.data.mimic.ecg import LEADS, Unusable, read_ecg, scaled_ecg
 from mindgap.data.mimic.raw import Checks
 from shared_data import shared
 
@@ -291,7 +291,7 @@ def test_data_elsewhere_than_beside_the_header_are_not_opened(tmp_path):
 
 def test_scaling_jointly_and_by_lead():
     x_LT = samples().T / np.float32(200)
-    joint, lead = scaled(x_LT, 5000, "joint"), scaled(x_LT, 5000, "lead")
+    joint, lead = scaled_ecg(x_LT, 5000, "joint"), scaled_ecg(x_LT, 5000, "lead")
     assert joint.dtype == np.float16
     assert (joint.min(), joint.max()) == (-1, 1)
     assert (lead.min(axis=1) == -1).all()
@@ -302,10 +302,10 @@ def test_scaling_jointly_and_by_lead():
 
 def test_fewer_samples_are_means_of_blocks():
     x_LT = np.tile(np.arange(5000, dtype=np.float32) // 1250, (12, 1))  # four steps
-    assert np.allclose(scaled(x_LT, 4, "joint")[0], [-1, -1 / 3, 1 / 3, 1], atol=1e-3)
+    assert np.allclose(scaled_ecg(x_LT, 4, "joint")[0], [-1, -1 / 3, 1 / 3, 1], atol=1e-3)
     fast_LT = np.tile(np.float32([0, 1]), (12, 2500))
     fast_LT[0, :5] = 2
-    assert np.ptp(scaled(fast_LT, 1000, "joint")[0, 2::2]) == 0  # 250 Hz is averaged, not aliased
+    assert np.ptp(scaled_ecg(fast_LT, 1000, "joint")[0, 2::2]) == 0  # 250 Hz is averaged, not aliased
 
 
 @pytest.mark.parametrize(("scaling", "usable"), [("joint", True), ("lead", False)])
@@ -313,16 +313,16 @@ def test_a_flat_lead_spoils_scaling_by_lead_only(scaling, usable):
     x_LT = samples().T.astype(np.float32)
     x_LT[5] = 0
     if usable:
-        assert scaled(x_LT, 5000, scaling).max() == 1
+        assert scaled_ecg(x_LT, 5000, scaling).max() == 1
     else:
         with pytest.raises(Unusable, match=ecg.CONSTANT):
-            scaled(x_LT, 5000, scaling)
+            scaled_ecg(x_LT, 5000, scaling)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_a_flat_recording_is_not_usable(value):
     with pytest.raises(Unusable, match=ecg.CONSTANT):
-        scaled(np.full((12, 5000), value, np.float32), 1000, "joint")
+        scaled_ecg(np.full((12, 5000), value, np.float32), 1000, "joint")
 
 
 def test_candidates_are_in_the_window_and_the_earliest_comes_first():
@@ -369,7 +369,7 @@ def test_the_next_record_is_tried_where_the_first_is_not_usable(folder):
     assert list(unusable.iter_rows()) == [(1, "1", ecg.CONSTANT), (2, "2", ecg.SHORT)]
     x_NLT = np.load(folder / "ecg.npy")
     assert x_NLT.shape == (4, 12, 500)
-    assert np.array_equal(x_NLT[0], scaled(read_ecg(folder / "3"), 500, "joint"))
+    assert np.array_equal(x_NLT[0], scaled_ecg(read_ecg(folder / "3"), 500, "joint"))
     assert not x_NLT[2:].any()
 
 

@@ -104,7 +104,7 @@ def test_every_sample_has_its_own_first_recording(raw, prepared):
         near = [r for r in near if abs(datetime.strptime(r["ecg_time"], TIME) - day) <= WINDOW]
         first = min(near, key=lambda r: (r["ecg_time"], r["study_id"]))
         assert row["study_id"] == first["study_id"]
-        expected = ecg.scaled(ecg.read_ecg(raw / "ecg" / first["path"]), 500, "joint")
+        expected = ecg.scaled_ecg(ecg.read_ecg(raw / "ecg" / first["path"]), 500, "joint")
         assert np.array_equal(stored[row["split"]][int(row["index"])], expected)
 
 

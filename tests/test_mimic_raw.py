@@ -106,7 +106,7 @@ def test_another_release_than_said_is_refused(folder, release, message):
 
 def test_release_3_0_is_refused_by_its_rows(tmp_path):
     with pytest.raises(DataError, match=r"it is of release 3.0, which 3.1 replaced: download 3.1"):
-        raw.check_rows(tmp_path / "labevents.csv.gz", "labevents", 158_478_383, "3.1")
+        raw.check_row_count(tmp_path / "labevents.csv.gz", "labevents", 158_478_383, "3.1")
 
 
 @pytest.mark.parametrize("table", ["admissions", "labevents", "d_labitems", "patients"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mindgap.base.minilm import HUB_NAME, SHA256, MiniLMError, check, minilm_folder
+from mindgap.base.minilm import HUB_NAME, SHA256, MiniLMError, check_weights, minilm_folder
 from odd_files import PLACES, spoil_place
 
 
@@ -18,9 +18,9 @@ def test_the_package_has_every_file_as_pinned_and_is_not_imported():
 
 def test_a_file_is_hashed_once():
     minilm_folder(("config.json",))
-    before = check.cache_info()
+    before = check_weights.cache_info()
     minilm_folder(("config.json",))
-    after = check.cache_info()
+    after = check_weights.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)
 
 

@@ -16,7 +16,7 @@ from mindgap.parts import query
 from mindgap.parts.query import METHODS, Method
 from mindgap.parts.query.badge import residuals
 from mindgap.parts.query.bald import mutual_information
-from mindgap.parts.query.bmmal import scaled_tokens, scales, shapley, shares
+from mindgap.parts.query.bmmal import scaled_tokens, scales, shapley_values, shares
 from mindgap.parts.query.contract import QueryError
 from mindgap.parts.query.entropy import entropy_of
 from mindgap.parts.query.grace_r import easiness, rank01
@@ -337,17 +337,17 @@ def test_shapley_values_of_three_are_efficient_symmetric_and_null():
     g = rng(5)
     keeps = [(a, b, c) for a in (False, True) for b in (False, True) for c in (False, True)]
     value = {keep: torch.rand(20, generator=g, dtype=torch.float64) for keep in keeps}
-    phi = shapley(value)
+    phi = shapley_values(value)
     torch.testing.assert_close(phi.sum(1), value[True, True, True] - value[False, False, False])
     additive = {keep: torch.tensor([2.0 * keep[0] + 5.0 * keep[1]]) for keep in keeps}
-    torch.testing.assert_close(shapley(additive), torch.tensor([[2.0, 5.0, 0.0]]))
+    torch.testing.assert_close(shapley_values(additive), torch.tensor([[2.0, 5.0, 0.0]]))
 
 
 def test_shapley_values_of_two_are_the_authors_formula():
     g = rng(6)
     v = {(a, b): torch.rand(9, generator=g) for a in (False, True) for b in (False, True)}
     first = (v[True, True] - v[False, True] + v[True, False] - v[False, False]) / 2
-    torch.testing.assert_close(shapley(v)[:, 0], first)
+    torch.testing.assert_close(shapley_values(v)[:, 0], first)
 
 
 # grace_r --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from brute_force import brute_k_means_pp, brute_k_means_pp_on, confident, outer, rng
 from mindgap.base.view import Metrics
 from mindgap.parts.query import blocks, cover
-from mindgap.parts.query.alfa_mix import anchors, candidates, least_cap
+from mindgap.parts.query.alfa_mix import anchors, count_within, least_cap
 from mindgap.parts.query.badge import residuals
 from mindgap.parts.query.blocks import k_means_pp_blocks
 from mindgap.parts.query.contract import QueryError
@@ -20,7 +20,7 @@ from mindgap.parts.query.max_modality_entropy import max_modality_entropy_of
 from mindgap.parts.query.mcover import falls, median_norm
 from mindgap.parts.query.select import select
 from mindgap.parts.query.teach import pupil_weights
-from mindgap.parts.query.unimodal import logits_alone, probs_alone, shares, weakest
+from mindgap.parts.query.unimodal import floored_shares, logits_alone, probs_alone, weakest
 from test_query import make_view
 
 SOME = Metrics(balanced_accuracy=0.5, accuracy=0.5, ece=0.1, nll=1.0, n=9)
@@ -290,14 +290,14 @@ def test_references_are_a_random_draw_of_those_that_have_the_modality():
 
 def test_weights_follow_the_fall_of_the_likelihood_and_none_is_below_the_floor():
     third = 1 / 3
-    assert shares(torch.tensor([3.0, 1.0]), 0.2).tolist() == pytest.approx(
+    assert floored_shares(torch.tensor([3.0, 1.0]), 0.2).tolist() == pytest.approx(
         [0.2 + 0.6 * 0.75, 0.2 + 0.6 * 0.25]
     )
-    assert shares(torch.zeros(3), 0.2).tolist() == pytest.approx([third] * 3)
-    assert shares(torch.tensor([1.0, 0.0, 0.0]), 0.9).tolist() == pytest.approx(
+    assert floored_shares(torch.zeros(3), 0.2).tolist() == pytest.approx([third] * 3)
+    assert floored_shares(torch.tensor([1.0, 0.0, 0.0]), 0.9).tolist() == pytest.approx(
         [third] * 3
     )  # a floor that is too high
-    assert shares(torch.tensor([1.0, 0.0]), 0.0).tolist() == [1.0, 0.0]
+    assert floored_shares(torch.tensor([1.0, 0.0]), 0.0).tolist() == [1.0, 0.0]
 
 
 def test_falls_are_per_round_over_the_window_and_0_where_nothing_is_known():
@@ -349,7 +349,7 @@ def test_alfa_mix_takes_those_whose_prediction_flips_by_the_closed_form(classes_
                     found.add(i)
     least_N = least_cap(view, anchors(view))
     ranked = least_N.argsort()
-    assert set(ranked[: candidates(least_N[ranked], n, cap)].tolist()) == found
+    assert set(ranked[: count_within(least_N[ranked], n, cap)].tolist()) == found
     picks = select("alfa_mix", view, n, {"cap": cap, "most": 80})
     of_candidates = [i for i in picks.tolist() if i in found]
     assert len(of_candidates) >= min(n, len(found)) * 0.6  # clusters may merge
@@ -361,7 +361,7 @@ def test_alfa_mix_takes_of_each_cluster_the_one_nearest_to_its_centre():
     picks = select("alfa_mix", view, 6, {"cap": 1.0, "most": 80})
     unit_ND = torch.nn.functional.normalize(view.fused_NH, dim=1).double()
     least_N = least_cap(view, anchors(view))
-    ranked = least_N.argsort()[: candidates(least_N.sort().values, 6, 1.0)]
+    ranked = least_N.argsort()[: count_within(least_N.sort().values, 6, 1.0)]
     label_K = torch.cdist(unit_ND[ranked], unit_ND[picks]).argmin(1)  # each is nearest to its own pick
     assert set(picks.tolist()) <= set(ranked.tolist())
     assert len(label_K.unique()) == 6

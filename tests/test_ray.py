@@ -285,8 +285,8 @@ def test_a_gpu_that_the_cluster_has_not_is_an_error(trained, joined, devices, me
 
 
 def test_a_node_with_another_version_is_named(trained, joined, monkeypatch):
-    other = {**cluster.identity(), "torch": "1.0"}
-    monkeypatch.setattr(cluster, "identity", lambda: other)
+    other = {**cluster.node_identity(), "torch": "1.0"}
+    monkeypatch.setattr(cluster, "node_identity", lambda: other)
     job = job_of(trained, "random")
     message = r"node \S+ has torch \S+, not 1\.0 as the driver: install the same"
     with pytest.raises(ClusterError, match=message):

@@ -20,9 +20,9 @@ from mindgap.parts.query.rlmba_score import (
     evidence,
     fused_evidence,
     present_weights,
-    scaled,
     score,
     uncertainty,
+    unit_range,
 )
 from mindgap.parts.query.select import check_settings, select
 from mindgap.parts.query.unimodal import logits_alone
@@ -89,8 +89,8 @@ def test_uncertainty_is_the_mean_variance_of_a_dirichlet():
 
 def test_scaling_is_over_those_that_have_it():
     has = torch.tensor([True, True, False, True])
-    assert scaled(torch.tensor([2.0, 4.0, 99.0, 3.0]), has).tolist() == [0.0, 1.0, 0.0, 0.5]
-    assert scaled(torch.tensor([2.0, 2.0, 1.0, 2.0]), has).tolist() == [0.0] * 4
+    assert unit_range(torch.tensor([2.0, 4.0, 99.0, 3.0]), has).tolist() == [0.0, 1.0, 0.0, 0.5]
+    assert unit_range(torch.tensor([2.0, 2.0, 1.0, 2.0]), has).tolist() == [0.0] * 4
 
 
 def lloyd(x, seeds, passes):

@@ -8,7 +8,7 @@ import torch
 
 from faulty import FAULTY, job_of, when
 from mindgap.base.gpu import Engine
-from mindgap.engine.jobs import Job, Rota, Start, Task, loader, peak_memory
+from mindgap.engine.jobs import Job, Rota, StoredModel, Task, loader, peak_memory
 from mindgap.engine.local import Processes
 from mindgap.engine.machine import Machine
 from mindgap.engine.sweep import execute
@@ -25,7 +25,7 @@ def params(trained):
 
 def told_by(*jobs: Job, divisor: int = 1) -> list[tuple[str, tuple]]:
     """All that runs in one process say, with the digest of each, in order."""
-    rota, told = Rota("cpu", "here", loader("cpu"), Start.read), []
+    rota, told = Rota("cpu", "here", loader("cpu"), StoredModel.read), []
     for job in jobs:
         rota.add(Task(job, [], divisor, "cpu"))
     while rota.busy:
@@ -73,7 +73,7 @@ def test_a_run_that_fails_or_exhausts_the_memory_takes_no_other_with_it(params, 
 def test_the_next_run_of_a_process_is_computed_as_in_a_new_one(params):
     """What a run leaves in the engine it had changes nothing."""
     jobs = [job_of(params, query) for query in ("badge", "random")]
-    rota, told = Rota("cpu", "here", loader("cpu"), Start.read), []
+    rota, told = Rota("cpu", "here", loader("cpu"), StoredModel.read), []
     for job in jobs:
         rota.add(Task(job, [], 1, "cpu"))
         while rota.busy:

@@ -23,7 +23,7 @@ from mindgap.core.params import load_params
 from mindgap.core.records import CURVE_COLUMNS, RecordError, digest_of, numbers_digest, seal, unseal
 from mindgap.data.errors import DataError
 from mindgap.engine import sweep
-from mindgap.engine.jobs import Start
+from mindgap.engine.jobs import StoredModel
 from mindgap.engine.machine import Machine, fork_server
 from mindgap.engine.status import statuses
 from mindgap.engine.sweep import execute
@@ -223,7 +223,7 @@ def test_an_initial_model_with_a_right_checksum_and_a_wrong_form_is_refused(proj
 def test_a_run_depends_on_the_numbers_of_its_initial_model_and_not_on_its_making(project):
     params = params_in(project, seeds=[0], query=["random"])
     train_stage(params, "missing", "low")
-    record = Start.read(MISSING.models / "missing-low/moddrop-0").record
+    record = StoredModel.read(MISSING.models / "missing-low/moddrop-0").record
     elsewhere = {**record, "seconds": {"fit": 9.0}, "provenance": {"device": "another"}, "run": "ab" * 32}
     assert numbers_digest(elsewhere) == numbers_digest(record)
     for name in ("metrics", "fit", "start_ids", "weights", "labelled", "cell"):

@@ -58,7 +58,7 @@ class Dropping(nn.Module):
 
 
 @lru_cache(maxsize=64)
-def places(shape: torch.Size, device: torch.device) -> Tensor:
+def positions(shape: torch.Size, device: torch.device) -> Tensor:
     """A number for each place of a row, axis by axis: where one is cut short the others stay as they are."""
     place = torch.zeros((), dtype=torch.int64, device=device)
     for size in shape:
@@ -73,7 +73,7 @@ class Dropout(Dropping):
         if (seed_B := self.seed_of_step) is None:
             return x_B
         # What is kept for later must not be made in a recording: on a GPU it is made anew.
-        place = (places if x_B.device.type == "cpu" else places.__wrapped__)(x_B.shape[1:], x_B.device)
+        place = (positions if x_B.device.type == "cpu" else positions.__wrapped__)(x_B.shape[1:], x_B.device)
         seed_B = seed_B.view(-1, *[1] * (x_B.dim() - 1))
         exact = torch.promote_types(x_B.dtype, torch.float32)  # of bf16 the factor would be 0.2 % off
         return (x_B * self.kept(mixed(seed_B ^ place), exact)).to(x_B.dtype)

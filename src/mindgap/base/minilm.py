@@ -43,7 +43,7 @@ def minilm_folder(files: Sequence[str] = tuple(SHA256), *, download: bool = True
     """
     folder, mend = located(tuple(files), download)
     for name in files:
-        check(folder / name, SHA256[name], mend)
+        check_weights(folder / name, SHA256[name], mend)
     return folder
 
 
@@ -75,7 +75,7 @@ def hub_folder(files: tuple[str, ...], download: bool) -> Path:
 
 
 @cache
-def check(path: Path, expected: str, mend: str) -> None:
+def check_weights(path: Path, expected: str, mend: str) -> None:
     try:
         if not path.is_file():
             raise MiniLMError(f"{path}, a file of all-MiniLM-L6-v2, is missing: {mend}")

@@ -191,7 +191,7 @@ def unseal(path: Path) -> dict[str, Any]:
         body = {key: value for key, value in sealed.items() if key != "sha256"}
         whole = digest_of(body) == sealed.get("sha256")
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_record(path, error) from error
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise RecordError(f"{path} is half written or not JSON ({error})") from error
     if not whole:
@@ -199,7 +199,7 @@ def unseal(path: Path) -> dict[str, Any]:
     return body
 
 
-def unreadable(path: Path, error: OSError) -> RecordError:
+def unreadable_record(path: Path, error: OSError) -> RecordError:
     """The error of a file that cannot be read."""
     missing = isinstance(error, FileNotFoundError)
     return RecordError(f"{path} is missing" if missing else f"{path} cannot be read ({error.strerror})")

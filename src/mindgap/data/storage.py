@@ -51,7 +51,7 @@ def read_meta(path: Path | str) -> dict:
     path = Path(path)
     file = path / "meta.json"
     try:
-        meta = json.loads(read_text(file))
+        meta = json.loads(read_data_text(file))
     except json.JSONDecodeError as error:
         raise DataError(f"{file} is not JSON ({error}): {mend(path)}") from None
     found = meta.get("format") if isinstance(meta, dict) else None
@@ -70,15 +70,15 @@ def seal_of(meta: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read_text(file: Path) -> str:
+def read_data_text(file: Path) -> str:
     """The text of a file in a dataset's folder; what cannot be read is a DataError that says why."""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(file, error) from None
+        raise unreadable_data(file, error) from None
 
 
-def unreadable(file: Path, error: OSError | UnicodeDecodeError) -> DataError:
+def unreadable_data(file: Path, error: OSError | UnicodeDecodeError) -> DataError:
     """What to raise for a file in a dataset's folder that cannot be read."""
     what, first = f"cannot be read ({getattr(error, 'strerror', None) or error})", ""
     if isinstance(error, FileNotFoundError):
@@ -92,7 +92,7 @@ def unreadable(file: Path, error: OSError | UnicodeDecodeError) -> DataError:
 def skipped_line(path: Path | str) -> str | None:
     """Why a dataset was skipped; None where it was not."""
     file = Path(path) / SKIPPED
-    return read_text(file).strip() if os.path.lexists(file) else None
+    return read_data_text(file).strip() if os.path.lexists(file) else None
 
 
 def data_digest(path: Path | str) -> str:
@@ -150,7 +150,7 @@ def read_array(
     try:
         array = np.load(file, mmap_mode="c" if mmap else None, allow_pickle=False)
     except OSError as error:
-        raise unreadable(file, error) from None
+        raise unreadable_data(file, error) from None
     except (ValueError, EOFError, OverflowError, MemoryError) as error:
         raise DataError(f"{file} is truncated or no array ({error}): {mend(path)}") from None
     shape, dtype = expected_arrays(meta)[file_name]
@@ -172,7 +172,7 @@ def _verify(file: Path, sha256: str) -> None:
     try:
         found = file_sha256(file)
     except OSError as error:
-        raise unreadable(file, error) from None
+        raise unreadable_data(file, error) from None
     if found != sha256:
         raise DataError(f"{file} was altered: its SHA-256 is not the one in meta.json: {mend(file.parent)}")
 

@@ -30,7 +30,7 @@ from mindgap.core.records import (
     check_form,
     curve_points,
     seal,
-    unreadable,
+    unreadable_record,
     unseal,
     write_atomically,
 )
@@ -143,9 +143,9 @@ class Job:
             )
         return records
 
-    def model(self) -> "Start":
+    def model(self) -> "StoredModel":
         """The initial model that this job made, or the kept one of its last round, verified."""
-        return Start.of(self.result()[-1], self.weights)
+        return StoredModel.of(self.result()[-1], self.weights)
 
     def _check(self, record: Mapping[str, Any]) -> None:
         """A ValueError for a record that this run cannot have given."""
@@ -203,7 +203,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Start:
+class StoredModel:
     """A model with its record: the initial one that a cell starts from, or the kept one of a last round.
 
     `weights` are the bytes of their file.
@@ -213,17 +213,17 @@ class Start:
     weights: bytes
 
     @classmethod
-    def read(cls, initial: Path) -> "Start":
+    def read(cls, initial: Path) -> "StoredModel":
         """The model in two files, both verified; a RecordError if they are not what was written."""
         return cls.of(unseal(initial.with_suffix(".json")), initial.with_suffix(".safetensors"))
 
     @classmethod
-    def of(cls, record: dict[str, Any], path: Path) -> "Start":
+    def of(cls, record: dict[str, Any], path: Path) -> "StoredModel":
         """A record with the weights that it vouches for."""
         try:
             weights = path.read_bytes()
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise unreadable_record(path, error) from error
         if hashlib.sha256(weights).hexdigest() != record.get("weights"):
             raise RecordError(f"{path} is not what was written with its record")
         return cls(record, weights)
@@ -233,7 +233,7 @@ class Start:
 
 
 def messages(
-    task: Task, where: str, dataset: Callable[[], Dataset], start: Callable[[Path], Start]
+    task: Task, where: str, dataset: Callable[[], Dataset], start: Callable[[Path], StoredModel]
 ) -> Iterator[Message]:
     """`messages_in_turns` of a run that is alone in its process."""
     turns = messages_in_turns(task, where, dataset, start, Engine.of(task.device, task.divisor))
@@ -259,7 +259,7 @@ def messages_in_turns(
     task: Task,
     where: str,
     dataset: Callable[[], Dataset],
-    start: Callable[[Path], Start],
+    start: Callable[[Path], StoredModel],
     engine: Engine,
 ) -> Iterator[Message | None]:
     """Execute a task; errors are messages too. `where` names this worker to people.
@@ -284,7 +284,7 @@ class Rota:
     """The runs of a process, a step of each in turn: none depends on who runs beside it, or fails with it."""
 
     def __init__(
-        self, device: str, where: str, load: Callable[[Path], Dataset], start: Callable[[Path], Start]
+        self, device: str, where: str, load: Callable[[Path], Dataset], start: Callable[[Path], StoredModel]
     ):
         self._device, self._where, self._load, self._start = device, where, load, start
         self._idle: list[Engine] = []
@@ -316,7 +316,7 @@ class Rota:
 
 
 def outputs(
-    task: Task, dataset: Dataset, start: Callable[[Path], Start], engine: Engine
+    task: Task, dataset: Dataset, start: Callable[[Path], StoredModel], engine: Engine
 ) -> Iterator[Message | None]:
     """What a job gives, going on where its finished records end."""
     job = task.job

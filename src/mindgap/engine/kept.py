@@ -15,7 +15,7 @@ from mindgap.core.run_code import run_code
 from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset
 from mindgap.data.storage import remake
-from mindgap.engine.jobs import Start
+from mindgap.engine.jobs import StoredModel
 
 
 class KeptModelError(MindGapError):
@@ -40,7 +40,7 @@ def load_model(path: Path, dataset: Dataset, device: torch.device | str = "cpu")
     if not path.with_suffix(".json").exists():
         raise KeptModelError(f"{path} was not kept: {again}, which trains last rounds anew where it must")
     try:
-        kept = Start.read(path)
+        kept = StoredModel.read(path)
         record, made = kept.record, kept.record["provenance"]
         settings = made["settings"]
         code = run_code(Cell(**record["cell"]), settings)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from mindgap.engine.jobs import LAST, Job, Message, Rota, Start, Task, loader, set_up
+from mindgap.engine.jobs import LAST, Job, Message, Rota, StoredModel, Task, loader, set_up
 from mindgap.engine.machine import Machine, fork_server
 
 
@@ -119,7 +119,7 @@ def _work(pipe: Connection, device: str, where: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     set_up(device)
-    rota = Rota(device, where, loader(device), Start.read)
+    rota = Rota(device, where, loader(device), StoredModel.read)
     while True:
         try:
             while not rota.busy or pipe.poll():

@@ -25,7 +25,7 @@ from mindgap.core.digest import SOURCE, code_digest, versions
 from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset, Split, load_dataset
 from mindgap.data.workers import usable_cores
-from mindgap.engine.jobs import LAST, Job, Message, Rota, Start, Task, set_up
+from mindgap.engine.jobs import LAST, Job, Message, Rota, StoredModel, Task, set_up
 from mindgap.engine.machine import Machine
 
 # Tasks beyond those that can run now: a node that joins finds work, and a cluster that grows by what is
@@ -185,8 +185,8 @@ class Cluster:
             name, gpus = ", ".join(str(task.job) for task in tasks), int(self._kind == "cuda")
             serve = self._serve.options(name=name, num_cpus=1, num_gpus=gpus)
             data = self._shared(mapped, path)
-            initial = [self._shared(Start.read, one) for one in starts]
-            stream = serve.remote(identity(), self._kind, pack((tasks, list(starts))), data, *initial)
+            initial = [self._shared(StoredModel.read, one) for one in starts]
+            stream = serve.remote(node_identity(), self._kind, pack((tasks, list(starts))), data, *initial)
             self._running[stream] = {task.job.run.digest: Placed(task.job) for task in tasks}
 
     def messages(self, seconds: float) -> Iterator[tuple[Job, Message]]:
@@ -253,7 +253,7 @@ def serve(
     Everything but `expected` is packed, so that nothing of another version is unpickled.
     """
     node = socket.gethostname()
-    if differing := difference(expected, identity()):
+    if differing := difference(expected, node_identity()):
         text = (
             f"node {node} has {differing}: install the same there (see docs/cluster.md), or take it from the "
             f"cluster; finished rounds are kept"
@@ -274,7 +274,7 @@ def serve(
 
 
 @functools.cache
-def identity() -> dict[str, str]:
+def node_identity() -> dict[str, str]:
     """What has to be the same on all nodes for their numbers to belong together."""
     files = set((SOURCE / "parts").rglob("*.py")).union(*outside_parts().values())
     return {"code": code_digest(files)[:16], **versions()}

@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.progress import Progress
-from mindgap.engine.jobs import OUTPUTS, Job, Message, Start, Task, error_text, loader, messages, set_up
+from mindgap.engine.jobs import OUTPUTS, Job, Message, StoredModel, Task, error_text, loader, messages, set_up
 from mindgap.engine.leases import Lease, Leases
 from mindgap.engine.machine import Machine
 from mindgap.engine.status import Board
@@ -114,7 +114,7 @@ class Here:
         if task is not None:
             set_up(task.device)
             load = functools.partial(self._loader(task.device), task.job.data)
-            for message in messages(task, f"this process on {task.device}", load, Start.read):
+            for message in messages(task, f"this process on {task.device}", load, StoredModel.read):
                 yield task.job, message
 
     def alone(self) -> None:

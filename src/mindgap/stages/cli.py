@@ -14,7 +14,6 @@ from mindgap.core.params import Params, check_names, check_params, check_runs, l
 from mindgap.engine.machine import start_fork_server
 
 STOPPED = 130  # the exit status of a command that Ctrl-C ended
-KEPT = "stopped; finished rounds are kept, the same command goes on there"
 
 app = typer.Typer(
     no_args_is_help=True,

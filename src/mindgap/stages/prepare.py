@@ -12,7 +12,7 @@ from mindgap.data.flow import Flow
 from mindgap.data.prepared import add_to_meta, swapped_in
 from mindgap.data.quintfeatures.images import Style
 from mindgap.data.quintfeatures.render import render_dataset
-from mindgap.data.storage import SKIPPED, read_meta, read_text, verify_tables
+from mindgap.data.storage import SKIPPED, read_data_text, read_meta, verify_tables
 from mindgap.data.workers import usable_cores
 from mindgap.engine.machine import workers
 from mindgap.results.expectations import ExpectationFailed, validate_rendered, validate_source
@@ -38,7 +38,7 @@ def prepare_stage(params: Params, dataset: str) -> None:
         if not _holds_data(where.prepared):
             return _skip(dataset, where, line)
         _keep(params, dataset, where, line, code)
-    write_atomically(where.flow / f"{dataset}.csv", read_text(where.prepared / "flow.csv").encode())
+    write_atomically(where.flow / f"{dataset}.csv", read_data_text(where.prepared / "flow.csv").encode())
 
 
 def _render(params: Params, dataset: str, folder: Path) -> None:
@@ -134,7 +134,7 @@ def _skip(dataset: str, where: Places, line: str) -> None:
 
 def _is_of_skipped(flow_file: Path) -> bool:
     """Whether a flow table is the one that `_skip` writes."""
-    return read_text(flow_file).partition("\n")[2].startswith("skipped,")
+    return read_data_text(flow_file).partition("\n")[2].startswith("skipped,")
 
 
 def write_skipped(folder: Path, line: str) -> None:

@@ -36,7 +36,7 @@ from mindgap.data import CREDENTIALED
 from mindgap.data.dataset import Dataset
 from mindgap.data.errors import SourceMissing
 from mindgap.data.storage import remake
-from mindgap.engine.jobs import Start
+from mindgap.engine.jobs import StoredModel
 from mindgap.engine.layout import check_size
 from mindgap.engine.machine import Machine
 from mindgap.engine.sweep import Job, execute
@@ -229,7 +229,7 @@ def _dataset(params: Params, name: str, regime: str) -> Dataset:
 def _initial_digest(initial: Path, first: Run) -> str:
     """Digest of an initial model, once it is the one that `first` makes, as it was written."""
     with _mended(first.cell.dataset, first.cell.regime):
-        record = Start.read(initial).record
+        record = StoredModel.read(initial).record
         if record.get("run") != first.digest:
             raise RecordError(f"{initial}.json is of other parameters, data or code than there are now")
         try:
@@ -251,7 +251,7 @@ def _mended(dataset: str, regime: str) -> Iterator[None]:
         raise RecordError(f"{error}: {mend}") from error
 
 
-def _write_model(path: Path, model: Start) -> None:
+def _write_model(path: Path, model: StoredModel) -> None:
     write_atomically(path.with_suffix(".safetensors"), model.weights)
     _write_sealed(path.with_suffix(".json"), model.record)
 

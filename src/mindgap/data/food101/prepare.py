@@ -129,7 +129,7 @@ def choose_rows(raw: Path, split: str, listing: Listing, settings: Settings, flo
         raise DataError(f"{split}_size is {size}, but {raw} has {len(rows)} rows: make it 0 to take all")
     if not size:
         return Drawn(rows, {})
-    return draw(rows, size, np.random.default_rng([settings.seed, stable_hash(f"food101 {split}")]))
+    return draw_rows(rows, size, np.random.default_rng([settings.seed, stable_hash(f"food101 {split}")]))
 
 
 def _no_recipe(path: Path, part: str) -> str:
@@ -142,7 +142,7 @@ def _no_recipe(path: Path, part: str) -> str:
         return NO_TEXT
 
 
-def draw(rows: Sequence[IndexRow], size: int, rng: np.random.Generator) -> Drawn:
+def draw_rows(rows: Sequence[IndexRow], size: int, rng: np.random.Generator) -> Drawn:
     """So many of the rows; class counts differ by at most one while every class has rows."""
     order = rng.permutation(len(rows))
     label_N = np.array([CLASSES.index(row.label) for row in rows])[order]

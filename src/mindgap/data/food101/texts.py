@@ -103,7 +103,7 @@ def load_tokenizer(max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[Encoding]:
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[Encoding]:
     """The encodings of the texts, of which no more is read than fills max_length.
 
     Words become tokens one by one, so what fills it does not depend on what follows (a recipe's page of
@@ -149,7 +149,7 @@ def write_tokens(
             repaired.update(reasons)
             repaired[BAD_BYTES] += "\ufffd" in text
             texts.append(text)
-        for i, encoding in enumerate(encode(tokenizer, texts, max_length), start):
+        for i, encoding in enumerate(encode_texts(tokenizer, texts, max_length), start):
             tokens_NL[i, : len(encoding.ids)] = encoding.ids
             repaired[EMPTY] += len(encoding.ids) == NO_TOKENS
             repaired[CUT] += bool(encoding.overflowing)

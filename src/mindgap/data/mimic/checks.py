@@ -24,16 +24,16 @@ DERIVED = {"III": (-1, 1), "aVR": (-1, -1), "aVL": (1, -0.5), "aVF": (-0.5, 1)}
 def tables(folder: Path) -> dict[str, dict[str, Any]]:
     """The tables by part: cohort, splits, labs, values, scaler, ecg, leads, raw."""
     folder, meta = Path(folder), read_meta(folder)
-    cohort = read_table(folder, "cohort.csv")
+    cohort = read_part(folder, "cohort.csv")
     return {
         "cohort": cohort_table(folder, meta, cohort),
         "splits": splits_table(meta, cohort),
         "labs": labs_table(folder, meta),
-        "values": read_table(folder, "lab_summary.csv").to_dict(as_series=False),
+        "values": read_part(folder, "lab_summary.csv").to_dict(as_series=False),
         "scaler": scaler_table(folder, meta, cohort),
         "ecg": ecg_table(folder, meta),
         "leads": leads_table(folder, meta),
-        "raw": read_table(folder, "raw_checks.csv").to_dict(as_series=False),
+        "raw": read_part(folder, "raw_checks.csv").to_dict(as_series=False),
     }
 
 
@@ -51,7 +51,7 @@ def parameters(meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_table(folder: Path, name: str) -> pl.DataFrame:
+def read_part(folder: Path, name: str) -> pl.DataFrame:
     try:
         return pl.read_csv(folder / name)
     except (OSError, pl.exceptions.PolarsError) as error:  # whose own message may quote a row

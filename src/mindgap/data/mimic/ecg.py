@@ -205,7 +205,7 @@ def quiet_wfdb() -> Iterator[ModuleType]:
         yield wfdb
 
 
-def scaled(x_LT: np.ndarray, samples: int, scaling: str) -> np.ndarray:
+def scaled_ecg(x_LT: np.ndarray, samples: int, scaling: str) -> np.ndarray:
     """Blocks averaged to `samples`, then [-1, 1] over the whole recording (joint) or over each lead."""
     x_LT = x_LT.reshape(len(x_LT), samples, -1).mean(axis=2)
     axis = None if scaling == "joint" else 1
@@ -246,7 +246,9 @@ def read_chunk(chunk: EcgChunk) -> tuple[list[int], list[tuple[int, str, str]]]:
         taken.append(-1)
         for subject_id, study_id, path in records:
             try:
-                array[row] = scaled(read_ecg(chunk.folder / path, subject_id), chunk.samples, chunk.scaling)
+                array[row] = scaled_ecg(
+                    read_ecg(chunk.folder / path, subject_id), chunk.samples, chunk.scaling
+                )
             except Unusable as reason:
                 unusable.append((study_id, path, str(reason)))
             else:

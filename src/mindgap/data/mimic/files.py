@@ -43,7 +43,7 @@ def open_table(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
-def is_there(path: Path) -> bool:
+def is_file_there(path: Path) -> bool:
     """Whether something lies there; DataError if it is no file that can be read."""
     try:
         if not files.is_there(path):
@@ -67,7 +67,7 @@ def damage_named(path: Path, kinds: Mapping[str, Any] | None = None) -> Iterator
         if isinstance(error, OSError) and error.errno in OF_MACHINE:
             raise
         try:
-            found = fault_of(path, kinds or {})
+            found = table_fault(path, kinds or {})
         except OSError as trouble:
             raise unreadable(path, trouble) from None
         if not found:
@@ -76,7 +76,7 @@ def damage_named(path: Path, kinds: Mapping[str, Any] | None = None) -> Iterator
         raise DataError(f"{path} {found}") from None
 
 
-def fault_of(path: Path, kinds: Mapping[str, Any]) -> str:
+def table_fault(path: Path, kinds: Mapping[str, Any]) -> str:
     """What is wrong with a table, found line by line, and its mend; empty where nothing is."""
     if found := fault_of_form(path):
         return found

@@ -24,7 +24,7 @@ import polars as pl
 from mindgap.data.errors import DataError
 from mindgap.data.flow import Flow
 from mindgap.data.mimic.files import ORIGINAL, damage_named
-from mindgap.data.mimic.raw import TIME, Checks, check_columns, check_rows, read_header, setting
+from mindgap.data.mimic.raw import TIME, Checks, check_columns, check_row_count, read_header, setting_line
 
 HEMATOLOGY, CHEMISTRY, GAS = "Hematology", "Chemistry", "Blood Gas"
 
@@ -179,7 +179,7 @@ def lab_values(
     counts = stream_windows(path, windows, hours, found, labs)
     total, by_reason = counts["rows"].sum(), dict(counts.group_by("reason").agg(pl.sum("rows")).iter_rows())
     if release:
-        check_rows(path, "labevents", total, release, rows_of)
+        check_row_count(path, "labevents", total, release, rows_of)
     check_units(path, counts, labs)
     check_times(path, counts)
     x_NI, rows, pairs = first_values(found, windows)
@@ -291,7 +291,7 @@ def _units_of(lab: Lab, other: pl.DataFrame, total: int) -> str:
     units = ", ".join(f"{unit!r} {n:,}" for unit, n in told.select("unit", "rows").iter_rows())
     rare = other["rows"].sum() - told["rows"].sum()
     units = ", ".join([units] * bool(units) + [f"{rare:,} in units of fewer than {ASKED} rows"] * bool(rare))
-    aliases = setting(lab_units={lab.label: dict.fromkeys(told["unit"], 1) or {"THE UNIT": 1}})
+    aliases = setting_line(lab_units={lab.label: dict.fromkeys(told["unit"], 1) or {"THE UNIT": 1}})
     pinned = " or ".join(repr(unit) for unit in lab.units)
     return (
         f"has rows in another unit: {units} of {total:,}, expected is {pinned}. If its scale is the same, "
@@ -301,7 +301,7 @@ def _units_of(lab: Lab, other: pl.DataFrame, total: int) -> str:
 
 def _conversion(lab: Lab, unit: str) -> str:
     """What to do about numbers on another scale than their unit says."""
-    factor = setting(lab_units={lab.label: {unit: "FACTOR"}})
+    factor = setting_line(lab_units={lab.label: {unit: "FACTOR"}})
     return (
         f"if all rows in {unit!r} are on another scale, write {factor}, with the factor that makes "
         f"{lab.unit or 'the usual numbers'} of them; if some are, convert those in the file"
@@ -343,7 +343,7 @@ def check_usual(path: Path, lab: Lab, x_N: np.ndarray, of_unit: str, alone: bool
     usual, size_N, unit = usual_values()[pinned], np.abs(x_N), f" {lab.unit}".rstrip()
     name, counted = f"{lab.label} (item {lab.itemid})", "values" if alone else "admissions"
     name += f" of the rows in {of_unit!r}" * alone
-    mend = f"{_conversion(lab, of_unit)}; if they are right, write {setting(unusual_labs=[lab.label])}"
+    mend = f"{_conversion(lab, of_unit)}; if they are right, write {setting_line(unusual_labs=[lab.label])}"
     low, high = usual["median_low"], usual["median_high"]
     if exceeds(size_N < low, 0.5) or exceeds(size_N > high, 0.5):
         size = "median size" if usual["low"] < 0 else "median"

@@ -22,7 +22,7 @@ from mindgap.data.mimic.files import (
     fault_of_form,
     fault_of_rows,
     form_of,
-    is_there,
+    is_file_there,
     open_table,
     unreadable,
 )
@@ -77,7 +77,7 @@ def find_files(raw: Path) -> dict[str, Path]:
     files, absent = {}, []
     for table, folder in TABLES.items():
         places = [raw / folder / f"{table}.csv.gz", raw / folder / f"{table}.csv"]
-        found = [path for path in places if is_there(path)]
+        found = [path for path in places if is_file_there(path)]
         if found:
             files[table] = found[0]
         else:
@@ -126,13 +126,13 @@ def check_columns(path: Path, found: Sequence[str], needed: Iterable[str]) -> No
         raise DataError(f"{path} has a column more than once ({names}): {ORIGINAL}")
 
 
-def setting(**value: Any) -> str:
+def setting_line(**value: Any) -> str:
     """Where to write a setting, and what: JSON is YAML too."""
     (name, content), *_ = value.items()
     return f"`{name}: {json.dumps(content)}` under scales.<scale>.prepare.mimic in params.yaml"
 
 
-def check_rows(
+def check_row_count(
     path: Path, table: str, rows: int, release: str, counts: Mapping[str, int] | None = None
 ) -> None:
     """Whether a table has the rows of its release, or of `counts`; `demo` has no ECG list of its own."""
@@ -142,11 +142,11 @@ def check_rows(
     known = {**RELEASES, **REFUSED}
     others = [name for name, of_release in known.items() if of_release.get(table) == rows]
     if table in (counts or {}):
-        hint = f"mend the file, or {setting(rows={table: rows})}"
+        hint = f"mend the file, or {setting_line(rows={table: rows})}"
     elif not others:
         hint = (
             "it is incomplete (download it again) or of another release; if you filtered it, or the release "
-            f"is newer, say so: {setting(rows={table: rows})}"
+            f"is newer, say so: {setting_line(rows={table: rows})}"
         )
     elif others[0] in REFUSED:
         hint = f"it is of release {others[0]}, which 3.1 replaced: download 3.1"
@@ -156,7 +156,7 @@ def check_rows(
     raise DataError(f"{path} has {rows:,} rows, {asked} it has {expected:,}: {hint}")
 
 
-def read_table(path: Path, kinds: Mapping[str, Any], optional: Sequence[str] = ()) -> pl.DataFrame:
+def read_raw(path: Path, kinds: Mapping[str, Any], optional: Sequence[str] = ()) -> pl.DataFrame:
     """These columns of a small table, and `line`. A kind is a dtype or, for times, their format.
 
     What cannot be read, or is empty without being `optional`, raises DataError with its line.
@@ -205,8 +205,8 @@ def refuse_repeated(path: Path, frame: pl.DataFrame, name: str) -> None:
 def read_patients(path: Path, release: str, rows: Mapping[str, int] | None = None) -> pl.DataFrame:
     """subject_id and dod (null: alive a year after the last discharge, as far as hospital and state know)."""
     kinds = {"subject_id": pl.Int32, "gender": pl.String, "anchor_age": pl.Int32, "dod": DATE}
-    patients = read_table(path, kinds, optional=("dod",))
-    check_rows(path, "patients", len(patients), release, rows)
+    patients = read_raw(path, kinds, optional=("dod",))
+    check_row_count(path, "patients", len(patients), release, rows)
     refuse_repeated(path, patients, "subject_id")
     strange = patients.filter(~pl.col("gender").is_in(["F", "M"]))
     refuse_first(path, strange, strange["gender"], "gender", "F or M")
@@ -221,8 +221,8 @@ def read_admissions(
     """Every admission with its patient's dod; each hadm_id once, each subject_id known."""
     kinds = {"subject_id": pl.Int32, "hadm_id": pl.Int32, "admittime": TIME, "dischtime": TIME}
     kinds |= {"deathtime": TIME, "hospital_expire_flag": pl.Int32}
-    admissions = read_table(path, kinds, optional=("deathtime",))
-    check_rows(path, "admissions", len(admissions), release, rows)
+    admissions = read_raw(path, kinds, optional=("deathtime",))
+    check_row_count(path, "admissions", len(admissions), release, rows)
     refuse_repeated(path, admissions, "hadm_id")
     unknown = admissions.join(patients, on="subject_id", how="anti").sort("line")
     refuse_first(path, unknown, unknown["subject_id"], "subject_id", "one of the table patients")
@@ -232,8 +232,8 @@ def read_admissions(
 def read_records(path: Path, release: str, rows: Mapping[str, int] | None = None) -> pl.DataFrame:
     """line, subject_id, study_id, ecg_time, path of every ECG; the path is the one that the ids demand."""
     kinds = {"subject_id": pl.Int32, "study_id": pl.Int32, "ecg_time": TIME, "path": pl.String}
-    records = read_table(path, kinds)
-    check_rows(path, "record_list", len(records), release, rows)
+    records = read_raw(path, kinds)
+    check_row_count(path, "record_list", len(records), release, rows)
     refuse_repeated(path, records, "study_id")
     subject, study = pl.col("subject_id").cast(pl.String), pl.col("study_id").cast(pl.String)
     demanded = pl.format("files/p{}/p{}/s{}/{}", subject.str.slice(0, 4), subject, study, study)
@@ -245,13 +245,13 @@ def read_records(path: Path, release: str, rows: Mapping[str, int] | None = None
 def check_items(path: Path, release: str, labs: Sequence, rows: Mapping[str, int] | None = None) -> None:
     """Whether each of the labs has its label, fluid and category in d_labitems; no patient is there."""
     kinds = {"itemid": pl.Int32, "label": pl.String, "fluid": pl.String, "category": pl.String}
-    items = read_table(path, kinds, optional=("label", "fluid", "category"))
-    check_rows(path, "d_labitems", len(items), release, rows)
+    items = read_raw(path, kinds, optional=("label", "fluid", "category"))
+    check_row_count(path, "d_labitems", len(items), release, rows)
     refuse_repeated(path, items, "itemid")
     for lab in labs:
         found = items.filter(pl.col("itemid") == lab.itemid)
         if not len(found):
-            other = setting(lab_items={lab.label: {"itemid": "THE OTHER ITEM"}})
+            other = setting_line(lab_items={lab.label: {"itemid": "THE OTHER ITEM"}})
             raise DataError(
                 f"{path} has no item {lab.itemid} ({lab.label}): {ORIGINAL}, or if this release has another "
                 f"item for it, write its number in {other}"
@@ -264,5 +264,5 @@ def check_items(path: Path, release: str, labs: Sequence, rows: Mapping[str, int
             raise DataError(
                 f"{path}, line {line}: {name} of item {lab.itemid} is {described[name]!r}, not "
                 f"{pinned[name]!r}: in this release the item may be another measurement; if it is the same "
-                f"in other words, write {setting(lab_items={lab.label: other})}"
+                f"in other words, write {setting_line(lab_items={lab.label: other})}"
             )

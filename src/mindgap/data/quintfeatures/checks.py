@@ -100,7 +100,7 @@ def attribute_counts(
     return counts
 
 
-def mutual_information(counts: np.ndarray) -> float:
+def mutual_bits(counts: np.ndarray) -> float:
     """Mutual information in bits of a table of counts: 0 when independent, log2(10) when tied."""
     share = counts / counts.sum()
     independent = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)

@@ -254,7 +254,7 @@ KEPT_BITS = by_level(lambda level: 256 - 2 ** (4 - int(level * 4 / 10)), torch.u
 THRESHOLD = by_level(lambda level: min(255, 256 - int(level * 256 / 10)), torch.uint8)  # 231 .. 26
 
 
-def setting(table: Tensor, level_B: Tensor, device: torch.device) -> Tensor:
+def at_level(table: Tensor, level_B: Tensor, device: torch.device) -> Tensor:
     """The table's value for each sample, whichever the sign, to be combined with a batch of images."""
     return send(table[level_B.abs()], device).view(-1, 1, 1, 1)
 
@@ -321,18 +321,18 @@ def truncated(values: Tensor) -> Tensor:
 
 
 def posterize(x_BHWC: Tensor, level_B: Tensor) -> Tensor:
-    return x_BHWC & setting(KEPT_BITS, level_B, x_BHWC.device)
+    return x_BHWC & at_level(KEPT_BITS, level_B, x_BHWC.device)
 
 
 def solarize(x_BHWC: Tensor, level_B: Tensor) -> Tensor:
     """Values from the threshold up inverted, by the sign of a difference: half the time of a comparison."""
     values = x_BHWC.short()
-    below = setting(THRESHOLD, level_B, x_BHWC.device) - 1 - values
+    below = at_level(THRESHOLD, level_B, x_BHWC.device) - 1 - values
     return (values ^ below.bitwise_right_shift_(15)).to(torch.uint8)
 
 
 def brightness(x_BHWC: Tensor, level_B: Tensor) -> Tensor:
-    return truncated(x_BHWC.float().mul_(setting(FACTOR, level_B, x_BHWC.device)))
+    return truncated(x_BHWC.float().mul_(at_level(FACTOR, level_B, x_BHWC.device)))
 
 
 def contrast(x_BHWC: Tensor, level_B: Tensor) -> Tensor:
@@ -386,7 +386,7 @@ def sharpness(x_BHWC: Tensor, level_B: Tensor) -> Tensor:
 def blend(x_BHWC: Tensor, towards: Tensor, level_B: Tensor) -> Tensor:
     """`towards` + factor · (x - `towards`), truncated: in float32, and never fused, as Pillow blends."""
     towards = towards.float()
-    step = x_BHWC.to(torch.float32, copy=True).sub_(towards).mul_(setting(FACTOR, level_B, x_BHWC.device))
+    step = x_BHWC.to(torch.float32, copy=True).sub_(towards).mul_(at_level(FACTOR, level_B, x_BHWC.device))
     return truncated(step.add_(towards))
 
 

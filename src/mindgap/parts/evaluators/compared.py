@@ -1,9 +1,9 @@
 from torch import Tensor
 
-from mindgap.parts.evaluators.contract import Context, Predictions, Split
+from mindgap.parts.evaluators.contract import Context, Predictions, WholeSplit
 
 
-def compared(split: Split, context: Context, m: int, subset: str) -> tuple[Predictions, Predictions]:
+def compared(split: WholeSplit, context: Context, m: int, subset: str) -> tuple[Predictions, Predictions]:
     """With all modalities and with a subset, of the same samples: those that have modality m and another."""
     rows_N = split.present_NM[:, m] & (split.present_NM.sum(dim=1) > 1)
     every = context.subsets["+".join(context.modalities)]

@@ -26,7 +26,7 @@ class EvaluatorError(MindGapError):
     """What an evaluator gave is no row of the table."""
 
 
-class Split(Protocol):
+class WholeSplit(Protocol):
     """A whole split as it is stored: rows of `x` where `present_NM` is false are placeholders."""
 
     x: Mapping[str, Tensor]
@@ -58,7 +58,7 @@ class Context:
     """Predictions by the name of the subset, such as "left" and "left+right"."""
     predict: Callable[[Tensor, Tensor], Tensor]
     """Tokens N x M x D and presence N x M to class probabilities N x C: a fusion pass, no encoder pass."""
-    train: Split
+    train: WholeSplit
     """The training split: pool, labelled and validation samples, with all their labels."""
     labelled_L: Tensor
     """int64: ids in `train` of the labelled samples, in the order in which they were labelled."""

@@ -4,10 +4,10 @@ from typing import Any
 from torch import Tensor
 
 from mindgap.parts.evaluators.compared import compared
-from mindgap.parts.evaluators.contract import Context, Row, Split
+from mindgap.parts.evaluators.contract import Context, Row, WholeSplit
 
 
-def shortcut_failure(model: Any, split: Split, context: Context) -> Iterator[Row]:
+def shortcut_failure(model: Any, split: WholeSplit, context: Context) -> Iterator[Row]:
     """SFD of each modality as a shortcut (Li et al., ICML 2025), over the samples that have it and another.
 
     The source asks a proxy that was trained beside the model. Ours asks the model itself with the modality

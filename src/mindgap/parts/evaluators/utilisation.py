@@ -3,10 +3,10 @@ from typing import Any
 
 from mindgap.parts.evaluators.balanced_accuracy import mean_recall
 from mindgap.parts.evaluators.compared import compared
-from mindgap.parts.evaluators.contract import Context, Row, Split
+from mindgap.parts.evaluators.contract import Context, Row, WholeSplit
 
 
-def utilisation(model: Any, split: Split, context: Context) -> Iterator[Row]:
+def utilisation(model: Any, split: WholeSplit, context: Context) -> Iterator[Row]:
     """Conditional utilisation rate of each modality given the others (Wu et al., ICML 2022).
 
     u(m | others) = (A(all) - A(all without m)) / A(all). Ours: A is balanced accuracy, for any number of

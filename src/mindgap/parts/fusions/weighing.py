@@ -30,7 +30,7 @@ class Weighing(nn.Module):
         """What each modality brings (N x M x E), and its weight: 0 where it is absent, in all 1."""
         tokens_NMD = there(tokens_NMD, present_NM)
         part_NME = self.parts(tokens_NMD, present_NM)
-        return part_NME, shares(self.scores(tokens_NMD, part_NME, present_NM), present_NM)
+        return part_NME, masked_softmax(self.scores(tokens_NMD, part_NME, present_NM), present_NM)
 
     def parts(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
         """What each modality brings, N x M x E; what stands in absent places is not used."""
@@ -50,7 +50,7 @@ def there(tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
     return tokens_NMD.masked_fill(~present_NM.unsqueeze(-1), 0.0)
 
 
-def shares(score_NM: Tensor, present_NM: Tensor) -> Tensor:
+def masked_softmax(score_NM: Tensor, present_NM: Tensor) -> Tensor:
     """Softmax over the present modalities; zeros where nothing is present."""
     lowest = torch.finfo(score_NM.dtype).min
     return score_NM.masked_fill(~present_NM, lowest).softmax(dim=1) * present_NM

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mindgap.parts.mitigations.alone import Strength, losses, mean_where, owners, represented, scaled
+from mindgap.parts.mitigations.alone import Strength, losses, mean_where, owners, represented, rescaled
 from mindgap.parts.mitigations.base import Mitigation, Network, Step
 
 MOST = 7.0  # of R - r, before the exponential
@@ -43,7 +43,7 @@ class Agm(Mitigation):
 
     def gradients(self, step: Step, gradients: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
         plain_P = super().gradients(step, gradients)
-        return scaled(plain_P, owners(step.model), self.factor_M) if self.alpha else plain_P
+        return rescaled(plain_P, owners(step.model), self.factor_M) if self.alpha else plain_P
 
     @torch.no_grad()
     def _factors(self, step: Step) -> Tensor:

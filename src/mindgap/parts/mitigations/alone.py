@@ -18,7 +18,7 @@ from mindgap.parts.mitigations.base import Network, Step
 Strength = Annotated[float, Field(ge=0, le=1e6)]
 
 
-def logits_alone(step: Step) -> Tensor:
+def each_alone(step: Step) -> Tensor:
     """B x M x C: the logits of each modality alone. Rows without it mean nothing."""
     each = torch.eye(step.present.shape[1], dtype=torch.bool, device=step.present.device)
     return torch.stack([step.logits_of(keep_M) for keep_M in each], dim=1)
@@ -34,7 +34,7 @@ def losses(logits_BMC: Tensor, labels_B: Tensor) -> Tensor:
 @torch.no_grad()
 def true_class_share(step: Step) -> Tensor:
     """M: the mean probability that each modality alone gives the true class."""
-    probs_BMC = logits_alone(step).to(step.model.head.weight.dtype).softmax(dim=2)
+    probs_BMC = each_alone(step).to(step.model.head.weight.dtype).softmax(dim=2)
     return mean_where(of_true_class(probs_BMC, step.labels), step.present)
 
 
@@ -76,7 +76,7 @@ def owners(model: Network) -> list[int | None]:
     return [of.get(id(p)) for p in model.parameters() if p.requires_grad]
 
 
-def scaled(gradients_P: Sequence[Tensor], owner_P: Sequence[int | None], factor_M: Tensor) -> list[Tensor]:
+def rescaled(gradients_P: Sequence[Tensor], owner_P: Sequence[int | None], factor_M: Tensor) -> list[Tensor]:
     """The gradients, those of each modality's weights times its factor; `owner_P` may be shorter."""
     rest = [None] * (len(gradients_P) - len(owner_P))
     return [

@@ -18,14 +18,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mindgap.base.hosted import KEYS, mixed, places
+from mindgap.base.hosted import KEYS, mixed, positions
 from mindgap.base.settings import Share
 from mindgap.parts.mitigations.alone import (
     Strength,
     over_the_others,
     owners,
     represented,
-    scaled,
+    rescaled,
     true_class_share,
 )
 from mindgap.parts.mitigations.base import Mitigation, Network, Step
@@ -60,7 +60,7 @@ class OgmGe(Mitigation):
         if not self.alpha:
             return plain_P
         owner_P = owners(step.model)
-        scaled_P = scaled(plain_P, owner_P, self.factor_M)
+        scaled_P = rescaled(plain_P, owner_P, self.factor_M)
         if not self.noise:
             return scaled_P
         key = mixed(self.steps ^ self.seed)
@@ -77,7 +77,7 @@ class OgmGe(Mitigation):
 
 def normal(shape: torch.Size, key: Tensor, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers from a key below KEYS, on any device: Box and Muller's, of two hashes."""
-    radius = mixed(places.__wrapped__(shape, key.device) ^ key)
+    radius = mixed(positions.__wrapped__(shape, key.device) ^ key)
     angle = mixed(radius ^ key)
     radius, angle = ((x.to(dtype) + 0.5) / KEYS for x in (radius, angle))
     return (-2 * radius.log()).clamp(min=0).sqrt() * torch.cos(2 * math.pi * angle)

@@ -10,7 +10,7 @@ model is then the ensemble itself, with another one the fusion joins what it nev
 from torch import Tensor
 
 from mindgap.base.settings import Share
-from mindgap.parts.mitigations.alone import logits_alone, losses, mean_where
+from mindgap.parts.mitigations.alone import each_alone, losses, mean_where
 from mindgap.parts.mitigations.base import Mitigation, Step
 
 
@@ -23,5 +23,5 @@ class UnimodalEnsemble(Mitigation):
     def loss(self, step: Step) -> Tensor:
         if not self.strength:
             return super().loss(step)
-        alone = mean_where(losses(logits_alone(step), step.labels), step.present).sum()
+        alone = mean_where(losses(each_alone(step), step.labels), step.present).sum()
         return (1 - self.strength) * super().loss(step) + self.strength * alone

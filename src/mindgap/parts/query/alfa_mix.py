@@ -42,7 +42,7 @@ def alfa_mix(
     n = clamp(n, view.size)
     least_N = least_cap(view, anchors(view))
     ranked = top_k(-least_N.nan_to_num(posinf=1e300), view.size, view.rng)
-    ranked = ranked[: candidates(least_N[ranked], n, cap)][: most * n]
+    ranked = ranked[: count_within(least_N[ranked], n, cap)][: most * n]
     cluster_K, away_K = k_means(normalize(h_ND[ranked], dim=1), min(n, len(ranked)), passes, view.rng)
     cluster, closest = cluster_K.tolist(), dict[int, int]()
     for k in away_K.argsort(stable=True).tolist():
@@ -50,7 +50,7 @@ def alfa_mix(
     return fill(ranked[list(closest.values())], view.size, n, view.rng)
 
 
-def candidates(least_N: Tensor, n: int, cap: float) -> int:
+def count_within(least_N: Tensor, n: int, cap: float) -> int:
     """How many of the least caps, in ascending order, are within the first step that has more than n."""
     counts = [int((least_N < step * cap).sum()) for step in range(1, math.ceil(1 / cap - 1e-9) + 1)]
     return next((count for count in counts if count > n), counts[-1])

@@ -45,12 +45,12 @@ def shares(view: PoolView) -> Tensor:
         for keep in product((False, True), repeat=modalities)
     }
     # an absent modality contributes exactly nothing, whatever two equal passes round to
-    size_NM = shapley(value).abs() * view.present_NM
+    size_NM = shapley_values(value).abs() * view.present_NM
     total_N1 = size_NM.sum(1, keepdim=True)
     return torch.where(total_N1 > 0, size_NM / total_N1.clamp(min=1e-300), 1 / modalities)
 
 
-def shapley(value: dict[tuple[bool, ...], Tensor]) -> Tensor:
+def shapley_values(value: dict[tuple[bool, ...], Tensor]) -> Tensor:
     """Shapley values N x M from the value of each of the 2^M coalitions; they add to v(all) - v(none)."""
     modalities = len(next(iter(value)))
     weight = [factorial(k) * factorial(modalities - k - 1) / factorial(modalities) for k in range(modalities)]

@@ -22,7 +22,7 @@ from torch import Tensor
 from mindgap.base.settings import Share
 from mindgap.base.view import PoolView
 from mindgap.parts.query.cover import Space, greedy_cover
-from mindgap.parts.query.unimodal import alone, shares
+from mindgap.parts.query.unimodal import alone, floored_shares
 
 
 def mcover(
@@ -37,7 +37,7 @@ def mcover(
 
     `window`: the fall of NLL is that since the first round within so many before this one.
     """
-    weights = shares(falls(view, window), floor).tolist()
+    weights = floored_shares(falls(view, window), floor).tolist()
     spaces = [
         Space(
             view.tokens_NMD[:, m],

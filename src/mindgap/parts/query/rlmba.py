@@ -30,10 +30,10 @@ from mindgap.parts.query.badge import residuals
 from mindgap.parts.query.contract import QueryError
 from mindgap.parts.query.kernels import top_k
 from mindgap.parts.query.rlmba_score import (
-    Beta,
     Difficulty,
     Kappa,
     Score,
+    Sharpness,
     Tau,
     Towards,
     contributions,
@@ -42,7 +42,7 @@ from mindgap.parts.query.rlmba_score import (
 
 # Columns of a file of curves; `mindgap report` writes them, and others beside them, to reports/curves/.
 REWARD_COLUMNS = ("dataset", "regime", "mitigation", "query", "labelled", "subset", "accuracy")
-DIGITS = 16  # of a file's SHA-256
+SHA_DIGITS = 16  # of a file's SHA-256
 
 
 class RLMBA:
@@ -57,7 +57,7 @@ class RLMBA:
         rivals: Annotated[Sequence[str], Field(min_length=1)] = ("badge", "bmmal"),
         tau: Tau = 0.1,
         floor: Share = 0.05,
-        beta: Beta = 1.0,
+        beta: Sharpness = 1.0,
         towards: Towards = "strong",
         difficulty: Difficulty = "modalities",
         kappa: Kappa = 5,
@@ -222,10 +222,10 @@ def read_reward_curves(path: str | None, sha256: str | None) -> list[dict[str, s
             f"query_settings.rlmba.curves"
         ) from error
     found = hashlib.sha256(content).hexdigest()
-    if sha256 is None or len(sha256) < DIGITS or not found.startswith(sha256):
+    if sha256 is None or len(sha256) < SHA_DIGITS or not found.startswith(sha256):
         raise QueryError(
-            f"rlmba: {path} has the SHA-256 {found[:DIGITS]}..., declared is {sha256}; runs are keyed by "
-            f"what is declared, so write query_settings.rlmba.sha256: '{found[:DIGITS]}'"
+            f"rlmba: {path} has the SHA-256 {found[:SHA_DIGITS]}..., declared is {sha256}; runs are keyed by "
+            f"what is declared, so write query_settings.rlmba.sha256: '{found[:SHA_DIGITS]}'"
         )
     if lacking := [name for name in REWARD_COLUMNS if name not in (rows[0] if rows else {})]:
         raise QueryError(

@@ -29,11 +29,11 @@ from mindgap.base.view import Measured, PoolView
 from mindgap.parts.query.clustering import k_means
 from mindgap.parts.query.contract import check_finite, clamp
 from mindgap.parts.query.kernels import sample_proportional, top_k
-from mindgap.parts.query.unimodal import alone, logits_alone, shares
+from mindgap.parts.query.unimodal import alone, floored_shares, logits_alone
 
 PASSES = 5  # of Lloyd's, at most
 Tau = Annotated[float, Field(gt=0, le=1e6)]
-Beta = Annotated[float, Field(ge=0, le=1e3)]
+Sharpness = Annotated[float, Field(ge=0, le=1e3)]
 Kappa = Annotated[int, Field(ge=1, le=100)]
 Towards = Literal["strong", "weak"]
 Difficulty = Literal["modalities", "fused"]
@@ -44,7 +44,7 @@ def rlmba_score(
     n: int,
     tau: Tau = 0.1,
     floor: Share = 0.05,
-    beta: Beta = 1.0,
+    beta: Sharpness = 1.0,
     towards: Towards = "strong",
     difficulty: Difficulty = "modalities",
     draw: Literal["top", "sample"] = "top",
@@ -77,14 +77,14 @@ def score(
     check_finite(fused_NH=view.fused_NH)
     alpha_NMC = evidence(logits_alone(view), view.present_NM)
     u_NM = torch.stack(
-        [scaled(uncertainty(alpha_NMC[:, m]), view.present_NM[:, m]) for m in range(alpha_NMC.shape[1])],
+        [unit_range(uncertainty(alpha_NMC[:, m]), view.present_NM[:, m]) for m in range(alpha_NMC.shape[1])],
         dim=1,
     )
     everyone_N = view.present_NM.any(1)
-    d_N = scaled(k_means(view.fused_NH, n, PASSES, view.rng)[1], everyone_N) if n else u_NM[:, 0] * 0
+    d_N = unit_range(k_means(view.fused_NH, n, PASSES, view.rng)[1], everyone_N) if n else u_NM[:, 0] * 0
     weight_NM = present_weights(w_M, view.present_NM)
     if difficulty == "fused":
-        hard_N = scaled(uncertainty(fused_evidence(alpha_NMC, weight_NM)), everyone_N)
+        hard_N = unit_range(uncertainty(fused_evidence(alpha_NMC, weight_NM)), everyone_N)
     else:
         hard_N = (weight_NM * u_NM).sum(1)
     return Score(u_NM, d_N, w_M, hard_N + beta * d_N)
@@ -103,7 +103,7 @@ def contribution_weights(
 ) -> Tensor:
     """w (M, float64), of sum 1, each at least `floor` (or 1/M)."""
     sign = {"strong": 1, "weak": -1}[towards]
-    return shares((sign * contributions(measured, view) / tau).softmax(0), floor)
+    return floored_shares((sign * contributions(measured, view) / tau).softmax(0), floor)
 
 
 def present_weights(w_M: Tensor, present_NM: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def uncertainty(alpha_NC: Tensor) -> Tensor:
     return (alpha_NC * (total_N1 - alpha_NC) / (total_N1.square() * (total_N1 + 1))).mean(1)
 
 
-def scaled(x_N: Tensor, has_N: Tensor) -> Tensor:
+def unit_range(x_N: Tensor, has_N: Tensor) -> Tensor:
     """0 to 1 over those that have it; 0 for the others, and for all where they are equal."""
     if not has_N.any():
         return torch.zeros_like(x_N)

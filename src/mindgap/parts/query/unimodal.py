@@ -66,7 +66,7 @@ def position(view: PoolView, modality: str) -> int:
     return view.modalities.index(modality)
 
 
-def shares(value_M: Tensor, floor: float) -> Tensor:
+def floored_shares(value_M: Tensor, floor: float) -> Tensor:
     """Weights of sum 1 in proportion to values >= 0 (equal ones where all are 0), each at least `floor`.
 
     w_m = f + (1 - M f) v_m / sum v with f the smaller of `floor` and 1/M. (float64)
