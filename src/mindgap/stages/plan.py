@@ -177,13 +177,13 @@ def make_plan(params: Params, datasets: Sequence[str] = (), *, measure: bool = T
     check_params(params)
     names = list(datasets) or params.dataset
     check_runs(params, names, params.regime)
-    layouts = {name: _layout(params, name) for name in names}
-    parts = [_part(params, name, regime, *layouts[name]) for name, regime in product(names, params.regime)]
     machine = Machine.local()
     device = machine.devices[0]
+    set_up(device)  # several threads take longer over a few numbers than one
+    layouts = {name: _layout(params, name) for name in names}
+    parts = [_part(params, name, regime, *layouts[name]) for name, regime in product(names, params.regime)]
     if measure:
         print(f"measuring steps and passes on {device}", file=sys.stderr, flush=True)
-        set_up(device)
         calibration = Calibration(device)
         parts = [_measured(params, part, layouts[part.dataset][0], calibration) for part in parts]
     name = device_name(torch.device(device))
