@@ -11,17 +11,17 @@ import pytest
 
 from mindgap.base.errors import MindGapError
 from mindgap.data.errors import DataError
+from mindgap.data.quintfeatures.checks import tables as rendered_tables
 from mindgap.data.quintfeatures.images import Style
 from mindgap.data.quintfeatures.render import render_dataset
 from mindgap.results.aulc import tidy
 from mindgap.results.expectations import (
     ExpectationFailed,
     load_suite,
-    rendered_tables,
     validate,
     validate_aulc,
     validate_curves,
-    validate_rendered,
+    validate_dataset,
 )
 from spoilt import spoil_array
 from test_report import SELECTION, make_curves, order_of
@@ -53,7 +53,7 @@ def spoil_attributes(folder: Path, change) -> None:
 
 def failure_of(check, *args, html: Path) -> str:
     with pytest.raises(ExpectationFailed) as error:
-        check(*args, PREPARED if check is validate_rendered else SUITES, html)
+        check(*args, PREPARED if check is validate_dataset else SUITES, html)
     return str(error.value)
 
 
@@ -64,7 +64,7 @@ def test_importing_it_is_cheap():
 
 @pytest.mark.parametrize("name", ["missing", "trio"])
 def test_good_renders_pass(rendered, name, tmp_path):
-    validate_rendered(rendered[name], PREPARED, tmp_path)
+    validate_dataset(rendered[name], PREPARED, tmp_path)
     pages = sorted(path.name for path in tmp_path.iterdir())
     parts = ("attributes", "checks", "images", "sample")
     assert pages == [f"flow-{name}.html", *(f"rendered_{part}-{name}.html" for part in parts)]
@@ -92,16 +92,16 @@ def test_a_modality_is_held_to_its_own_style_and_labels_to_their_values(tmp_path
     style = Style(image_size=16, texture_period=0.25)
     meta = render_dataset("unique", folder, root_seed=3, style=style, label_values=5, own_style=OWN, **sizes)
     assert (meta["num_classes"], meta["ceilings"]["partial"]) == (25, 0.2)
-    validate_rendered(folder, PREPARED, tmp_path)
+    validate_dataset(folder, PREPARED, tmp_path)
     # Inside the bounds of the other modality alone, then a value that no label has.
     spoil_attributes(
         folder, lambda f: f.assign(erased_fraction=f["erased_fraction"].mask(f.index == 0, 0.55))
     )
-    text = failure_of(validate_rendered, folder, html=tmp_path / "html")
+    text = failure_of(validate_dataset, folder, html=tmp_path / "html")
     assert "row full: most that is erased: upper 0.05, value 0.55" in text
     spoil_attributes(folder, lambda f: f.assign(label=25))
     assert "label: expect_column_values_to_be_between (min_value=0, max_value=24)" in failure_of(
-        validate_rendered, folder, html=tmp_path / "html"
+        validate_dataset, folder, html=tmp_path / "html"
     )
 
 
@@ -162,7 +162,7 @@ RENDER_FAULTS = {
 def test_spoilt_attributes_fail(missing, tmp_path, fault):
     change, message = RENDER_FAULTS[fault]
     spoil_attributes(missing, change)
-    text = failure_of(validate_rendered, missing, html=tmp_path / "html")
+    text = failure_of(validate_dataset, missing, html=tmp_path / "html")
     assert re.search(message, text), text
     assert "table missing: " in text
     named = re.findall(r"see (\S+\.html)", text)
@@ -175,7 +175,7 @@ def test_equal_images_fail(missing, tmp_path):
         images[1] = images[0]
 
     spoil_array(missing, "test.rare.npy", change)
-    text = failure_of(validate_rendered, missing, html=tmp_path / "html")
+    text = failure_of(validate_dataset, missing, html=tmp_path / "html")
     assert "sha256: expect_column_values_to_be_unique" in text
     assert "2 rows fail" in text
 
@@ -187,7 +187,7 @@ def test_presence_and_class_counts_are_checked(missing, tmp_path):
 
     spoil_array(missing, "train.present.npy", all_there)
     spoil_array(missing, "train.label.npy", lambda label_N: label_N.fill(3))
-    text = failure_of(validate_rendered, missing, html=tmp_path / "html")
+    text = failure_of(validate_dataset, missing, html=tmp_path / "html")
     assert "train: least modalities of a sample" in text
     assert "train: class counts, range" in text
 
@@ -197,7 +197,7 @@ def test_altered_files_are_refused(missing, tmp_path):
     images[0, 0, 0, 0] ^= 1
     images.flush()
     with pytest.raises(DataError, match=r"train\.rare\.npy was altered"):
-        validate_rendered(missing, PREPARED, tmp_path)
+        validate_dataset(missing, PREPARED, tmp_path)
 
 
 # Curves and AULC

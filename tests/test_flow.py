@@ -7,8 +7,9 @@ import pytest
 
 from mindgap.data.flow import Flow
 from mindgap.results.curves import read_curve_file
-from mindgap.results.expectations import ExpectationFailed, validate_source
-from mindgap.results.flow import ReportError, flow_parts, read_flow, skipped_line
+from mindgap.results.expectations import ExpectationFailed, validate_dataset
+from mindgap.results.flow import flow_parts, read_flow, skipped_line
+from mindgap.results.reading import ReportError
 from share_raw import share_raw
 from test_report import SELECTION, report_of
 from test_sources import PREPARED, prepare
@@ -61,7 +62,7 @@ def test_a_count_that_does_not_add_up_fails_the_suite(tmp_path, column, finding)
     frame.loc[2, column] -= 1
     frame.to_csv(folder / "flow.csv", index=False)
     with pytest.raises(ExpectationFailed, match=f"table share: flow: .*\n(.*\n)*.*{finding}"):
-        validate_source(folder, PREPARED, tmp_path / "pages")
+        validate_dataset(folder, PREPARED, tmp_path / "pages")
 
 
 def test_the_page_shows_flows_and_what_was_skipped(tmp_path):

@@ -27,7 +27,7 @@ from mindgap.data.food101.index import IndexRow, read_titles
 from mindgap.data.food101.prepare import draw_rows
 from mindgap.data.food101.texts import clean, load_tokenizer, write_tokens
 from mindgap.data.storage import read_array, read_meta
-from mindgap.results.expectations import ExpectationFailed, validate, validate_source
+from mindgap.results.expectations import ExpectationFailed, validate, validate_dataset
 from odd_files import DENIED, PLACES, other_user, spoil_place
 from shared_data import shared
 
@@ -559,7 +559,7 @@ def test_a_missing_and_an_unreadable_image_leave_no_holes(raw, food_dir, tmp_pat
     counts = counts_of(tmp_path / "food101", "train")
     assert counts["image files", "no image file"] == (1, 0)
     assert counts["images decoded", "not an image"] == (1, 0)
-    validate_source(tmp_path / "food101", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "food101", SUITES, tmp_path / "html")
 
 
 def test_too_many_missing_images_stop_by_name(raw, tmp_path):
@@ -614,7 +614,7 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(raw, tmp_path):
     lines = {line["file"]: line["excluded"] for line in lines_of(tmp_path / "food101") if line["excluded"]}
     assert lines == {path.name: "file cannot be read" for path in spoilt_paths}
     assert counts_of(tmp_path / "food101", "train")["images decoded", "file cannot be read"] == (6, 0)
-    validate_source(tmp_path / "food101", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "food101", SUITES, tmp_path / "html")
 
 
 @pytest.mark.parametrize(("how", "message"), PLACES.items())
@@ -755,7 +755,7 @@ def test_recipes_are_the_texts(recipes_dir, tmp_path):
         "serves 4. ingredients 1 cup of apple pie method serve the apple pie."
     )
     assert counts_of(tmp_path / "food101", "train")["text files", "no text file"] == (0, 0)
-    validate_source(tmp_path / "food101", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "food101", SUITES, tmp_path / "html")
 
 
 def test_recipes_that_lack_a_text_or_its_part_are_left_out(recipes_dir, tmp_path):
@@ -776,7 +776,7 @@ def test_recipes_that_lack_a_text_or_its_part_are_left_out(recipes_dir, tmp_path
         f"{names[4]}.jpg": "no word 'ingredients'",
         "thumbs.db": "not <class>_<number>.jpg",
     }
-    validate_source(tmp_path / "food101", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "food101", SUITES, tmp_path / "html")
     prepared(raw, tmp_path / "all", text_source="recipes")
     assert counts_of(tmp_path / "all", "train")[
         "texts cleaned and tokenised", "bytes that are not UTF-8"
@@ -846,7 +846,7 @@ def test_settings_that_cannot_be_are_named(settings, message):
 
 
 def test_the_suites_pass(food_dir, tmp_path):
-    validate_source(food_dir, SUITES, tmp_path)
+    validate_dataset(food_dir, SUITES, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "flow-food101.html",
         *(f"food101_{part}-food101.html" for part in ("images", "tokens", "classes", "checks")),
@@ -861,7 +861,7 @@ def test_images_and_texts_of_both_splits_are_reported_and_not_judged(raw, tmp_pa
     assert 0.04 < meta["overlap"]["share of test texts that are in train with their label"] < 0.07
     table = tables(tmp_path / "food101")["checks"]
     assert table["value"][table["check"].index("test images whose pixels are in train")] == 1
-    validate_source(tmp_path / "food101", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "food101", SUITES, tmp_path / "html")
 
 
 def check_part(part, frame, folder, meta):

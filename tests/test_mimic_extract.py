@@ -16,7 +16,7 @@ from mindgap.data import SOURCES, mimic
 from mindgap.data.errors import DataError
 from mindgap.data.mimic import cohort, ecg
 from mindgap.data.mimic.labs import LABS
-from mindgap.results.expectations import ExpectationFailed, validate, validate_source
+from mindgap.results.expectations import ExpectationFailed, validate, validate_dataset
 
 SUITES = Path(__file__).parents[1] / "reports" / "expectations" / "prepared"
 DEMO = {"release": "demo", "test_subjects": 0, "test_fraction": 0.3, "ecg_samples": 500}
@@ -184,7 +184,7 @@ def test_flags_tell_what_was_imputed(raw, prepared, tmp_path):
     assert np.array_equal(x_NI[:, :50], np.load(prepared / "train.bloodlabs.npy"))
     rows = [row for row in cohort_of(prepared) if row["split"] == "train"]
     assert (50 - x_NI[:, 50:].sum(axis=1)).tolist() == [int(row["n_labs"]) for row in rows]
-    validate_source(tmp_path / "mimic", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "mimic", SUITES, tmp_path / "html")
 
 
 def test_imputed_values_are_the_median_of_the_training_values(raw, prepared, tmp_path):
@@ -262,7 +262,7 @@ def test_a_short_recording_is_left_out_counted_and_listed(folder, prepared, tmp_
     assert excluded(tmp_path / "mimic")["admissions", "no usable ECG within 24 h"] == 1
     listed = (tmp_path / "mimic" / "ecg_unusable.csv").read_text()
     assert listed == f"study_id,path,reason\n{record['study_id']},{record['path']},{ecg.SHORT}\n"
-    validate_source(tmp_path / "mimic", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "mimic", SUITES, tmp_path / "html")
 
 
 def test_leads_may_lie_in_another_order(folder, prepared, tmp_path):
@@ -300,7 +300,7 @@ def test_recordings_of_which_half_is_lost_are_left_out_and_counted(folder, prepa
     lost = excluded(tmp_path / "mimic")["ecg records", ecg.ALTERED]
     assert 5 <= lost <= 8
     assert len(cohort_of(tmp_path / "mimic")) == len(cohort_of(prepared)) - lost
-    validate_source(tmp_path / "mimic", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "mimic", SUITES, tmp_path / "html")
 
 
 def test_recordings_of_which_half_is_lost_stop_where_they_are_many(folder, tmp_path):
@@ -320,7 +320,7 @@ def test_another_spelling_and_item_go_through_to_the_suites(folder, tmp_path):
     change(folder / "hosp" / "labevents.csv.gz", "itemid", "50983", itemid="59999", valueuom="mmol")
     settings = {"lab_items": items, "lab_units": {"Sodium": {"mmol": 1}}}
     assert 59999 in prepare(folder, tmp_path / "mimic", **settings)["lab_items"]
-    validate_source(tmp_path / "mimic", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "mimic", SUITES, tmp_path / "html")
 
 
 def test_a_cohort_of_nobody_stops(folder, tmp_path):
@@ -413,7 +413,7 @@ def run_suite(part, frame, prepared, tmp_path):
 
 
 def test_the_demo_passes_every_suite(prepared, tmp_path):
-    validate_source(prepared, SUITES, tmp_path)
+    validate_dataset(prepared, SUITES, tmp_path)
     suites = {path.stem.removeprefix("mimic_") for path in SUITES.glob("mimic_*.json")}
     assert suites == set(mimic.tables(prepared))
     assert set(SOURCES["mimic"].checks) <= {"flow", *suites}
@@ -530,7 +530,7 @@ def test_a_share_that_is_too_large_is_told_and_a_patients_row_is_not(altered, tm
     checks.write_text(re.sub(r"(impossible value .share.,)[0-9.]+", r"\g<1>0.5", checks.read_text()))
     cohort.write_text(re.sub(r"(?m)^(train,0,)\d{8}", r"\g<1>19999999", cohort.read_text()))
     with pytest.raises(ExpectationFailed) as failure:
-        validate_source(altered, SUITES, tmp_path / "html")
+        validate_dataset(altered, SUITES, tmp_path / "html")
     assert re.search(r"allowed 0.01, found 0.5 .*impossible value \(share\)", str(failure.value))
     assert "hadm_id: expect_column_values_to_be_between" in str(failure.value)
     assert not re.search(r"\b1\d{7}\b", str(failure.value))

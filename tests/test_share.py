@@ -30,7 +30,7 @@ from mindgap.data.share import cifar10, mnist, parameters, tables
 from mindgap.data.share.pairs import Settings, pair_by_class, prepare
 from mindgap.data.storage import read_meta
 from mindgap.parts.augment.images import draw_augmentation
-from mindgap.results.expectations import ExpectationFailed, validate, validate_source
+from mindgap.results.expectations import ExpectationFailed, validate, validate_dataset
 from odd_files import DENIED, PLACES, other_user, spoil_place
 from share_raw import batch_bytes, python2_pickle, real_cifar10, share_raw
 from spoilt import spoil_array
@@ -759,7 +759,7 @@ def test_settings_shape_the_dataset(raw, share, tmp_path):
         {*pd.read_csv(f / "pairs.csv")[columns].itertuples(index=False)} for f in (share, tmp_path / "share")
     )
     assert few <= all_pairs
-    validate_source(tmp_path / "share", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "share", SUITES, tmp_path / "html")
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_pairs_anew(raw, share, tmp_path):
@@ -921,7 +921,7 @@ def first_is(name: str, value) -> object:
 
 
 def test_good_data_passes_every_suite(share, tmp_path):
-    validate_source(share, SUITES, tmp_path)
+    validate_dataset(share, SUITES, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"{suite}-share.html" for suite in ("flow", "share_checks", "share_images", "share_pairs")
     ]
@@ -1039,7 +1039,7 @@ def test_the_suite_of_checks_asks_for_a_value(share, tmp_path):
 def test_all_of_the_real_data(tmp_path):
     raw = share_raw(tmp_path / "raw")
     meta = prepare(raw, tmp_path / "share", LOOSE, progress=False)
-    validate_source(tmp_path / "share", SUITES, tmp_path / "html")
+    validate_dataset(tmp_path / "share", SUITES, tmp_path / "html")
     assert meta["sizes"] == {"train": 50_000, "test": 9786}
     counts = np.bincount(np.load(tmp_path / "share" / "test.label.npy"))
     assert counts.tolist() == [980, 1000, 1000, 1000, 982, 892, 958, 1000, 974, 1000]

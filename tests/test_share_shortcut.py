@@ -11,7 +11,7 @@ from mindgap.data.share.mnist import read_mnist
 from mindgap.data.share_shortcut import Settings, prepare
 from mindgap.data.share_shortcut.pairs import hand_round
 from mindgap.data.storage import read_meta
-from mindgap.results.expectations import ExpectationFailed, validate_source
+from mindgap.results.expectations import ExpectationFailed, validate_dataset
 from share_raw import share_raw
 from spoilt import spoil_array
 
@@ -76,7 +76,7 @@ def test_a_digit_that_was_exchanged_is_found(made, tmp_path):
     copy = Path(shutil.copytree(folder, tmp_path / "share_shortcut"))
     spoil_array(copy, "test.mnist.npy", lambda x: x[::-1])
     with pytest.raises(ExpectationFailed, match="share_shortcut_checks"):
-        validate_source(copy, SUITES, tmp_path / "pages")
+        validate_dataset(copy, SUITES, tmp_path / "pages")
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, "0.9", True])

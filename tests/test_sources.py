@@ -11,7 +11,7 @@ from mindgap.data import SOURCES
 from mindgap.data.dataset import load_dataset
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.presence import subset_name, subsets
-from mindgap.results.expectations import validate_source
+from mindgap.results.expectations import validate_dataset
 from share_raw import share_raw
 from small_project import SMALL_SOURCES, small
 
@@ -53,7 +53,7 @@ def test_it_loads_and_says_what_it_is(made):
 
 def test_its_expectations_hold_and_the_page_of_a_report_knows_each_of_them(made, tmp_path):
     name, _, folder = made
-    validate_source(folder, PREPARED, tmp_path)
+    validate_dataset(folder, PREPARED, tmp_path)
     pages = {f"flow-{name}.html", *(f"{name}_{part}-{name}.html" for part in SOURCES[name].checks)}
     assert {p.name for p in tmp_path.iterdir()} == pages
 
@@ -95,7 +95,7 @@ def test_a_failing_table_is_named_with_its_dataset(made, tmp_path):
     labels = broken / "test.label.npy"
     labels.write_bytes(labels.read_bytes()[:-8])
     with pytest.raises(DataError, match=r"test\.label\.npy is truncated"):
-        validate_source(broken, PREPARED, tmp_path / "pages")
+        validate_dataset(broken, PREPARED, tmp_path / "pages")
 
 
 def test_small_settings_are_given_for_every_source():

@@ -7,13 +7,11 @@ library costs seconds to import, so that happens inside functions only.
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ValidationError
@@ -21,21 +19,17 @@ from pydantic import BaseModel, ValidationError
 from mindgap.base.errors import MindGapError
 from mindgap.core.records import MEASURED_COLUMNS
 from mindgap.data import CREDENTIALED, SOURCES
-from mindgap.data.quintfeatures.checks import image_summary, independence_p, meta_styles, rendered_sample
-from mindgap.data.quintfeatures.images import FEATURES, LEVELS, Style
-from mindgap.data.quintfeatures.pairing import COLORS_OF_AN_IMAGE, factor_values
-from mindgap.data.storage import SPLITS, expected_arrays, read_array, read_meta
+from mindgap.data.quintfeatures import checks as rendered
+from mindgap.data.storage import expected_arrays, read_array, read_meta
 from mindgap.results.curves import POINTS, number, read_curve_file
 from mindgap.results.flow import mend_for, mend_of
 from mindgap.results.reading import read_json, read_table
+from mindgap.results.site import environment
 
 ROWS_NAMED = 5
 # What names a row in a message, besides its texts, of which digests are too long.
 KEYS = ("index", "seed", "round")
 LONGEST_TEXT = 60
-# Chi-square of one pair rejects at 1e-4; a dataset has up to two hundred pairs, so a bare 1e-4 for each would
-# stop one in fifty good renders. The bound is divided by the number of pairs; a real tie has p below 1e-50.
-SMALLEST_P = 1e-4
 # How far a measured accuracy may pass its ceiling, in standard errors of the ceiling on 1,000 test samples:
 # of a small test set hundreds of accuracies are read. A mean over rounds and seeds wanders less.
 ACCURACY_ERRORS = 4
@@ -87,8 +81,10 @@ def validate(
             f"{suite_path} asks for what cannot be checked ({what}); "
             f"it is in git: git checkout -- {suite_path}"
         ) from error
+    page = environment().get_template("validation.html.j2")
+    text = page.render(table_name=table_name, rows=len(frame), suite=suite_path.name, outcomes=outcomes)
     html_path.parent.mkdir(parents=True, exist_ok=True)
-    html_path.write_text(_render(table_name, frame, suite_path, outcomes), encoding="utf-8", newline="\n")
+    html_path.write_text(text, encoding="utf-8", newline="\n")
     failed = [outcome for outcome in outcomes if not outcome.success]
     if failed:
         head = f"table {table_name}: {len(failed)} of {len(outcomes)} expectations fail ({suite_path})"
@@ -176,12 +172,10 @@ def _library() -> tuple[Any, type]:
 
 def _outcome(result: Any, suite: dict[str, Any], frame: pd.DataFrame) -> Outcome:
     asked = suite["expectations"][result.expectation_config.meta["place"]]
-    kwargs = asked["kwargs"]
-    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get(
-        "column_list", []
-    )
-    skip = ("column", "column_A", "column_B", "column_list")
-    arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in kwargs.items() if key not in skip)
+    kwargs = dict(asked["kwargs"])
+    columns = [kwargs.pop(key) for key in ("column", "column_A", "column_B") if key in kwargs]
+    columns += kwargs.pop("column_list", [])
+    arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in kwargs.items())
     finding, rows = ("", "") if result.success else _finding(result, columns, frame)
     notes = asked.get("meta", {}).get("notes", "")
     column = ", ".join(columns) or "(table)"
@@ -238,73 +232,27 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _render(table_name: str, frame: pd.DataFrame, suite_path: Path, outcomes: list[Outcome]) -> str:
-    loader = jinja2.PackageLoader("mindgap", "results/site")
-    page = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    passed = sum(outcome.success for outcome in outcomes)
-    return page.get_template("validation.html.j2").render(
-        table_name=table_name,
-        rows=len(frame),
-        suite=suite_path.name,
-        outcomes=outcomes,
-        passed=passed,
-        success=passed == len(outcomes),
-    )
+def validate_dataset(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
+    """Check a prepared dataset: its flow, and each of its tables, against the suites named like them.
 
-
-def validate_rendered(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
-    """Check a rendered dataset: its attributes, its images, a re-rendered sample, statistics of all of it.
-
-    All pages are written before a failing one raises; a broken file raises DataError.
+    Every array is compared with its shape, dtype and SHA-256 in meta.json first. All pages,
+    <suite>-<dataset>, are written before a failing one raises; a broken file raises DataError.
     """
     meta = read_meta(dataset_dir)
-    erased = [style.erase for style in meta_styles(meta).values()]
-    parameters = {
-        "modalities": list(meta["modalities"]),
-        "last_index": max(meta["sizes"].values()) - 1,
-        "last_class": meta["num_classes"] - 1,
-        "colors_differ": not any(style.allow_same_color for style in meta_styles(meta).values()),
-        "erase_low": min(low for low, _ in erased),
-        "erase_high": max(high for _, high in erased),
-    }
-    tables = {f"rendered_{part}": frame for part, frame in rendered_tables(dataset_dir).items()}
-    _validate_dataset(meta, dataset_dir, tables, parameters, suites_dir, html_dir)
-
-
-def validate_source(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> None:
-    """Check a dataset that was made from files from outside: each of its tables against its suite.
-
-    All pages are written before a failing one raises; a broken file raises DataError.
-    """
-    meta = read_meta(dataset_dir)
-    for name in expected_arrays(meta):
-        read_array(dataset_dir, name, meta, mmap=True)
-    name, module = meta["dataset"], SOURCES[meta["dataset"]].module
-    columns = module.tables(Path(dataset_dir))
-    tables = {f"{name}_{part}": pd.DataFrame(table) for part, table in columns.items()}
-    _validate_dataset(meta, dataset_dir, tables, module.parameters(meta), suites_dir, html_dir)
-
-
-def _validate_dataset(
-    meta: Mapping[str, Any],
-    dataset_dir: Path,
-    tables: Mapping[str, pd.DataFrame],
-    parameters: Mapping[str, Any],
-    suites_dir: Path,
-    html_dir: Path,
-) -> None:
-    """Check a dataset's flow and its tables, named like their suites; their pages are <suite>-<dataset>."""
+    for array in expected_arrays(meta):
+        read_array(dataset_dir, array, meta, mmap=True)
     name, failures = meta["dataset"], []
-    for suite, frame in {"flow": _flow_table(dataset_dir), **tables}.items():
+    module, prefix = (SOURCES[name].module, name) if name in SOURCES else (rendered, "rendered")
+    tables = {f"{prefix}_{part}": table for part, table in module.tables(Path(dataset_dir)).items()}
+    for suite, table in {"flow": _flow_table(dataset_dir), **tables}.items():
         title = f"{name}: {suite.split('_', 1)[-1]}"
         page = Path(html_dir) / f"{suite}-{name}.html"
         try:
             folders = [*own_suites(name), Path(suites_dir)]
             paths = [path for folder in folders if (path := folder / f"{suite}.json").exists()]
             suite_path = paths[0] if paths else folders[-1] / f"{suite}.json"
-            validate(title, frame, suite_path, page, parameters, private=_is_private(name, suite))
+            frame, private = pd.DataFrame(table), _is_private(name, suite)
+            validate(title, frame, suite_path, page, module.parameters(meta), private=private)
         except ExpectationFailed as failure:
             failures.append(str(failure))
     if failures:
@@ -326,158 +274,6 @@ def _flow_table(dataset_dir: Path) -> pd.DataFrame:
     flow = pd.read_csv(Path(dataset_dir) / "flow.csv", keep_default_na=False)
     before = flow.groupby("part")["rows_out"].shift()
     return flow.assign(minus_rows_in=-flow["rows_in"], chained=before.isna() | (before == flow["rows_in"]))
-
-
-def rendered_tables(dataset_dir: Path) -> dict[str, pd.DataFrame]:
-    """The tables that the rendered suites check: attributes, images, sample, checks.
-
-    Every array is compared with its shape, dtype and SHA-256 in meta.json first (DataError). The last two are
-    computed from the first: they are left out where it is so wrong that only its own suite can say how.
-    """
-    meta = read_meta(dataset_dir)
-    for name in expected_arrays(meta):
-        read_array(dataset_dir, name, meta, mmap=True)
-    attributes = pd.read_csv(Path(dataset_dir) / "attributes.csv")
-    tables = {"attributes": attributes, "images": pd.DataFrame(image_summary(dataset_dir))}
-    if _is_usable(attributes, meta):
-        sample = pd.DataFrame(rendered_sample(dataset_dir))
-        sample["decoded_color"] = sample["decoded_color"].astype(float).where(sample["decoded_color"] >= 0)
-        tables |= {"sample": sample, "checks": rendered_checks(dataset_dir, attributes, meta)}
-    return tables
-
-
-def _is_usable(attributes: pd.DataFrame, meta: dict[str, Any]) -> bool:
-    """Whether every row names an image of the arrays and features that can be drawn."""
-    if not {"split", "index", "modality", *FEATURES, "erased_fraction", "label"} <= set(attributes.columns):
-        return False
-    sizes = attributes["split"].map(meta["sizes"])
-    features = attributes[list(FEATURES)]
-    return bool(
-        sizes.notna().all()
-        and (attributes["index"].ge(0) & attributes["index"].lt(sizes)).all()
-        and attributes["modality"].isin(list(meta["modalities"])).all()
-        and (features.ge(0) & features.lt(LEVELS)).all(axis=None)
-    )
-
-
-def rendered_checks(dataset_dir: Path, attributes: pd.DataFrame, meta: dict[str, Any]) -> pd.DataFrame:
-    """One row per statistic, named by its index: value, lower, upper."""
-    rows: dict[str, tuple[float, float, float]] = {}
-    pairs: dict[str, float] = {}
-    for split in SPLITS:
-        label_N = read_array(dataset_dir, f"{split}.label.npy", meta, verify=False)
-        present_NM = read_array(dataset_dir, f"{split}.present.npy", meta, verify=False)
-        features = _wide(attributes, split, len(label_N), meta)
-        counts = np.bincount(label_N, minlength=meta["num_classes"])
-        rows[f"{split}: class counts, range"] = (float(counts.max() - counts.min()), 0, 1)
-        rows |= {f"{split}: {k}": v for k, v in _presence_rows(present_NM, meta, split).items()}
-        rows |= {
-            f"{split}: {k}": v for k, v in _label_rows(features, attributes, label_N, split, meta).items()
-        }
-        pairs |= {f"{split}: {k}": p for k, p in _pair_ps(features, meta).items()}
-    rows |= _erased_rows(attributes, meta)
-    rows |= {name: (p, SMALLEST_P / len(pairs), 1.0) for name, p in pairs.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "lower", "upper"], dtype=float)
-
-
-def _wide(
-    attributes: pd.DataFrame, split: str, size: int, meta: dict[str, Any]
-) -> dict[tuple[str, str], np.ndarray]:
-    """(modality, feature) -> values (N), -1 where the image is absent."""
-    wide = {}
-    for modality in meta["modalities"]:
-        rows = attributes[(attributes["split"] == split) & (attributes["modality"] == modality)]
-        for feature in FEATURES:
-            wide[modality, feature] = np.full(size, -1)
-            wide[modality, feature][rows["index"]] = rows[feature]
-    return wide
-
-
-def _presence_rows(
-    present_NM: np.ndarray, meta: dict[str, Any], split: str
-) -> dict[str, tuple[float, float, float]]:
-    """Presence rates within three sigma of what absence and the keep-one repair give; no sample empty."""
-    absence = [meta["absence"].get(name, 0.0) if split == "train" else 0.0 for name in meta["modalities"]]
-    rows = {
-        "least modalities of a sample": (float(present_NM.sum(axis=1).min()), 1.0, float(present_NM.shape[1]))
-    }
-    for modality, absent, present_N in zip(meta["modalities"], absence, present_NM.T, strict=True):
-        rate = 1 - absent + np.prod(absence) / len(absence)
-        slack = 3 * np.sqrt(rate * (1 - rate) / len(present_N))
-        # Half a sample for the rounding of a share of few samples, and of 1 - q.
-        slack += 0.5 / len(present_N)
-        rows[f"{modality} is present"] = (float(present_N.mean()), rate - slack, rate + slack)
-    return rows
-
-
-def _erased_rows(attributes: pd.DataFrame, meta: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """The least and the most that is erased in images of a modality, which may have bounds of its own."""
-    rows = {}
-    for modality, style in meta_styles(meta).items():
-        shares = attributes.loc[attributes["modality"] == modality, "erased_fraction"]
-        for which, found in (("least", shares.min()), ("most", shares.max())):
-            rows[f"{modality}: {which} that is erased"] = (float(found), *style.erase)
-    return rows
-
-
-def _label_rows(
-    features: dict[tuple[str, str], np.ndarray],
-    attributes: pd.DataFrame,
-    label_N: np.ndarray,
-    split: str,
-    meta: dict[str, Any],
-) -> dict[str, tuple[float, float, float]]:
-    """How many samples have another label than in the table, or than their images show: none."""
-    mine = attributes[attributes["split"] == split]
-    wrong = float((label_N[mine["index"]] != mine["label"]).sum())
-    rows = {"labels of the table that differ from the array": (wrong, 0.0, 0.0)}
-    factors = factor_values(label_N, len(meta["label_features"]), meta["label_values"]).T
-    for factor, value_N in zip(meta["label_features"], factors, strict=True):
-        for modality in factor["modalities"]:
-            shown_N = features[modality, factor["feature"]]
-            wrong = float(((shown_N >= 0) & (shown_N != value_N)).sum())
-            rows[f"{modality} {factor['feature']} differs from the label"] = (wrong, 0.0, 0.0)
-    return rows
-
-
-def _pair_ps(features: dict[tuple[str, str], np.ndarray], meta: dict[str, Any]) -> dict[str, float]:
-    """p of independence for every pair of features, within and across images, but those the label ties."""
-    tied = {(factor["feature"], name) for factor in meta["label_features"] for name in factor["modalities"]}
-    styles, tied_ids = meta_styles(meta), range(meta["label_values"])
-    overlap = {name: _overlap(name, tied, tied_ids, styles[name]) for name in meta["modalities"]}
-    ps = {}
-    for (first, a), (second, b) in combinations(features, 2):
-        if a == b and {(a, first), (b, second)} <= tied:
-            continue
-        a_N, b_N = features[first, a], features[second, b]
-        both = (a_N >= 0) & (b_N >= 0)
-        a_N, b_N = a_N[both], b_N[both]
-        name = f"p of {first} {a} and {second} {b}"
-        if first == second and (a, b) == COLORS_OF_AN_IMAGE and overlap[first]:
-            # The two differ, and so depend on each other; how far they are apart must not. Where they draw
-            # from lists of their own that overlap, neither is true.
-            if overlap[first] < LEVELS:
-                continue
-            name, b_N = f"p of {first} fg_color and the distance to bg_color", (b_N - a_N) % LEVELS
-        if len(a_N):
-            ps[name] = independence_p(
-                np.bincount(LEVELS * a_N + b_N, minlength=LEVELS**2).reshape(LEVELS, LEVELS)
-            )
-    return ps
-
-
-def _overlap(modality: str, tied: set[tuple[str, str]], tied_ids: Iterable[int], style: Style) -> int:
-    """How many colours may be an image's foreground as well as its background, though never both at once.
-
-    `tied_ids`: those of a colour that carries the label.
-    """
-    if style.allow_same_color:
-        return 0
-    drawn = [
-        set(tied_ids) if (feature, modality) in tied else set(style.allowed(feature).tolist())
-        for feature in COLORS_OF_AN_IMAGE
-    ]
-    return len(drawn[0] & drawn[1])
 
 
 def _standard_error(accuracy: pd.Series) -> pd.Series:
@@ -536,18 +332,8 @@ def validate_measured(
 def validate_aulc(aulc_path: Path, suites_dir: Path, html_dir: Path, holes: bool = False) -> None:
     """Check the tidy table of a report, tables/aulc.csv; with holes its cells may differ in their seeds."""
     frame = pd.read_csv(aulc_path, keep_default_na=False, na_values=[""])
-    used = (
-        "scale",
-        "n_seeds",
-        "rounds",
-        "aulc_mean",
-        "aulc_std",
-        "mean_accuracy",
-        "ceiling_aulc",
-        "paper_mean",
-        "changed",
-    )
-    if set(used) <= set(frame.columns):
+    used = {"scale", "n_seeds", "rounds", "aulc_mean", "aulc_std", "mean_accuracy", "ceiling_aulc"}
+    if used | {"paper_mean", "changed"} <= set(frame.columns):
         intervals = frame["rounds"] - 1
         frame = frame.assign(
             aulc_limit=frame["ceiling_aulc"]

@@ -15,7 +15,7 @@ from mindgap.data.quintfeatures.render import render_dataset
 from mindgap.data.storage import SKIPPED, read_data_text, read_meta, verify_tables
 from mindgap.data.workers import usable_cores
 from mindgap.engine.machine import workers
-from mindgap.results.expectations import ExpectationFailed, validate_rendered, validate_source
+from mindgap.results.expectations import ExpectationFailed, validate_dataset
 from mindgap.stages.blueprint import code_of, differences
 from mindgap.stages.paths import EXPECTATIONS, Places, places
 
@@ -68,10 +68,9 @@ def _from_source(params: Params, dataset: str, folder: Path) -> None:
 
 def _validate(dataset: str, folder: Path, where: Places) -> None:
     """Check a dataset in a folder; a failure also says what is meant by it and what can be done."""
-    check = validate_rendered if dataset in RENDERED else validate_source
     suites = EXPECTATIONS / "prepared"
     try:
-        check(folder, suites, where.validation)
+        validate_dataset(folder, suites, where.validation)
     except ExpectationFailed as failure:
         if dataset in RENDERED:
             cause = "The renderer did not keep what its suite promises"
