@@ -12,8 +12,9 @@ import pytest
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import load_params
 from mindgap.results.expectations import validate
-from mindgap.results.flow import ReportError, read_flow
-from mindgap.results.paper import load_paper, published_rank_sums
+from mindgap.results.flow import read_flow
+from mindgap.results.paper import load_paper, published_rank_sums, verify_paper
+from mindgap.results.reading import ReportError
 from mindgap.stages.paths import PAPER, REPORTS, SENSITIVITY
 from mindgap.stages.report import read_inputs, selection_of
 from small_project import ROOT
@@ -59,6 +60,7 @@ def inputs_of(params, damaged: Path = REPORTS) -> list[str]:
     for one in inputs.variants:
         found += [one.curves, one.variants]
     if damaged.is_relative_to(PAPER):
+        verify_paper(PAPER)
         found += [load_paper(PAPER), published_rank_sums(PAPER)]
     return [one.to_csv(index=False) if isinstance(one, pd.DataFrame) else str(one) for one in found]
 

@@ -16,7 +16,7 @@ import yaml
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import ParamsError, load_kept, load_params
 from mindgap.core.records import digest_of, seal, text_digest
-from mindgap.results.flow import ReportError
+from mindgap.results.reading import ReportError
 from mindgap.stages.keep import keep_stage
 from mindgap.stages.report import kept_report_stage, record_files, report_stage, restore_kept, set_aside
 from mindgap.stages.runs import acquire_stage, train_stage

@@ -7,8 +7,8 @@ import pytest
 
 from mindgap.core.records import CURVE_COLUMNS, provenance_json
 from mindgap.results.curves import Selection
-from mindgap.results.flow import ReportError
 from mindgap.results.provenance import read_origins
+from mindgap.results.reading import ReportError
 
 SELECTION = Selection("tiny", ["missing"], ["low"], ["random", "bald"], ["none"], [0, 1])
 

@@ -17,7 +17,7 @@ from mindgap.core.params import ParamsError, load_params
 from mindgap.core.records import CURVE_COLUMNS
 from mindgap.data.storage import read_meta
 from mindgap.parts import fusions
-from mindgap.results.flow import ReportError
+from mindgap.results.reading import ReportError
 from mindgap.results.sensitivity import (
     Variants,
     bald_against_random,

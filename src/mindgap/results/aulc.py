@@ -1,18 +1,20 @@
 """The area under a learning curve, by the trapezoid over its N measured points, and ranks of methods by it.
 
 The formula as printed in the paper telescopes; only this reading gives 0.90 at the chance level of ten
-classes and N = 10, as the paper's tables do. Sums are exact (`math.fsum`): the order of rows changes no bit.
+classes and N = 10, as the paper's tables do. Sums are exact (`fsum`),
+so the order of rows changes no bit.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from mindgap.results.names import modalities_of
+from mindgap.results.names import joint_of
 
 # Two differences pass a t-test whenever they happen to lie close together, however small they are
 # (`statistics.wins`). The paper has three seeds: fewer carry no wins, no claim and no comparison of values.
@@ -68,7 +70,7 @@ def levels(seeds: pd.DataFrame) -> pd.Series:
 
 def on_targets(curves: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     """The rows on the weak modality, then those on all modalities together; `target` says "weak" or "all"."""
-    every = curves.groupby("dataset")["subset"].agg(lambda names: "+".join(modalities_of(list(names))))
+    every = curves.groupby("dataset")["subset"].agg(joint_of)
     subsets: dict[str, Any] = {"weak": dict(weak), "all": every}
     parts = [
         curves[curves["subset"] == curves["dataset"].map(of_dataset)].assign(target=target)
@@ -98,7 +100,7 @@ def paired(
     """
     differences = [] if others is None else (values - others).dropna().tolist()
     n = len(differences)
-    mean = math.fsum(differences) / n if n else math.nan
+    mean = fmean(differences) if n else math.nan
     half = half_width(spread(differences), n) if n >= fewest else math.nan
     return n, mean, mean - half, mean + half
 
@@ -110,18 +112,23 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for key, cell in seeds.groupby(CELL, sort=False):
-        areas, rounds = cell["aulc"].tolist(), int(cell["rounds"].iloc[0])
-        mean, std = math.fsum(areas) / len(areas), spread(areas)
-        numbers = {"n_seeds": len(areas), "rounds": rounds, "aulc_mean": mean, "aulc_std": std}
+        rounds, (mean, std, half) = int(cell["rounds"].iloc[0]), summary(cell["aulc"])
+        numbers = {"n_seeds": len(cell), "rounds": rounds, "aulc_mean": mean, "aulc_std": std}
         numbers |= {"mean_accuracy": mean / (rounds - 1), "mean_accuracy_std": std / (rounds - 1)}
-        numbers["aulc_ci95"] = half_width(std, len(areas))
+        numbers["aulc_ci95"] = half
         numbers |= {name: cell[name].iloc[0] for name in ("chance_aulc", "ceiling_aulc")}
         rows.append(dict(zip(CELL, key, strict=True)) | numbers)
     frame = pd.DataFrame(rows).reindex(columns=AULC_COLUMNS).assign(changed="")
     return frame.astype({"paper_mean": float, "paper_std": float})
 
 
-def spread(values: Sequence[float]) -> float:
+def summary(values: Sequence[float] | pd.Series) -> tuple[float, float, float]:
+    """The mean, the `spread`, and half of Student's 95 % interval of the mean."""
+    std = spread(values)
+    return fmean(values), std, half_width(std, len(values))
+
+
+def spread(values: Sequence[float] | pd.Series) -> float:
     """The sample standard deviation; NaN for one value, whose spread is unknown."""
     return float(np.std(np.sort(values), ddof=1)) if len(values) > 1 else math.nan
 

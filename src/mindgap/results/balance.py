@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from mindgap.core.records import MEASURED_COLUMNS
-from mindgap.results.aulc import half_width, spread
+from mindgap.results.aulc import summary
 from mindgap.results.curves import POINTS, Selection, number
 from mindgap.results.flow import mend_for
-from mindgap.results.names import dataset_name, method_name, mitigation_name, modalities_of, subset_name
+from mindgap.results.names import dataset_name, method_name, mitigation_name, subset_name
 from mindgap.results.reading import parts_of, read_table
 from mindgap.results.tables import ONE_SEED, Cell, Column, Row, Table
 
@@ -49,13 +49,12 @@ def measured_tables(
         last = part[part["round"] == part.groupby("run")["round"].transform("max")]
         queries = [query for query in selection.queries if query in set(last["query"])]
         rows: list[Row] = []
-        modalities = modalities_of(list(order[dataset]))
         for regime in (regime for regime in selection.regimes if regime in set(last["regime"])):
             here = last[last["regime"] == regime]
             for place, ((evaluator, name, subset), of_one) in enumerate(parts_of(here, WHAT)):
                 cells = tuple(_cell(of_one.loc[of_one["query"] == query, "value"]) for query in queries)
                 title = f"{regime}: {evaluator}" + f" {name}" * (name != evaluator)
-                title += f", {subset_name(subset, modalities)}" if subset else ""
+                title += f", {subset_name(subset, order[dataset])}" if subset else ""
                 rows.append(Row(title, "method", cells, rule=place == 0 and bool(rows)))
         notes = [
             "Measured on the model of the last round; docs/extending.md says what each number is. Mean ± "
@@ -73,8 +72,8 @@ def measured_tables(
 def _cell(values: pd.Series) -> Cell:
     if values.empty:
         return Cell(math.nan, math.nan, digits=3)
-    std = spread(values.tolist())
-    return Cell(math.fsum(values) / len(values), std, digits=3, ci=half_width(std, len(values)))
+    mean, std, half = summary(values)
+    return Cell(mean, std, digits=3, ci=half)
 
 
 def bought(measured: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -82,9 +81,7 @@ def bought(measured: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.Dat
     names = ("presence", "class_entropy")
     found = measured[(measured["evaluator"] == "acquired") & measured["name"].isin(names)]
     panels = [
-        f"share that has {subset_name(subset, modalities_of(list(order[dataset])))}"
-        if subset
-        else "evenness of classes"
+        f"share that has {subset_name(subset, order[dataset])}" if subset else "evenness of classes"
         for dataset, subset in zip(found["dataset"], found["subset"], strict=True)
     ]
     found = found.assign(panel=panels)

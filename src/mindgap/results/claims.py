@@ -507,7 +507,7 @@ def _word(name: str, value: str) -> str:
         return "with ModDrop" if value == "moddrop" else "without ModDrop"
     if name == "role":
         return "both" if value == "joint" else f"the {value} modality"
-    return subset_name(value, tuple(value.split("+"))) if name == "subset" else value
+    return subset_name(value, [value]) if name == "subset" else value
 
 
 def _scope(rows: pd.DataFrame) -> str:

@@ -5,8 +5,9 @@ else is a counterpart: its order of methods may be compared, as shares of the ce
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,7 @@ def summary(
 def _table_summary(part: pd.DataFrame, unranked: Collection[tuple[str, str, str]]) -> dict[str, Any]:
     run = part[part["n_seeds"] > 0]
     taus = [
-        _kendall(column["ours_mean_accuracy"], column["paper_mean_accuracy"])
+        _correlation(kendalltau, column["ours_mean_accuracy"], column["paper_mean_accuracy"])
         for (dataset, mitigation, regime, _), column in run.groupby(COLUMN, sort=False)
         if (dataset, regime, mitigation) not in unranked
     ]
@@ -189,21 +190,23 @@ def _table_summary(part: pd.DataFrame, unranked: Collection[tuple[str, str, str]
     return _counts(part) | {
         "counterparts": len(run),
         "median_deviations": part["deviations"].abs().median(),
-        "mean_difference": math.fsum(differences) / len(differences) if differences else math.nan,
-        "spearman": _spearman(run["ours_mean_accuracy"], run["paper_mean_accuracy"]),
+        "mean_difference": fmean(differences) if differences else math.nan,
+        "spearman": _correlation(spearmanr, run["ours_mean_accuracy"], run["paper_mean_accuracy"]),
         **_averaged(taus),
     }
 
 
 def _rank_summary(ranks: pd.DataFrame) -> dict[str, Any]:
     run = ranks.dropna(subset=["ours"])
-    taus = [_kendall(part["ours"], part["paper"]) for _, part in run.groupby("regime", sort=False)]
+    taus = [
+        _correlation(kendalltau, part["ours"], part["paper"]) for _, part in run.groupby("regime", sort=False)
+    ]
     return _counts(ranks) | {
         "counterparts": len(run),
         "median_deviations": ranks["deviations"].abs().median(),
         # Zero by construction: the ranks of a column always have one sum.
         "mean_difference": math.nan,
-        "spearman": _spearman(run["ours"], run["paper"]),
+        "spearman": _correlation(spearmanr, run["ours"], run["paper"]),
         **_averaged(taus),
     }
 
@@ -215,18 +218,13 @@ def _counts(part: pd.DataFrame) -> dict[str, int]:
 
 def _averaged(taus: Sequence[float]) -> dict[str, Any]:
     known = [tau for tau in taus if not math.isnan(tau)]
-    return {"kendall": math.fsum(known) / len(known) if known else math.nan, "columns": len(known)}
+    return {"kendall": fmean(known) if known else math.nan, "columns": len(known)}
 
 
-def _spearman(ours: pd.Series, theirs: pd.Series) -> float:
-    return float(spearmanr(ours, theirs).statistic) if _can_be_ordered(ours, theirs) else math.nan
+def _correlation(test: Callable[..., Any], ours: pd.Series, theirs: pd.Series) -> float:
+    """Of a test of scipy; NaN unless there are three cells, and two values on either side.
 
-
-def _kendall(ours: pd.Series, theirs: pd.Series) -> float:
-    """Tau-b: values of the paper that are equal when rounded count for neither order."""
-    return float(kendalltau(ours, theirs).statistic) if _can_be_ordered(ours, theirs) else math.nan
-
-
-def _can_be_ordered(ours: pd.Series, theirs: pd.Series) -> bool:
-    """A correlation needs three cells, and two values on either side."""
-    return len(ours) >= 3 and ours.nunique() > 1 and theirs.nunique() > 1
+    Kendall's is tau-b: values of the paper that are equal when rounded count for neither order.
+    """
+    ordered = len(ours) >= 3 and ours.nunique() > 1 and theirs.nunique() > 1
+    return float(test(ours, theirs).statistic) if ordered else math.nan

@@ -14,7 +14,7 @@ import pandas as pd
 from mindgap.core.records import CURVE_COLUMNS
 from mindgap.results.flow import Flow, mend_for
 from mindgap.results.names import dataset_name, mitigation_name
-from mindgap.results.reading import ReportError, read_table
+from mindgap.results.reading import Fault, ReportError, checking, read_table
 
 KEYS = ["mitigation", "query", "seed"]
 POINTS = ["balanced_accuracy", "accuracy", "ece"]  # the evaluators that curves are made of
@@ -79,9 +79,8 @@ def read_curves(curves_dir: Path, selection: Selection) -> pd.DataFrame:
             raise ReportError(
                 f"the selection has {name} twice: {', '.join(map(str, values))}; name each once"
             )
-    return pd.concat(
-        [_read_file(curves_dir, *file, selection) for file in selection.pairs], ignore_index=True
-    )
+    files = [_read_file(curves_dir, *pair, selection) for pair in selection.pairs]
+    return pd.concat(files, ignore_index=True)
 
 
 def read_curve_file(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -108,113 +107,88 @@ def _mend(path: Path) -> str:
 def _read_file(curves_dir: Path, dataset: str, regime: str, selection: Selection) -> pd.DataFrame:
     path = Path(curves_dir) / f"{dataset}-{regime}.csv"
     frame = read_curve_file(path, CURVE_COLUMNS)[COLUMNS]
-    _check_numbers(path, frame)
-    rows = [
-        frame[name].isin(values)
-        for name, values in zip(
-            KEYS, (selection.mitigations, selection.queries, selection.seeds), strict=True
-        )
-    ]
-    frame = frame.loc[rows[0] & rows[1] & rows[2]]
-    _check_identity(path, frame, dataset, regime, selection)
-    runs = dict(iter(frame.groupby(KEYS, sort=False)))
-    parts = []
-    for key in product(selection.mitigations, selection.queries, selection.seeds):
-        if key in runs:
-            parts.append(_checked_run(path, key, runs[key]))
-        elif not selection.there:
-            raise ReportError(f"{path}: run {_name(key)} is missing; {_mend(path)}")
-    if not parts:
-        raise ReportError(f"{path}: no run of the selection is there; {_mend(path)}")
-    frame = pd.concat(parts, ignore_index=True)
-    _check_together(path, frame)
+    chosen = (selection.mitigations, selection.queries, selection.seeds)
+    with checking(path, _mend(path)):
+        _check_numbers(frame)
+        for name, values in zip(KEYS, chosen, strict=True):
+            frame = frame[frame[name].isin(values)]
+        _check_identity(frame, {"scale": selection.scale, "dataset": dataset, "regime": regime})
+        runs = dict(iter(frame.groupby(KEYS, sort=False)))
+        parts = []
+        for key in product(*chosen):
+            if key in runs:
+                parts.append(_checked_run(key, runs[key]))
+            elif not selection.there:
+                raise Fault(f": run {_name(key)} is missing")
+        if not parts:
+            raise Fault(": no run of the selection is there")
+        frame = pd.concat(parts, ignore_index=True)
+        _check_together(frame)
     return frame
 
 
-def _name(key: tuple[Any, ...]) -> str:
+def _name(key: Iterable[Any]) -> str:
     mitigation, query, seed = key
     return f"{query}, {mitigation}, seed {seed}"
 
 
-def _check_identity(path: Path, frame: pd.DataFrame, dataset: str, regime: str, selection: Selection) -> None:
-    for name, wanted in (("scale", selection.scale), ("dataset", dataset), ("regime", regime)):
-        strange = frame[frame[name] != wanted]
-        if len(strange):
-            row = strange.iloc[0]
-            raise ReportError(
-                f"{path}: run {row['run']} ({_name(tuple(row[KEYS]))}) is of {name} {row[name]!r}, "
-                f"not {wanted!r}; {_mend(path)}"
-            )
+def _check_identity(frame: pd.DataFrame, identity: Mapping[str, str]) -> None:
+    for name, wanted in identity.items():
+        for _, row in frame[frame[name] != wanted].iterrows():
+            raise Fault(f": run {row['run']} ({_name(row[KEYS])}) is of {name} {row[name]!r}, not {wanted!r}")
 
 
-def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
+def _check_numbers(frame: pd.DataFrame) -> None:
     for name in NUMBERS + COUNTS:
         whole = frame[name] % 1 == 0 if name in COUNTS else True
-        bad = frame[~(np.isfinite(frame[name]) & whole)]
-        if len(bad):
-            row = bad.iloc[0]
+        for place, row in frame[~(np.isfinite(frame[name]) & whole)].iterrows():
+            run = f"run {row['run']} ({_name(row[KEYS])}), round {row['round']}, subset {row['subset']}"
             kind = "whole number" if name in COUNTS else "number"
-            raise ReportError(
-                f"{path}, line {row.name + 2}: run {row['run']} ({_name(tuple(row[KEYS]))}), "
-                f"round {row['round']}, subset {row['subset']}: {name} is {row[name]}, not a {kind}; "
-                f"{_mend(path)}"
-            )
+            raise Fault(f", line {place + 2}: {run}: {name} is {row[name]}, not a {kind}")
 
 
-def _checked_run(path: Path, key: tuple[Any, ...], frame: pd.DataFrame) -> pd.DataFrame:
+def _checked_run(key: tuple[Any, ...], frame: pd.DataFrame) -> pd.DataFrame:
     """The run in order of round and subset: one digest, every round of every subset once."""
     digests = sorted(set(frame["run"]))
+    told = ", ".join(digests)
     if frame.duplicated(["round", "subset"]).any():
-        raise ReportError(f"{path}: run {_name(key)} is there twice ({', '.join(digests)}); {_mend(path)}")
+        raise Fault(f": run {_name(key)} is there twice ({told})")
     if len(digests) > 1:
-        raise ReportError(
-            f"{path}: run {_name(key)} mixes the digests {', '.join(digests)}: rounds made with "
-            f"different parameters, data or code; {_mend(path)}"
-        )
-    where = f"{path}: run {digests[0]} ({_name(key)})"
+        why = "rounds made with different parameters, data or code"
+        raise Fault(f": run {_name(key)} mixes the digests {told}: {why}")
+    where = f": run {told} ({_name(key)})"
     if frame["rounds"].nunique() > 1 or frame["rounds"].iloc[0] < 2:
-        raise ReportError(
-            f"{where} says it has {_list(set(frame['rounds']))} rounds: one number from 2 on; {_mend(path)}"
-        )
+        raise Fault(f"{where} says it has {_list(set(frame['rounds']))} rounds: one number from 2 on")
+    wanted = set(range(int(frame["rounds"].iloc[0])))
     for subset, part in frame.groupby("subset", sort=False):
-        wanted = set(range(int(frame["rounds"].iloc[0])))
-        if wanted != set(part["round"]):
-            faults = (
-                [f"lacks rounds {_list(wanted - set(part['round']))}"] if wanted - set(part["round"]) else []
-            )
-            faults += (
-                [f"has rounds {_list(set(part['round']) - wanted)}"] if set(part["round"]) - wanted else []
-            )
-            raise ReportError(
-                f"{where}, subset {subset}, {' and '.join(faults)} of {len(wanted)}; {_mend(path)}"
-            )
+        there = set(part["round"])
+        if wanted != there:
+            faults = {"lacks": wanted - there, "has": there - wanted}
+            named = " and ".join(f"{what} rounds {_list(some)}" for what, some in faults.items() if some)
+            raise Fault(f"{where}, subset {subset}, {named} of {len(wanted)}")
     labelled = frame.groupby("round")["labelled"].agg(["min", "max"]).sort_index()
     if (labelled["min"] != labelled["max"]).any() or (labelled["min"].diff().dropna() <= 0).any():
-        raise ReportError(f"{where}: the number of labels does not grow with the rounds; {_mend(path)}")
+        raise Fault(f"{where}: the number of labels does not grow with the rounds")
     return frame.sort_values(["round", "subset"], kind="stable")
 
 
-def _check_together(path: Path, frame: pd.DataFrame) -> None:
+def _check_together(frame: pd.DataFrame) -> None:
     """Runs of a file are compared: they have the same rounds, labels and subsets, each its own digest."""
     for name in ("rounds", "subset"):
         kinds: pd.Series = frame.groupby(KEYS, sort=False)[name].agg(_kinds)
-        if kinds.nunique() > 1:
-            key = kinds.index[int((kinds != kinds.iloc[0]).argmax())]
-            raise ReportError(
-                f"{path}: run {_name(key)} has the {name} {_list(kinds[key])}, the first run "
-                f"{_list(kinds.iloc[0])}; {_mend(path)}"
-            )
+        for key, kind in zip(kinds.index, kinds, strict=True):
+            if kind != kinds.iloc[0]:
+                told = f"{_list(kind)}, the first run {_list(kinds.iloc[0])}"
+                raise Fault(f": run {_name(key)} has the {name} {told}")
     for name, of in (("labelled", "round"), ("chance", "subset"), ("ceiling", "subset")):
         counts = frame.groupby(of)[name].nunique()
         if (counts > 1).any():
-            raise ReportError(f"{path}: runs disagree on {name} of {of} {counts.idxmax()}; {_mend(path)}")
+            raise Fault(f": runs disagree on {name} of {of} {counts.idxmax()}")
     cells = frame.drop_duplicates([*KEYS, "run"])
     shared = cells[cells.duplicated("run", keep=False)]
     if len(shared):
-        names = "; ".join(_name(tuple(row)) for row in shared[KEYS].itertuples(index=False))
-        raise ReportError(
-            f"{path}: run {shared['run'].iloc[0]} is given for several cells ({names}); {_mend(path)}"
-        )
+        names = "; ".join(_name(row) for row in shared[KEYS].itertuples(index=False))
+        raise Fault(f": run {shared['run'].iloc[0]} is given for several cells ({names})")
 
 
 def _kinds(values: pd.Series) -> Any:

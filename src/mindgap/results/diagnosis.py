@@ -12,7 +12,7 @@ from mindgap.results.curves import number
 from mindgap.results.flow import mend_for
 from mindgap.results.permutation import Gap, pooled
 from mindgap.results.provenance import fault_of
-from mindgap.results.reading import ReportError, read_json, read_table, read_text
+from mindgap.results.reading import Fault, checking, read_json, read_table, read_text
 
 POOLED = "pooled"  # in place of a seed
 OF_A_RUN = ("scale", "dataset", "regime", "mitigation", "query", "fusion")
@@ -61,13 +61,15 @@ def read_diagnosis(paths: Iterable[Path], runs: Mapping[str, set[str]]) -> pd.Da
 def _read(path: Path, runs: set[str] | None) -> pd.DataFrame:
     mend, origin = mend_for(path, "diagnose"), path.with_suffix(".json")
     made = read_json(origin, mend)
-    if fault := fault_of(made):
-        raise ReportError(f"{origin} is no record of provenance: {fault}; {mend}")
-    if text_digest(read_text(path, mend)) != made.get("diagnosis"):
-        raise ReportError(f"{path} is not what was written with {origin}: one was changed; {mend}")
-    table = read_table(path, DIAGNOSIS_COLUMNS, mend)
-    if runs is not None and set(table["run"]) - {""} != runs:
-        raise ReportError(f"{path} is of other runs than the curves are; {mend}")
+    with checking(origin, mend):
+        if fault := fault_of(made):
+            raise Fault(f" is no record of provenance: {fault}")
+    with checking(path, mend):
+        if text_digest(read_text(path, mend)) != made.get("diagnosis"):
+            raise Fault(f" is not what was written with {origin}: one was changed")
+        table = read_table(path, DIAGNOSIS_COLUMNS, mend)
+        if runs is not None and set(table["run"]) - {""} != runs:
+            raise Fault(" is of other runs than the curves are")
     for name in ("n", "clean", "gap", "low", "high", *NUMBERS):
         table[name] = [math.nan if text == "" else number(text) for text in table[name]]
     return table.assign(file=path.stem)

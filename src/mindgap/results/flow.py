@@ -5,7 +5,7 @@ from typing import Any
 
 from mindgap.data import CREDENTIALED
 from mindgap.data.flow import FLOW_COLUMNS
-from mindgap.results.reading import ReportError, read_table, records_of, whole_number
+from mindgap.results.reading import Fault, checking, read_table, records_of, whole_number
 
 Flow = list[dict[str, str]]
 COUNTS = ("rows_in", "excluded", "repaired", "rows_out")
@@ -37,18 +37,16 @@ def read_flow(path: Path, mend: str = "") -> Flow:
     """The lines of a flow, whose counts add up; anything else is a ReportError with the mend."""
     mend = mend or mend_for(path, "prepare")
     table = read_table(path, FLOW_COLUMNS, mend)
-    if tuple(table.columns) != FLOW_COLUMNS or table.empty:
-        raise ReportError(
-            f"{path} is no flow: it needs the columns {', '.join(FLOW_COLUMNS)}, and rows; {mend}"
-        )
     left: dict[str, int] = {}
-    for line, row in zip(table.index, records_of(table), strict=True):
-        fault = _fault(row, left, ROUNDED if path.stem in CREDENTIALED else 0)
-        if fault:
-            raise ReportError(f"{path}, line {line}: {fault}; {mend}")
-        left[row["part"]] = int(row["rows_out"])
-    if SKIPPED in left and len(table) > 1:
-        raise ReportError(f"{path} says that the dataset was skipped, and more; {mend}")
+    with checking(path, mend):
+        if tuple(table.columns) != FLOW_COLUMNS or table.empty:
+            raise Fault(f" is no flow: it needs the columns {', '.join(FLOW_COLUMNS)}, and rows")
+        for line, row in zip(table.index, records_of(table), strict=True):
+            if fault := _fault(row, left, ROUNDED if path.stem in CREDENTIALED else 0):
+                raise Fault(f", line {line}: {fault}")
+            left[row["part"]] = int(row["rows_out"])
+        if SKIPPED in left and len(table) > 1:
+            raise Fault(" says that the dataset was skipped, and more")
     return records_of(table)
 
 

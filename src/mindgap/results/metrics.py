@@ -28,7 +28,7 @@ def all_metrics(table: pd.DataFrame, curves: pd.DataFrame, selection: Selection)
     paired by seed, from `low` to `high` with 95 % (Student's); None where there is none, or too few seeds.
     `table` is the tidy AULC table.
     """
-    numbers, areas = Numbers(table), dict[tuple[str, ...], pd.Series]()
+    numbers, areas = Numbers(table, selection), dict[tuple[str, ...], pd.Series]()
     made: dict[str, Any] = {}
     for target, rows in parts_of(on_targets(curves, selection.weak), "target"):
         for (*cell, subset), run in parts_of(per_seed(rows), [*LINE, "subset"]):

@@ -1,5 +1,7 @@
 """How names of the code read in a report: the paper's words where it has them, else the name itself."""
 
+from collections.abc import Iterable
+
 from mindgap.base.plugins import declared
 
 # The controls see what no query method may see, or have no claim to choose well: marked, and never the best.
@@ -96,11 +98,14 @@ def mitigation_name(mitigation: str) -> str:
     return MITIGATIONS.get(mitigation, mitigation)
 
 
-def subset_name(subset: str, modalities: tuple[str, ...]) -> str:
-    """The name of a subset: "Rare", "Twin A + Solo"; all modalities are "Both", or "All" from three on."""
+def subset_name(subset: str, subsets: Iterable[str] = ()) -> str:
+    """The name of a subset: "Rare", "Twin A + Solo"; all modalities are "Both", or "All" from three on.
+
+    `subsets`: those of its dataset, of which the largest has all modalities.
+    """
     names = subset.split("+")
-    if len(names) == len(modalities) > 1:
-        return "Both" if len(modalities) == 2 else "All"
+    if len(names) > 1 and subset == joint_of(subsets):
+        return "Both" if len(names) == 2 else "All"
     return " + ".join(MODALITIES.get(name, name.replace("_", " ").title()) for name in names)
 
 
@@ -109,12 +114,12 @@ def subset_order(subsets: list[str]) -> list[str]:
 
     `subsets` come in the dataset's order.
     """
-    modalities = modalities_of(subsets)
+    modalities = joint_of(subsets).split("+")
     if len(modalities) == 2:
         return [modalities[0], "+".join(modalities), modalities[1]]
     return sorted(subsets, key=lambda subset: [subset.count("+"), *map(modalities.index, subset.split("+"))])
 
 
-def modalities_of(subsets: list[str]) -> tuple[str, ...]:
-    """The largest subset names all modalities, in the dataset's order."""
-    return tuple(max(subsets, key=lambda subset: subset.count("+")).split("+"))
+def joint_of(subsets: Iterable[str]) -> str:
+    """The largest of a dataset's subsets, which names all its modalities in their order."""
+    return max(subsets, key=lambda subset: subset.count("+"), default="")

@@ -19,7 +19,6 @@ from mindgap.results.names import (
     dataset_name,
     method_name,
     mitigation_name,
-    modalities_of,
     scale_name,
     subset_name,
     subset_order,
@@ -39,7 +38,6 @@ from mindgap.results.tables import (
     best_ranks,
     complete_rank_sums,
     hole_note,
-    lacking,
     method_lines,
     notes_of,
     published_name,
@@ -51,18 +49,9 @@ SEVEN = ("badge", "bald", "bmmal", "entropy", "grace_r", "kcenter_greedy", "rand
 SYNTHETIC = ("missing", "share", "unique", "synergy")
 TABLE_2 = {dataset: SHOWN_WITH[dataset] for dataset in SYNTHETIC}
 TABLE_4 = {dataset: SHOWN_WITH[dataset] for dataset in ("food101", "mimic")}
-DETAIL = {
-    ("missing", "moddrop"): 7,
-    ("missing", "none"): 8,
-    ("share", "moddrop"): 9,
-    ("share", "none"): 10,
-    ("unique", "moddrop"): 11,
-    ("unique", "none"): 12,
-    ("synergy", "moddrop"): 13,
-    ("synergy", "none"): 14,
-    ("food101", "moddrop"): 15,
-    ("mimic", "moddrop"): 16,
-}
+# The numbers of the tables that have every cell of a dataset, with ModDrop or without.
+DETAIL_CELLS = [*product(SYNTHETIC, ("moddrop", "none")), ("food101", "moddrop"), ("mimic", "moddrop")]
+DETAIL = {cell: number for number, cell in enumerate(DETAIL_CELLS, start=7)}
 
 CHANCE_NOTE = "Chance: the AULC of guessing, chance level × (N − 1)."
 SCALED_NOTE = "What is marked {} cannot reach more than a part of the labels and is scaled by it."
@@ -95,24 +84,22 @@ def paper_tables(
     `rank_sums`: Table 3 as printed (`published_rank_sums`), shown where `tidy` has the numbers it ranks.
     `seeds`: as of `per_seed`; nothing is marked as the best where it has no rows.
     """
-    numbers = Numbers(tidy, dict.fromkeys(TIMES_TEN, 10.0), seeds)
+    numbers = Numbers(tidy, selection, seeds, dict.fromkeys(TIMES_TEN, 10.0))
     return [
-        _random_table(numbers, selection),
-        _wide_table(2, "the four synthetic datasets", TABLE_2, numbers, selection),
-        _rank_table(tidy, numbers, selection, rank_sums, seeds),
-        _wide_table(4, "the two real datasets", TABLE_4, numbers, selection),
-        *(_detail_table(number, *cell, numbers, selection) for cell, number in DETAIL.items()),
+        _random_table(numbers),
+        _wide_table(2, "the four synthetic datasets", TABLE_2, numbers),
+        _rank_table(tidy, numbers, rank_sums, seeds),
+        _wide_table(4, "the two real datasets", TABLE_4, numbers),
+        *(_detail_table(number, *cell, numbers) for cell, number in DETAIL.items()),
     ]
 
 
-def _random_table(numbers: Numbers, selection: Selection) -> PaperTable:
+def _random_table(numbers: Numbers) -> PaperTable:
     """Table 1: what ModDrop does to Random in the high regime, a row per dataset with and without it."""
     lines: list[Line] = []
     for dataset in SYNTHETIC:
         subsets = _subsets(dataset)
-        names = [
-            numbers.marked(subset_name(subset, modalities_of(subsets)), dataset, subset) for subset in subsets
-        ]
+        names = [numbers.marked(subset_name(subset, subsets), dataset, subset) for subset in subsets]
         for mitigation in ("moddrop", "none"):
             title = f"{dataset_name(dataset)} ({', '.join(names)}), {mitigation_name(mitigation)}"
             keys = [Key(dataset, mitigation, "high", "random", subset) for subset in subsets]
@@ -121,55 +108,49 @@ def _random_table(numbers: Numbers, selection: Selection) -> PaperTable:
         lines.append(_chance(lines[-1], f"{dataset_name(dataset)}, chance"))
     columns = [Column("", name) for name in ("Modality A", "Both", "Modality B")]
     title = "Random in the high regime with and without ModDrop: AULC"
-    return _table(1, title, columns, lines, numbers, selection, "column and dataset", "Dataset, ModDrop")
+    return _table(1, title, columns, lines, numbers, "column and dataset", "Dataset, ModDrop")
 
 
-def _wide_table(
-    number: int, which: str, mix: Mapping[str, str], numbers: Numbers, selection: Selection
-) -> PaperTable:
+def _wide_table(number: int, which: str, mix: Mapping[str, str], numbers: Numbers) -> PaperTable:
     """Tables 2 and 4: a row per dataset, regime and subset, the methods and the chance level across."""
-    queries, lines = _queries(selection), list[Line]()
-    for dataset, mitigation in mix.items():
-        for regime in REGIMES:
-            for subset in _subsets(dataset):
-                setting = Key(dataset, mitigation, regime, "", subset)
-                first = bool(lines) and dataset != lines[-1].keys[0].dataset
-                lines.append(_setting_line(setting, queries, _weak(selection), first, numbers))
+    queries, lines = _queries(numbers.selection), list[Line]()
+    for (dataset, mitigation), regime in product(mix.items(), REGIMES):
+        for subset in _subsets(dataset):
+            setting = Key(dataset, mitigation, regime, "", subset)
+            first = bool(lines) and dataset != lines[-1].keys[0].dataset
+            lines.append(_setting_line(setting, queries, first, numbers))
     columns = [Column("controls" if query in CONTROLS else "", method_name(query)) for query in queries]
     columns.append(Column("", "Chance"))
     without = [dataset_name(dataset) for dataset, mitigation in mix.items() if mitigation == "none"]
     shown = f"{', '.join(without)} without ModDrop, the others with it" if without else "all with ModDrop"
     title = f"Every method on every subset of {which}: AULC ({shown})"
-    return _table(number, title, columns, lines, numbers, selection, "row", "Setting")
+    return _table(number, title, columns, lines, numbers, "row", "Setting")
 
 
-def _setting_line(
-    setting: Key, queries: Sequence[str], weak: Mapping[str, str], rule: bool, numbers: Numbers
-) -> Line:
-    subset = subset_name(setting.subset, modalities_of(_subsets(setting.dataset)))
+def _setting_line(setting: Key, queries: Sequence[str], rule: bool, numbers: Numbers) -> Line:
+    subset = subset_name(setting.subset, _subsets(setting.dataset))
     title = f"{dataset_name(setting.dataset)}, {setting.regime}: {subset}"
     title = numbers.marked(title, setting.dataset, setting.subset)
     keys = [setting._replace(query=query) for query in [*queries, CHANCE]]
-    return Line(title, "method", keys, f"{title}, paper", setting.subset == weak.get(setting.dataset), rule)
+    weak = _weak(numbers.selection).get(setting.dataset)
+    return Line(title, "method", keys, f"{title}, paper", setting.subset == weak, rule)
 
 
-def _detail_table(
-    number: int, dataset: str, mitigation: str, numbers: Numbers, selection: Selection
-) -> PaperTable:
+def _detail_table(number: int, dataset: str, mitigation: str, numbers: Numbers) -> PaperTable:
     """Tables 7 to 16: one dataset with or without ModDrop, a row per regime and method."""
     lines: list[Line] = []
     for regime in REGIMES:
         settings = [Key(dataset, mitigation, regime, "", subset) for subset in _subsets(dataset)]
-        of_regime = method_lines(_queries(selection), settings)
+        of_regime = method_lines(_queries(numbers.selection), settings)
         of_regime[0] = of_regime[0]._replace(rule=bool(lines))
         lines += [
             line._replace(title=f"{regime}, {line.title}", published=f"{regime}, {line.published}")
             for line in [*of_regime, _chance(of_regime[0], "chance")]
         ]
-    columns = [replace(column, group="") for column in setting_columns(settings, _weak(selection), numbers)]
+    columns = setting_columns(settings, _weak(numbers.selection), numbers)
+    columns = [replace(column, group="") for column in columns]
     title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: AULC on every subset of modalities"
-    corner = "Regime, method"
-    return _table(number, title, columns, lines, numbers, selection, "column and regime", corner)
+    return _table(number, title, columns, lines, numbers, "column and regime", "Regime, method")
 
 
 def _table(
@@ -178,15 +159,13 @@ def _table(
     columns: Sequence[Column],
     lines: Sequence[Line],
     numbers: Numbers,
-    selection: Selection,
-    place: str = "column",
-    corner: str = "Method",
+    place: str,
+    corner: str,
 ) -> PaperTable:
     """`place`: what rivals stand in."""
-    best = numbers.best(key for line in lines for key in line.keys)
-    rows, shown = numbers.fill(lines, best), numbers.shown(lines)
-    reasons = lacking((key for line in lines for key in line.keys if key.query != CHANCE), numbers, selection)
-    notes = notes_of(shown, columns, rows, best.note(place), selection) if shown else []
+    best = numbers.best(lines)
+    rows, shown, reasons = numbers.fill(lines, best), numbers.shown(lines), numbers.lacking(lines)
+    notes = notes_of(numbers, lines, columns, rows, best.note(place)) if shown else []
     if shown:
         marks = sorted({mark for row in rows for mark in re.findall("×[0-9.]+", row.title)})
         notes += [SCALED_NOTE.format(", ".join(marks))] * bool(marks)
@@ -204,16 +183,9 @@ def _named(
     reasons: Sequence[str],
     corner: str = "Method",
 ) -> PaperTable:
-    return PaperTable(
-        f"paper-table-{number:02}",
-        f"Counterpart of Table {number}. {title}",
-        tuple(columns),
-        tuple(rows),
-        tuple(notes),
-        corner,
-        number,
-        tuple(reasons),
-    )
+    name, title = f"paper-table-{number:02}", f"Counterpart of Table {number}. {title}"
+    shown = (tuple(columns), tuple(rows), tuple(notes), corner)
+    return PaperTable(name, title, *shown, number, tuple(reasons))
 
 
 def _scale_note(shown: Iterable[Any]) -> list[str]:
@@ -223,13 +195,10 @@ def _scale_note(shown: Iterable[Any]) -> list[str]:
 
 
 def _rank_table(
-    tidy: pd.DataFrame,
-    numbers: Numbers,
-    selection: Selection,
-    printed: pd.DataFrame | None,
-    seeds: pd.DataFrame | None,
+    tidy: pd.DataFrame, numbers: Numbers, printed: pd.DataFrame | None, seeds: pd.DataFrame | None
 ) -> PaperTable:
     """Table 3: rank sums over the four synthetic datasets, of the paper's methods alone, as theirs are."""
+    selection = numbers.selection
     shown = (tidy["mitigation"] == tidy["dataset"].map(TABLE_2)) & tidy["query"].isin(SEVEN)
     weak = tidy[shown & (tidy["subset"] == tidy["dataset"].map(WEAK))]
     left_out = selection.unranked_note((d, r, TABLE_2[d]) for d, r in product(SYNTHETIC, REGIMES))
@@ -242,8 +211,8 @@ def _rank_table(
         if published:
             theirs = (Cell(published.get((regime, query), math.nan), None, digits=1) for regime in REGIMES)
             rows.append(Row(published_name(query), "paper", tuple(theirs)))
-    wanted = [Key(d, TABLE_2[d], r, q, WEAK[d]) for d in SYNTHETIC for r in REGIMES for q in SEVEN]
-    reasons = lacking(wanted, numbers, selection)
+    wanted = [Key(d, TABLE_2[d], r, q, WEAK[d]) for d, r, q in product(SYNTHETIC, REGIMES, SEVEN)]
+    reasons = numbers.lacking([Line("", "", wanted, "")])
     notes = [f"{RANKS_NOTE} {best.note('column')}".strip(), *_rank_notes(sums, selection)] if sums else []
     notes += filter(None, [left_out])
     if reasons:

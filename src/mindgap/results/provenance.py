@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mindgap.core.records import DETAILS, digest_of, text_digest
 from mindgap.results.curves import Selection
 from mindgap.results.flow import mend_for
-from mindgap.results.reading import ReportError, read_json, read_text, records_of
+from mindgap.results.reading import Fault, ReportError, checking, read_json, read_text, records_of
 
 
 class _Form(BaseModel):
@@ -105,10 +105,30 @@ def read_runs(
     path = Path(folder) / f"{dataset}-{regime}.json"
     mend = mend_for(path, "acquire")
     made = read_json(path, mend)
-    fault = fault_of(made)
-    if fault:
-        raise ReportError(f"{path} is no record of provenance: {fault}; {mend}")
-    verified = bool(made.get("curves"))
+    wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
+    with checking(path, mend):
+        if fault := fault_of(made):
+            raise Fault(f" is no record of provenance: {fault}")
+        _check_tables(path, made, mend)
+        settings, runs, kept = made["settings"], made["runs"], {}
+        for digest, cell in zip(wanted.index, records_of(wanted), strict=True):
+            if digest not in runs:
+                raise Fault(f" does not tell where run {digest} ({cell_name(cell)}) comes from")
+            run = runs[digest]
+            if run["settings"] not in settings:
+                raise Fault(f": run {digest} ({cell_name(cell)}) lacks the settings {run['settings']}")
+            own = settings[run["settings"]]
+            # Those of the dataset follow from its digest; records from before they were kept lack them.
+            texts = {
+                "own": json.dumps({key: own[key] for key in own if key != "data"}, sort_keys=True),
+                "shared": _shared(own["setting"]),
+            }
+            kept[digest] = {**run, **cell, **texts, "cell": cell, "run": digest, "told": run}
+    return settings, kept, bool(made.get("curves"))
+
+
+def _check_tables(path: Path, made: Mapping[str, Any], mend: str) -> None:
+    """Whether the tables beside a file are those that were written with it, where it says so."""
     for kind in ("curves", "measured"):
         table = path.parent.parent / kind / f"{path.stem}.csv"
         if kind == "measured" and not table.exists():  # published records are without
@@ -116,23 +136,6 @@ def read_runs(
         if made.get(kind) and text_digest(read_text(table, mend)) != made[kind]:
             both = mend.replace(str(path), f"{table} {path}")
             raise ReportError(f"{table} is not what was written with {path}: one was changed; {both}")
-    settings, runs = made["settings"], made["runs"]
-    wanted = named[(named["dataset"] == dataset) & (named["regime"] == regime)]
-    kept = {}
-    for digest, cell in zip(wanted.index, records_of(wanted), strict=True):
-        if digest not in runs:
-            raise ReportError(
-                f"{path} does not tell where run {digest} ({cell_name(cell)}) comes from; {mend}"
-            )
-        if runs[digest]["settings"] not in settings:
-            lack = f"the settings {runs[digest]['settings']}"
-            raise ReportError(f"{path}: run {digest} ({cell_name(cell)}) lacks {lack}; {mend}")
-        made = settings[runs[digest]["settings"]]
-        # Those of the dataset follow from its digest; records of rounds from before they were kept lack them.
-        own = json.dumps({key: value for key, value in made.items() if key != "data"}, sort_keys=True)
-        told = {"own": own, "shared": _shared(made["setting"]), "cell": cell, "run": digest}
-        kept[digest] = {**runs[digest], **cell, **told, "told": runs[digest]}
-    return settings, kept, verified
 
 
 def fault_of(made: Mapping[str, Any]) -> str:

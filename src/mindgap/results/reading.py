@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ from mindgap.base.errors import MindGapError
 
 class ReportError(MindGapError):
     """What a report is made of is not complete or not consistent; the message names file, run and mend."""
+
+
+class Fault(Exception):  # noqa: N818 - it never leaves `checking`
+    """What is wrong with a file, without its name and the mend."""
+
+
+@contextmanager
+def checking(path: Path, mend: str) -> Iterator[None]:
+    """A `Fault` within is a ReportError: the file before its text, the mend behind it."""
+    try:
+        yield
+    except Fault as fault:
+        raise ReportError(f"{path}{fault}; {mend}") from fault
 
 
 def read_text(path: Path, mend: str) -> str:
@@ -34,25 +48,25 @@ def read_table(path: Path, columns: Sequence[str], mend: str) -> pd.DataFrame:
     text = read_text(path, mend)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows, lines = [], []
-    try:
-        header = next(reader, [])
-        for row in reader:
-            rows.append(row)
-            lines.append(reader.line_num)
-    except csv.Error as error:
-        raise ReportError(f"{path} cannot be read (line {reader.line_num}: {error}); {mend}") from error
-    if not header:
-        raise ReportError(f"{path} is empty; {mend}")
-    lacking = [name for name in columns if name not in header]
-    if lacking:
-        raise ReportError(f"{path} lacks the columns {', '.join(lacking)}; {mend}")
-    if len(set(header)) < len(header):
-        raise ReportError(f"{path} has a column twice ({', '.join(header)}); {mend}")
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != len(header):
-            raise ReportError(f"{path}, line {line}: {len(row)} fields, the header has {len(header)}; {mend}")
-    if not text.endswith(("\n", "\r")):
-        raise ReportError(f"{path}: its last line has no end, as if the file was cut; {mend}")
+    with checking(path, mend):
+        try:
+            header = next(reader, [])
+            for row in reader:
+                rows.append(row)
+                lines.append(reader.line_num)
+        except csv.Error as error:
+            raise Fault(f" cannot be read (line {reader.line_num}: {error})") from error
+        if not header:
+            raise Fault(" is empty")
+        if lacking := [name for name in columns if name not in header]:
+            raise Fault(f" lacks the columns {', '.join(lacking)}")
+        if len(set(header)) < len(header):
+            raise Fault(f" has a column twice ({', '.join(header)})")
+        for line, row in zip(lines, rows, strict=True):
+            if len(row) != len(header):
+                raise Fault(f", line {line}: {len(row)} fields, the header has {len(header)}")
+        if not text.endswith(("\n", "\r")):
+            raise Fault(": its last line has no end, as if the file was cut")
     return pd.DataFrame(rows, columns=header, index=lines, dtype=object)
 
 

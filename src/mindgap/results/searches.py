@@ -11,7 +11,7 @@ from mindgap.core.records import SEARCH_COLUMNS
 from mindgap.results.curves import Selection, number
 from mindgap.results.flow import mend_for
 from mindgap.results.provenance import Origin
-from mindgap.results.reading import ReportError, read_table, records_of, whole_number
+from mindgap.results.reading import Fault, checking, read_table, records_of, whole_number
 
 RECIPE = ("learning_rate", "weight_decay", "augmentation")
 
@@ -37,17 +37,15 @@ def _read(folder: Path, key: tuple[str, str], scale: str, recipe: Mapping[str, A
         return pd.DataFrame(columns=list(SEARCH_COLUMNS))
     mend = mend_for(path, "train")
     table = read_table(path, SEARCH_COLUMNS, mend)
-    if tuple(table.columns) != SEARCH_COLUMNS:
-        raise ReportError(f"{path} needs the columns {', '.join(SEARCH_COLUMNS)} alone; {mend}")
     where = dict(zip(("scale", "dataset", "regime"), (scale, *key), strict=True))
-    for line, row in zip(table.index, records_of(table), strict=True):
-        fault = _fault(row, where)
-        if fault:
-            raise ReportError(f"{path}, line {line}: {fault}; {mend}")
-    if len(table):
-        fault = _wrong_choice(table, recipe)
-        if fault:
-            raise ReportError(f"{path}{fault}; {mend}")
+    with checking(path, mend):
+        if tuple(table.columns) != SEARCH_COLUMNS:
+            raise Fault(f" needs the columns {', '.join(SEARCH_COLUMNS)} alone")
+        for line, row in zip(table.index, records_of(table), strict=True):
+            if fault := _fault(row, where):
+                raise Fault(f", line {line}: {fault}")
+        if len(table) and (fault := _wrong_choice(table, recipe)):
+            raise Fault(fault)
     return table
 
 

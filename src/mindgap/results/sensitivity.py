@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,16 @@ from pydantic import Field
 from scipy.stats import kendalltau
 
 from mindgap.core.params import Block, load_block
-from mindgap.results.aulc import half_width, per_seed, spread, with_roles
+from mindgap.results.aulc import per_seed, summary, with_roles
 from mindgap.results.curves import read_curve_file
 from mindgap.results.names import (
     CONTROLS,
     dataset_name,
     method_name,
     mitigation_name,
-    modalities_of,
     subset_name,
 )
-from mindgap.results.reading import ReportError, parts_of, read_json, read_text, records_of
+from mindgap.results.reading import Fault, ReportError, checking, parts_of, read_json, read_text, rows_of
 
 DEFAULT = "default"
 VARIANTS = "variants.yaml"
@@ -183,22 +183,22 @@ def _read_code(path: Path, overrides: Sequence[str]) -> dict[str, Code]:
     """The code of each run of a variant; the files beside it are checked."""
     curves, mend = path.with_suffix(".csv"), mend_of(path.stem, path.parent)
     made = read_json(path, mend)
-    try:
-        checksum, asked = made["curves"], [str(one) for one in made["set"]]
-        loop = str(made.get("loop", ""))
-        code = {
-            run: Code(fusion_of(made["settings"], told), str(told["numerics"]), loop)
-            for run, told in made["runs"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ReportError(f"{path} is no record of provenance ({error!r}); {mend}") from error
-    if hashlib.sha256(read_text(curves, mend).encode()).hexdigest() != checksum:
-        raise ReportError(f"{curves} was changed after it was collected; {mend}")
-    if asked != list(overrides):
-        raise ReportError(
-            f"{curves} was made with `{' '.join(asked)}`, but {VARIANTS} asks for "
-            f"`{' '.join(overrides)}`; {mend}"
-        )
+    with checking(path, mend):
+        try:
+            checksum, asked = made["curves"], [str(one) for one in made["set"]]
+            loop = str(made.get("loop", ""))
+            code = {
+                run: Code(fusion_of(made["settings"], told), str(told["numerics"]), loop)
+                for run, told in made["runs"].items()
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Fault(f" is no record of provenance ({error!r})") from error
+    with checking(curves, mend):
+        if hashlib.sha256(read_text(curves, mend).encode()).hexdigest() != checksum:
+            raise Fault(" was changed after it was collected")
+        if asked != list(overrides):
+            wanted = f"{VARIANTS} asks for `{' '.join(overrides)}`"
+            raise Fault(f" was made with `{' '.join(asked)}`, but {wanted}")
     return code
 
 
@@ -247,7 +247,7 @@ def over_methods(frame: pd.DataFrame, variants: Variants, weak: Mapping[str, str
     answers = _answers(frame, variants, weak)
     keys = [*ASKED, *WHERE]
     means = answers.groupby([*keys, "seed"], sort=False, as_index=False)[["accuracy", "reference"]]
-    table = _over_seeds(means.agg(_mean), keys)
+    table = _over_seeds(means.agg(fmean), keys)
     orders = _orders(_over_seeds(answers, [*keys, "query"]))
     return table.merge(orders, on=keys, validate="one_to_one")[METHODS_COLUMNS]
 
@@ -258,7 +258,7 @@ def wide_table(methods: pd.DataFrame) -> pd.DataFrame:
     for name, names in (("mitigation", mitigation_name), ("regime", str)):
         if methods[name].nunique() > 1:
             label = label + ", " + methods[name].map(names)
-    sizes = {name: modalities_of(list(part["subset"])) for name, part in parts_of(methods, "dataset")}
+    sizes = {name: part["subset"] for name, part in parts_of(methods, "dataset")}
     subsets = [subset_name(s, sizes[d]) for s, d in zip(methods["subset"], methods["dataset"], strict=True)]
     cells = methods.assign(label=label + ": " + subsets, cell=_cells(methods))
     wide = cells.pivot(index=["question", "value"], columns="label", values="cell").fillna("–")
@@ -292,7 +292,7 @@ def _sentence(question: str, part: pd.DataFrame) -> str:
     top = part.iloc[int(part["difference"].abs().argmax())]
     beyond = int((part["difference"].abs() > part["difference_ci95"]).sum())
     sizes = part.loc[part["dataset"] == top["dataset"], "subset"]
-    subset = subset_name(top["subset"], modalities_of(list(sizes)))
+    subset = subset_name(top["subset"], sizes)
     text = (
         f"{question[0].upper()}{question[1:]}: the mean over methods changes most by "
         f"{_signed(top['difference'])} ({top['value']}; {dataset_name(top['dataset'])}, {subset}), beyond "
@@ -353,16 +353,10 @@ def _over_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Mean and spread over seeds of the accuracy and of its difference to the reference: NUMBERS."""
     table = []
     for key, part in rows.groupby(list(keys), sort=False):
-        one = dict(zip(keys, key, strict=True))
-        numbers = {"n_seeds": len(part), "mean": _mean(part["accuracy"])}
-        numbers["std"] = spread(part["accuracy"].tolist())
-        numbers |= dict.fromkeys(NUMBERS[3:], math.nan)
-        if not one["is_default"]:
-            differences = (part["accuracy"] - part["reference"]).tolist()
-            std = spread(differences)
-            values = (_mean(differences), std, half_width(std, len(differences)))
-            numbers |= dict(zip(NUMBERS[3:], values, strict=True))
-        table.append(one | numbers)
+        mean, std, _ = summary(part["accuracy"])
+        is_default = part["is_default"].iloc[0]
+        change = (math.nan,) * 3 if is_default else summary(part["accuracy"] - part["reference"])
+        table.append((*key, len(part), mean, std, *change))
     return pd.DataFrame(table, columns=[*keys, *NUMBERS])
 
 
@@ -383,16 +377,11 @@ def _orders(table: pd.DataFrame) -> pd.DataFrame:
 
 def _cells(methods: pd.DataFrame) -> list[str]:
     texts = []
-    for one in records_of(methods):
-        text = f"{one['mean']:.3f}" + ("" if math.isnan(one["std"]) else f" ± {one['std']:.3f}")
-        texts.append(text if one["is_default"] else f"{text} ({_signed(one['difference'])})")
+    for one in rows_of(methods):
+        text = f"{one.mean:.3f}" + ("" if math.isnan(one.std) else f" ± {one.std:.3f}")
+        texts.append(text if one.is_default else f"{text} ({_signed(one.difference)})")
     return texts
 
 
 def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)

@@ -8,6 +8,7 @@ method would be 1 divided by it. Curves are means over the seeds that both have.
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -46,19 +47,13 @@ def _row(random: pd.DataFrame, method: pd.DataFrame) -> dict[str, Any]:
     """Of points by labels, a column a seed."""
     seeds = [seed for seed in method if seed in random]
     labels = method.index.tolist()
-    found: dict[str, Any] = {
-        "n_seeds": len(seeds),
-        "speed_up": math.nan,
-        "seed_min": math.nan,
-        "seed_max": math.nan,
-    }
+    found: dict[str, Any] = {"n_seeds": len(seeds)}
+    found |= dict.fromkeys(("speed_up", "seed_min", "seed_max"), math.nan)
     if not seeds:
         return found | {"seeds_without": 0, "remark": "no seed of Random's"}
     of_seeds = [speed_up(labels, random[seed].tolist(), method[seed].tolist()) for seed in seeds]
     known = [factor for factor in of_seeds if not math.isnan(factor)]
-    means = [
-        [math.fsum(row) / len(seeds) for row in one[seeds].to_numpy().tolist()] for one in (random, method)
-    ]
+    means = [[fmean(row) for row in one[seeds].to_numpy().tolist()] for one in (random, method)]
     return found | {
         "speed_up": speed_up(labels, *means),
         "seed_min": min(known, default=math.nan),
@@ -75,7 +70,7 @@ def speed_up(labels: Sequence[float], random: Sequence[float], method: Sequence[
     start, top = max(random[0], method[0]), min(max(random), max(method))
     shared = [value for value in {*random, *method} if start < value <= top]
     ratios = [labels_needed(labels, random, a) / labels_needed(labels, method, a) for a in shared]
-    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
+    return math.exp(fmean(map(math.log, ratios))) if ratios else math.nan
 
 
 def labels_needed(labels: Sequence[float], accuracy: Sequence[float], wanted: float) -> float:

@@ -17,8 +17,8 @@ from scipy.stats import f as f_distribution
 from scipy.stats import norm, rankdata, studentized_range
 from scipy.stats import t as student
 
-from mindgap.results.aulc import DIGITS, MIN_SEEDS, levels, per_seed
-from mindgap.results.names import CONTROLS, METHODS, dataset_name, method_name, modalities_of
+from mindgap.results.aulc import DIGITS, MIN_SEEDS, levels, on_targets, per_seed
+from mindgap.results.names import CONTROLS, METHODS, dataset_name, method_name
 from mindgap.results.reading import ReportError, parts_of, rows_of
 
 TARGETS = {"weak": "weak modality", "all": "all modalities"}
@@ -167,11 +167,9 @@ def _target_rows(curves: pd.DataFrame, weak: Mapping[str, str], mitigation: str,
             f"statistics compare runs of one scale, these are of {', '.join(scales) or 'none'}: "
             "select the rows of one"
         )
-    names = curves.groupby("dataset")["subset"].unique()
-    together = {dataset: "+".join(modalities_of(list(subsets))) for dataset, subsets in names.items()}
-    subsets = dict(weak) if target == "weak" else together
-    methods = curves[(curves["mitigation"] == mitigation) & ~curves["query"].isin(CONTROLS)]
-    return methods[methods["subset"] == methods["dataset"].map(subsets)]
+    shown = on_targets(curves, weak)
+    of_target = (shown["target"] == target) & (shown["mitigation"] == mitigation)
+    return shown[of_target & ~shown["query"].isin(CONTROLS)]
 
 
 def _blocks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -527,41 +525,38 @@ def as_tables(results: Sequence[Statistics]) -> dict[str, pd.DataFrame]:
     """Long tables to be written as CSV, numbers to six digits: ranks, friedman, pairwise, bootstrap, wins,
     refusals. Each begins with mitigation and target; a test that was refused everywhere has no rows.
     """
-    parts = {
-        "ranks": [(r, _ranks_frame(r)) for r in results],
-        "friedman": [(r, _friedman_frame(r)) for r in results if isinstance(r.friedman, Friedman)],
-        "pairwise": [(r, r.pairwise) for r in results if isinstance(r.pairwise, pd.DataFrame)],
-        "bootstrap": [(r, r.bootstrap) for r in results if isinstance(r.bootstrap, pd.DataFrame)],
-        "wins": [(r, _wins_frame(r.wins)) for r in results if isinstance(r.wins, Wins)],
-        "refusals": [(r, pd.DataFrame(r.refusals)) for r in results if r.refusals],
+    parts = {name: [pd.DataFrame(columns=columns)] for name, columns in LONG_COLUMNS.items()}
+    for result in results:
+        for name, frame in _frames(result).items():
+            parts[name].append(frame.assign(mitigation=result.mitigation, target=result.target))
+    tables = {}
+    for name, columns in LONG_COLUMNS.items():
+        filled = pd.concat([part for part in parts[name] if len(part)] or parts[name], ignore_index=True)
+        tables[name] = six_digits(filled.reindex(columns=["mitigation", "target", *columns]))
+    return tables
+
+
+def _frames(result: Statistics) -> dict[str, pd.DataFrame]:
+    """The rows of one result in each long table; none in that of a test that was refused."""
+    ranks = pd.DataFrame({"mean_rank": result.mean_ranks, "mean_level": result.mean_levels})
+    frames: dict[str, Any] = {
+        "ranks": ranks.rename_axis("query").reset_index().assign(n=result.n_blocks),
+        "pairwise": result.pairwise,
+        "bootstrap": result.bootstrap,
+        "refusals": pd.DataFrame(result.refusals),
     }
-    return {name: _stacked(LONG_COLUMNS[name], some) for name, some in parts.items()}
-
-
-def _stacked(columns: Sequence[str], parts: Sequence[tuple[Statistics, pd.DataFrame]]) -> pd.DataFrame:
-    columns = ["mitigation", "target", *columns]
-    frames = [frame.assign(mitigation=r.mitigation, target=r.target)[columns] for r, frame in parts]
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-    return six_digits(frame)
+    if isinstance(result.friedman, Friedman):
+        sizes = {"n": result.n_blocks, "n_methods": len(result.mean_ranks)}
+        frames["friedman"] = pd.DataFrame([sizes | vars(result.friedman)])
+    if isinstance(result.wins, Wins):
+        methods, wins = result.wins.matrix, result.wins
+        pairs = itertools.permutations(methods.columns.tolist(), 2)
+        rows = [(a, b, int(methods[b][a]), wins.points, wins.settings) for a, b in pairs]
+        frames["wins"] = pd.DataFrame(rows, columns=LONG_COLUMNS["wins"])
+    return {name: frame for name, frame in frames.items() if isinstance(frame, pd.DataFrame)}
 
 
 def six_digits(frame: pd.DataFrame) -> pd.DataFrame:
     """Floats as they are written to a table."""
     numbers = frame.select_dtypes("float").columns
     return frame.assign(**{name: [float(f"{value:.6g}") for value in frame[name]] for name in numbers})
-
-
-def _ranks_frame(result: Statistics) -> pd.DataFrame:
-    means = {"mean_rank": result.mean_ranks, "mean_level": result.mean_levels}
-    return pd.DataFrame(means).rename_axis("query").reset_index().assign(n=result.n_blocks)
-
-
-def _friedman_frame(result: Statistics) -> pd.DataFrame:
-    sizes = {"n": result.n_blocks, "n_methods": len(result.mean_ranks)}
-    return pd.DataFrame([sizes | vars(result.friedman)])
-
-
-def _wins_frame(result: Wins) -> pd.DataFrame:
-    pairs = itertools.permutations(result.matrix.columns.tolist(), 2)
-    rows = [(a, b, int(result.matrix[b][a]), result.points, result.settings) for a, b in pairs]
-    return pd.DataFrame(rows, columns=LONG_COLUMNS["wins"])

@@ -5,8 +5,6 @@ the paper multiplies its 10 % modalities by ten. A cell without a run is a visib
 run of what is not in the paper are left out, and named.
 """
 
-import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -203,11 +201,13 @@ class Numbers:
     def __init__(
         self,
         tidy: pd.DataFrame,
-        factors: Mapping[tuple[str, str], float] | None = None,
+        selection: Selection,
         seeds: pd.DataFrame | None = None,
+        factors: Mapping[tuple[str, str], float] | None = None,
     ):
         self.rows: dict[Key, Any] = {}
-        self.factors, self.seeds = dict(factors or {}), dict[Key, pd.Series]()
+        self.selection, self.factors = selection, dict(factors or {})
+        self.seeds: dict[Key, pd.Series] = {}
         if seeds is not None:
             parts: Any = seeds.set_index("seed").groupby(list(Key._fields), sort=False)["aulc"]
             self.seeds = {Key(*key): areas for key, areas in parts}
@@ -225,10 +225,10 @@ class Numbers:
         factor = self.factor(dataset, subset)
         return f"{title} ×{factor:g}" if factor != 1 else title
 
-    def best(self, keys: Iterable[Key]) -> Best:
-        """The best of the rivals among these keys, controls aside."""
+    def best(self, lines: Sequence[Line]) -> Best:
+        """The best of the rivals among the keys of these lines, controls aside."""
         rivals, best = defaultdict(list), Best()
-        for key in keys:
+        for key in (key for line in lines for key in line.keys):
             if key in self.seeds and key.query not in CONTROLS:
                 rivals[key.rivals].append(key)
         for group in rivals.values():
@@ -274,22 +274,23 @@ class Numbers:
         """The rows of the tidy table behind these lines."""
         return [self.rows[key] for line in lines for key in line.keys if key in self.rows]
 
+    def lacking(self, lines: Sequence[Line]) -> list[str]:
+        """Why cells have no run, in few and general statements: "no runs of Share", "no runs in high".
 
-def lacking(wanted: Iterable[Key], numbers: Numbers, selection: Selection) -> list[str]:
-    """Why wanted cells have no run, in few and general statements: "no runs of Share", "no runs in high".
-
-    A statement is about all runs of the report; narrower ones ("no runs of Share in high") come after.
-    """
-    left, reasons = [key for key in wanted if key not in numbers.rows], []
-    axes = range(4)  # dataset, mitigation, regime, query: a run has all its subsets
-    for chosen in (chosen for size in range(1, 5) for chosen in combinations(axes, size)):
-        there = {tuple(key[axis] for axis in chosen) for key in numbers.rows}
-        places = dict.fromkeys(tuple(key[axis] for axis in chosen) for key in left)
-        gone = [place for place in places if place not in there]
-        left = [key for key in left if tuple(key[axis] for axis in chosen) in there]
-        for values in _together(gone):
-            reasons.append(_reason(dict(zip(chosen, values, strict=True)), selection))
-    return reasons
+        A statement is about all runs of the report; narrower ones ("no runs of Share in high") come after.
+        """
+        keys = (key for line in lines for key in line.keys)
+        left = [key for key in keys if key not in self.rows and key.query != CHANCE]
+        reasons = []
+        axes = range(4)  # dataset, mitigation, regime, query: a run has all its subsets
+        for chosen in (chosen for size in range(1, 5) for chosen in combinations(axes, size)):
+            there = {tuple(key[axis] for axis in chosen) for key in self.rows}
+            places = dict.fromkeys(tuple(key[axis] for axis in chosen) for key in left)
+            gone = [place for place in places if place not in there]
+            left = [key for key in left if tuple(key[axis] for axis in chosen) in there]
+            for values in _together(gone):
+                reasons.append(_reason(dict(zip(chosen, values, strict=True)), self.selection))
+        return reasons
 
 
 def _together(places: Iterable[tuple[str, ...]]) -> list[tuple[tuple[str, ...], ...]]:
@@ -344,11 +345,11 @@ def method_lines(queries: Sequence[str], settings: Sequence[Key]) -> list[Line]:
 
 def setting_columns(settings: Sequence[Key], weak: Mapping[str, str], numbers: Numbers) -> list[Column]:
     """A column per setting in groups of regimes; `settings` are of one dataset."""
-    modalities = tuple(max((s.subset for s in settings), key=lambda s: s.count("+")).split("+"))
+    subsets = [setting.subset for setting in settings]
     return [
         Column(
             setting.regime,
-            subset_name(setting.subset, modalities),
+            subset_name(setting.subset, subsets),
             setting.subset == weak.get(setting.dataset),
             numbers.factor(setting.dataset, setting.subset),
         )
@@ -369,10 +370,10 @@ def dataset_table(
     """A dataset with or without a mitigation, in the regimes of the selection."""
     subsets = tidy.loc[tidy["dataset"] == dataset, "subset"].unique().tolist()
     settings = [Key(dataset, mitigation, r, "", s) for r in selection.regimes for s in subsets]
-    numbers = Numbers(tidy, seeds=seeds)
+    numbers = Numbers(tidy, selection, seeds)
     columns = setting_columns(settings, selection.weak, numbers)
     title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: AULC on every subset of modalities"
-    return _aulc_table(f"{dataset}-{mitigation}", title, numbers, settings, columns, selection)
+    return _aulc_table(f"{dataset}-{mitigation}", title, numbers, settings, columns)
 
 
 def weak_table(
@@ -380,17 +381,17 @@ def weak_table(
 ) -> Table | None:
     """The weak modality of every dataset that has one (of the paper's Table 2); None without any."""
     frame = weak_rows(tidy, mitigation, selection)
-    numbers, settings, columns = Numbers(tidy, seeds=seeds), [], []
+    numbers, settings, columns = Numbers(tidy, selection, seeds), [], []
     for regime in selection.regimes:
         for dataset in frame["dataset"].unique():
             subset = selection.weak[dataset]
             settings.append(Key(dataset, mitigation, regime, "", subset))
-            title = f"{dataset_name(dataset)}: {subset_name(subset, (subset,))}"
+            title = f"{dataset_name(dataset)}: {subset_name(subset)}"
             columns.append(Column(regime, title, True, numbers.factor(dataset, subset)))
     if not settings:
         return None
     title = f"The weak modality of each dataset, {mitigation_name(mitigation)}: AULC"
-    return _aulc_table(f"weak-{mitigation}", title, numbers, settings, columns, selection)
+    return _aulc_table(f"weak-{mitigation}", title, numbers, settings, columns)
 
 
 def rank_table(
@@ -492,19 +493,14 @@ def weak_rows(tidy: pd.DataFrame, mitigation: str, selection: Selection) -> pd.D
 
 
 def _aulc_table(
-    name: str,
-    title: str,
-    numbers: Numbers,
-    settings: Sequence[Key],
-    columns: Sequence[Column],
-    selection: Selection,
+    name: str, title: str, numbers: Numbers, settings: Sequence[Key], columns: Sequence[Column]
 ) -> Table:
-    every = method_lines(selection.queries, settings)
+    every = method_lines(numbers.selection.queries, settings)
     lines = [line for line in every if _shown(line, numbers)]
-    best = numbers.best(key for line in lines for key in line.keys)
+    best = numbers.best(lines)
     rows = numbers.fill(lines, best)
-    notes = notes_of(numbers.shown(lines), columns, rows, best.note("column"), selection)
-    notes += hole_note(lacking((key for line in lines for key in line.keys), numbers, selection))
+    notes = notes_of(numbers, lines, columns, rows, best.note("column"))
+    notes += hole_note(numbers.lacking(lines))
     if gone := [line.title for line in every if line not in lines]:
         notes.append(f"Without a run here, and not in the paper's grid: {', '.join(gone)}.")
     beyond = bool(not_in_paper([], {key.mitigation for key in settings}))
@@ -519,13 +515,10 @@ def _shown(line: Line, numbers: Numbers) -> bool:
 
 
 def notes_of(
-    shown: Sequence[Any],
-    columns: Sequence[Column],
-    rows: Sequence[Row],
-    best: str,
-    selection: Selection,
+    numbers: Numbers, lines: Sequence[Line], columns: Sequence[Column], rows: Sequence[Row], best: str
 ) -> list[str]:
-    """What a reader needs to read a table of AULCs; `shown` are the rows of the tidy table behind it."""
+    """What a reader needs to read a table of AULCs; `rows` are the filled `lines`."""
+    shown = numbers.shown(lines)
     scales = sorted({scale_name(row.scale, row.changed) for row in shown})
     levels = sorted({int(row.rounds) for row in shown})
     top = ", ".join(str(n - 1) for n in levels)
@@ -535,7 +528,7 @@ def notes_of(
         f"Scale: {'; '.join(scales)}. {best}".rstrip()
     ]
     settings = ((row.dataset, row.regime, row.mitigation) for row in shown)
-    notes += filter(None, [selection.unranked_note(settings)])
+    notes += filter(None, [numbers.selection.unranked_note(settings)])
     counts = sorted({int(row.n_seeds) for row in shown})
     if 1 in counts:
         notes.append(ONE_SEED)
@@ -592,27 +585,16 @@ def _interval_note(counts: Sequence[int]) -> list[str]:
 
 def to_csv(table: Table) -> str:
     """Numbers to six digits, scaled as the header says; a mean is followed by its std and ci95, if any."""
-    cells = [[row.cells[place] for row in table.rows] for place in range(len(table.columns))]
-    parts = [_csv_parts(column) for column in cells]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    header = [table.corner.lower(), "kind"]
-    for column, names in zip(table.columns, parts, strict=True):
-        header += [f"{_header(column)} {name}".strip() for name in names]
-    writer.writerow(header)
-    for row in table.rows:
-        line = [row.title, row.kind]
-        for cell, names in zip(row.cells, parts, strict=True):
-            line += [_number(value) for value in (cell.mean, cell.std, cell.ci)[: len(names)]]
-        writer.writerow(line)
-    return file.getvalue()
-
-
-def _csv_parts(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """The names of a column's parts: a bare number has one, without a name."""
-    if all(cell.std is None for cell in cells):
-        return ("",)
-    return ("mean", "std") if all(cell.ci is None for cell in cells) else ("mean", "std", "ci95")
+    rows = table.rows
+    written = {table.corner.lower(): [row.title for row in rows], "kind": [row.kind for row in rows]}
+    for place, column in enumerate(table.columns):
+        cells = [row.cells[place] for row in rows]
+        parts = {name: [getattr(cell, name) for cell in cells] for name in ("mean", "std", "ci")}
+        told = {name: values for name, values in parts.items() if any(value is not None for value in values)}
+        for name, values in told.items():
+            header = f"{_header(column)} {'ci95' if name == 'ci' else name}"
+            written[header if len(told) > 1 else _header(column)] = [_number(value) for value in values]
+    return pd.DataFrame(written).to_csv(index=False, lineterminator="\n")
 
 
 def _number(value: float | None) -> str:
