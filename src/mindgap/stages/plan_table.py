@@ -14,7 +14,7 @@ from mindgap.stages.plan import Disk, Part, Plan, prepared_disk
 WORK = ("", "runs", "finished", "trainings", "to do", "steps", "drawn", "passed")
 COST = ("", "disk", "memory", "in all", "left", "planned", "took", "ratio")
 WIDTH = 110
-Cells = Sequence[str]
+Texts = Sequence[str]
 
 
 def numbers(parts: Sequence[Part], workers: int) -> dict[str, Any]:
@@ -114,10 +114,10 @@ def show(plan: Plan) -> None:
         print(textwrap.fill(line, WIDTH, subsequent_indent="  "))
 
 
-def work_rows(plan: Plan) -> list[Cells]:
+def work_rows(plan: Plan) -> list[Texts]:
     """What is to be done: a header, a row for each dataset and regime, and their sum if there are several."""
 
-    def cells(parts: Sequence[Part]) -> Cells:
+    def cells(parts: Sequence[Part]) -> Texts:
         found = numbers(parts, plan.workers)
         work = total(part.work for part in parts)
         told = (found["runs"], found["finished_runs"], work.trainings, found["left"]["trainings"])
@@ -126,13 +126,13 @@ def work_rows(plan: Plan) -> list[Cells]:
     return [WORK, *_rows(plan, cells)]
 
 
-def cost_rows(plan: Plan) -> list[Cells]:
+def cost_rows(plan: Plan) -> list[Texts]:
     """What it costs, in the same rows; without the columns that have nothing in any row.
 
     Of several, the memory is that of the largest: parts wait for one another.
     """
 
-    def cells(parts: Sequence[Part]) -> Cells:
+    def cells(parts: Sequence[Part]) -> Texts:
         found, most = numbers(parts, plan.workers), max(part.memory or 0 for part in parts)
         done = found["actual"] or dict.fromkeys(("planned", "seconds", "ratio"))
         times = (found["seconds"], found["seconds_left"], done["planned"], done["seconds"])
@@ -148,7 +148,7 @@ def cost_rows(plan: Plan) -> list[Cells]:
     return list(zip(*used, strict=True))
 
 
-def _rows(plan: Plan, cells: Callable[[Sequence[Part]], Cells]) -> list[Cells]:
+def _rows(plan: Plan, cells: Callable[[Sequence[Part]], Texts]) -> list[Texts]:
     each = [(f"{part.dataset}-{part.regime}", *cells([part])) for part in plan.parts]
     return [*each, ("total", *cells(plan.parts))] if len(each) > 1 else each
 
