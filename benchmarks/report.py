@@ -22,14 +22,14 @@ import yaml
 from machine import machine
 from mindgap.core.params import Params, load_params
 from mindgap.core.records import CURVE_COLUMNS, digest_of
-from mindgap.results.paper import CLASSES, METHODS, SUBSETS, TIMES_TEN, paper_rounds
+from mindgap.results.paper import PAPER_CLASSES, PAPER_METHODS, SUBSETS, TIMES_TEN, paper_rounds
 from mindgap.stages.report import kept_report_stage
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "report.json"
 # Synthetic datasets with and without ModDrop and real ones with it are 630 runs; a selection is a product, so
 # the real ones get both here: 756.
-FULL = {"dataset": list(CLASSES), "regime": ["low", "mid", "high"], "mitigation": ["none", "moddrop"]}
+FULL = {"dataset": list(PAPER_CLASSES), "regime": ["low", "mid", "high"], "mitigation": ["none", "moddrop"]}
 QUICK = {"dataset": ["missing"], "regime": ["low"], "mitigation": ["moddrop"]}
 
 
@@ -43,7 +43,7 @@ def curves_of(
     digest = digest_of(settings)[:16]
     made = {"settings": digest, "code": "c", "data": dataset, "numerics": "n", "seconds": 1.0}
     made |= {"commit": ["none"], "device": ["none"], "versions": [{"mindgap": "0"}]}
-    for mitigation, query, seed in product(FULL["mitigation"], METHODS.values(), (0, 1, 2)):
+    for mitigation, query, seed in product(FULL["mitigation"], PAPER_METHODS.values(), (0, 1, 2)):
         run = digest_of([dataset, regime, mitigation, query, seed])[:16]
         runs[run] = made
         for round, subset in product(range(rounds), SUBSETS[dataset].values()):
@@ -51,7 +51,7 @@ def curves_of(
             accuracy = float(rng.uniform(0, ceiling))
             labelled = budget.initial + round * budget.acquisition
             cell = ("paper", dataset, regime, mitigation, query, seed, run, rounds, round, labelled)
-            rows.append((*cell, subset, accuracy, accuracy, 0.1, 1 / CLASSES[dataset], ceiling))
+            rows.append((*cell, subset, accuracy, accuracy, 0.1, 1 / PAPER_CLASSES[dataset], ceiling))
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)), {"runs": runs, "settings": {digest: settings}}
 
 
@@ -70,7 +70,7 @@ def write_records(folder: Path, selected: dict) -> int:
     for dataset in selected["dataset"]:
         flow = "part,step,reason,rows_in,excluded,repaired,rows_out\nimages,drawn,,1,0,0,1\n"
         (folder / "flow" / f"{dataset}.csv").write_text(flow)
-    kept = selected | {"published": [], "query": list(METHODS.values()), "seeds": [0, 1, 2]}
+    kept = selected | {"published": [], "query": list(PAPER_METHODS.values()), "seeds": [0, 1, 2]}
     kept |= {"scale": "paper", "about": "Random curves."}
     (folder / "selection.yaml").write_text(yaml.safe_dump(kept))
     return rows
@@ -93,7 +93,7 @@ def main() -> None:
         row["processor_seconds"] = time.process_time() - processor
         row |= {"figures": len(list(Path("kept/figures").glob("*.svg")))}
         os.chdir(ROOT)
-    row["runs"] = len(METHODS) * 3 * len(list(product(*selected.values())))
+    row["runs"] = len(PAPER_METHODS) * 3 * len(list(product(*selected.values())))
     row = {name: round(value, 1) for name, value in row.items()}
     print(json.dumps(row))
     if not quick:

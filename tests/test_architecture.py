@@ -18,8 +18,8 @@ from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import select
 from mindgap.parts.starts import STARTS
-from mindgap.results.names import CONTROLS, OURS
-from mindgap.results.names import METHODS as NAMES
+from mindgap.results.names import CONTROLS, OUR_METHODS
+from mindgap.results.names import METHOD_NAMES as NAMES
 
 # A folder may import itself and what stands in a line before its own.
 LAYERS = [["base"], ["data"], ["parts"], ["core"], ["engine", "results"], ["stages"]]
@@ -52,6 +52,20 @@ def test_imports_point_down(path):
     assert not wrong, f"{folder} imports {wrong}, which does not lie below it"
 
 
+def test_a_type_s_name_is_that_of_one_thing():
+    """But `Settings`, which every dataset from files has of its own."""
+    found: dict[str, set[Path]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            names = [node.name] if isinstance(node, ast.ClassDef) else [getattr(t, "id", "") for t in targets]
+            for name in names:
+                if name[:1].isupper() and not name.isupper() and name != "Settings":
+                    found.setdefault(name, set()).add(path)
+    twice = {name: paths for name, paths in found.items() if len(paths) > 1}
+    assert not twice
+
+
 PARTS = sorted((SOURCE / "parts").glob("*/*.py"))
 
 
@@ -79,7 +93,7 @@ def test_the_report_knows_every_control():
 
 def test_the_report_has_a_name_for_every_method_and_knows_ours():
     assert set(NAMES) == set(METHODS)
-    assert set(OURS) <= set(METHODS)
+    assert set(OUR_METHODS) <= set(METHODS)
 
 
 def names(*roots: Path) -> set[str]:

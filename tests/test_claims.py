@@ -11,7 +11,7 @@ import pytest
 
 from mindgap.results.aulc import ACCURACY_COLUMNS
 from mindgap.results.claims import (
-    COLUMNS,
+    CLAIM_COLUMNS,
     FAILS,
     FEW,
     HOLDS,
@@ -28,10 +28,10 @@ from mindgap.results.claims import (
 from mindgap.results.curves import ReportError
 from mindgap.results.names import CONTROLS
 from mindgap.results.paper import (
-    CLASSES,
     ITALIC,
-    METHODS,
-    MITIGATIONS,
+    PAPER_CLASSES,
+    PAPER_METHODS,
+    PAPER_MITIGATIONS,
     REGIMES,
     SUBSETS,
     TIMES_TEN,
@@ -151,10 +151,10 @@ def made_level(dataset, subset, mitigation, regime, query) -> float:
 def make_table() -> pd.DataFrame:
     rows = []
     for dataset, subsets in SUBSETS.items():
-        mitigations = ["moddrop"] if dataset in ("food101", "mimic") else list(MITIGATIONS.values())
-        for cell in product(mitigations, REGIMES, METHODS.values(), subsets.values()):
+        mitigations = ["moddrop"] if dataset in ("food101", "mimic") else list(PAPER_MITIGATIONS.values())
+        for cell in product(mitigations, REGIMES, PAPER_METHODS.values(), subsets.values()):
             mitigation, regime, query, subset = cell
-            chance, ceiling = 1 / CLASSES[dataset], 0.1 if (dataset, subset) in TIMES_TEN else 1.0
+            chance, ceiling = 1 / PAPER_CLASSES[dataset], 0.1 if (dataset, subset) in TIMES_TEN else 1.0
             level = made_level(dataset, subset, mitigation, regime, query)
             mean = chance + level * (ceiling - chance)
             rows.append((dataset, *cell, 3, mean, 0.01 * (ceiling - chance), chance, ceiling))
@@ -435,7 +435,7 @@ def test_a_frame_without_rows_gives_no_verat(published):
 
 def test_the_order_of_rows_changes_nothing(published, of_the_paper):
     shuffled = published.sample(frac=1, random_state=2)
-    assert judge(shuffled).to_csv() == of_the_paper.reset_index()[COLUMNS].to_csv()
+    assert judge(shuffled).to_csv() == of_the_paper.reset_index()[CLAIM_COLUMNS].to_csv()
 
 
 def test_controls_and_what_is_not_the_papers_are_left_out(published, of_the_paper):
@@ -443,7 +443,7 @@ def test_controls_and_what_is_not_the_papers_are_left_out(published, of_the_pape
     strange = [random.assign(query=query) for query in (*CONTROLS, "margin")]
     strange += [random.assign(mitigation="reweighting"), random.assign(dataset="trio")]
     more = pd.concat([*strange, published], ignore_index=True)
-    assert judge(more).to_csv() == of_the_paper.reset_index()[COLUMNS].to_csv()
+    assert judge(more).to_csv() == of_the_paper.reset_index()[CLAIM_COLUMNS].to_csv()
 
 
 def test_every_row_can_be_read(of_the_paper):

@@ -18,9 +18,9 @@ from mindgap.results.effects import (
     ALPHA,
     FAILED,
     FEW,
-    LACKING,
     PASSED,
     TUNED,
+    UNKNOWN,
     UNRANKED,
     effects,
     preregistered,
@@ -201,7 +201,7 @@ def test_only_held_out_datasets_with_enough_seeds_and_an_open_gate_are_judged():
 def test_a_rival_that_was_not_run_is_named():
     runs = {key: values for key, values in against_rivals(0.05).items() if key[1] != "badge"}
     row = only(preregistered(seeds_of(runs), SELECTION))
-    assert (row["verdict"], row["why"], row["n_seeds"]) == (LACKING, "no runs of BADGE with ModDrop", 0)
+    assert (row["verdict"], row["why"], row["n_seeds"]) == (UNKNOWN, "no runs of BADGE with ModDrop", 0)
     assert preregistered(seeds_of(runs_of("none", "random", [0.1], [0.2])), SELECTION).empty
 
 

@@ -8,7 +8,7 @@ import pytest
 from mindgap.data.flow import Flow
 from mindgap.results.curves import read_curve_file
 from mindgap.results.expectations import ExpectationFailed, validate_dataset
-from mindgap.results.flow import flow_parts, read_flow, skipped_line
+from mindgap.results.flow import flow_parts, read_flow, skipped_reason
 from mindgap.results.reading import ReportError
 from share_raw import share_raw
 from test_report import SELECTION, report_of
@@ -42,7 +42,7 @@ def test_it_is_read_as_it_was_written(tmp_path):
         ("images", "100", "97"),
         ("texts", "90", "90"),
     ]
-    assert skipped_line(flow) == ""
+    assert skipped_reason(flow) == ""
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ReportError, match=r"lacks the columns part, .*dvc repro -f -s prepare@other"):
         read_flow(tmp_path / "other.csv")

@@ -15,11 +15,11 @@ from mindgap.results.claims import UNRANKED
 from mindgap.results.curves import COLUMNS, SETTING, Selection
 from mindgap.results.gate import (
     FAILED,
-    FEW,
-    MIN_SEEDS,
+    GATE_SEEDS,
     NOT_SO,
     PASSED,
     SO,
+    UNKNOWN,
     gate_of,
     residual_deviation,
     weak_levels,
@@ -157,15 +157,15 @@ def test_the_paper_low_regime_of_missing_is_told_and_fails_nothing():
 
 def test_four_seeds_or_one_mitigation_are_not_enough_but_what_fails_has_failed():
     few = random_only(seeds=(0, 1, 2, 3))
-    assert {verdict for verdict, _ in gate_of(make_curves(few), few).verdicts.values()} == {FEW}
+    assert {verdict for verdict, _ in gate_of(make_curves(few), few).verdicts.values()} == {UNKNOWN}
     alone = random_only(mitigations=("moddrop",))
     verdicts = gate_of(make_curves(alone), alone).verdicts
     assert verdicts["missing", "low", "moddrop"] == (PASSED, "")
-    assert verdicts["share", "low", "moddrop"] == (FEW, "ModDrop lifts the weak modality")
+    assert verdicts["share", "low", "moddrop"] == (UNKNOWN, "ModDrop lifts the weak modality")
     bad = make_curves(alone, {("share", "moddrop", "weak"): 0.9})
     assert gate_of(bad, alone).failed == {("share", "low", "moddrop"): "weak below strong"}
     without = replace(SELECTION, queries=("badge",))
-    assert {verdict for verdict, _ in gate_of(make_curves(without), without).verdicts.values()} == {FEW}
+    assert {verdict for verdict, _ in gate_of(make_curves(without), without).verdicts.values()} == {UNKNOWN}
 
 
 def test_with_holes_settings_are_asked_that_have_runs_and_of_random_in_both():
@@ -183,7 +183,7 @@ def test_with_holes_settings_are_asked_that_have_runs_and_of_random_in_both():
     alone = curves[(curves["dataset"] == "missing") | (curves["mitigation"] == "none")]
     verdicts = gate_of(alone, holes).verdicts
     assert set(verdicts) == settings - {("synergy", "low", "moddrop")}
-    assert verdicts["synergy", "low", "none"] == (FEW, "ModDrop lowers the joint")
+    assert verdicts["synergy", "low", "none"] == (UNKNOWN, "ModDrop lowers the joint")
 
 
 def test_every_seed_is_enough_where_the_interval_is_not():
@@ -244,7 +244,7 @@ def test_a_subset_that_knows_nothing_of_the_label_has_no_level():
     assert "partial" not in set(found["subset"])
     assert found["level"].gt(0).all()
     verdict, names = gate_of(curves, SELECTION).verdicts["unique", "low", "none"]
-    assert verdict == FEW
+    assert verdict == UNKNOWN
     assert "weak below strong" in names
 
 
@@ -366,9 +366,9 @@ def test_every_setting_of_the_reference_run_is_passed_or_ranked_nowhere():
     gate = gate_of(curves, selection)
     weak = curves[curves["dataset"].isin(list(selection.weak))]
     assert set(gate.verdicts) == set(weak[SETTING].itertuples(index=False, name=None))
-    enough = len(selection.seeds) >= MIN_SEEDS and set(selection.mitigations) >= {"none", "moddrop"}
+    enough = len(selection.seeds) >= GATE_SEEDS and set(selection.mitigations) >= {"none", "moddrop"}
     assert {verdict for verdict, _ in gate.verdicts.values()} <= (
-        {PASSED, FAILED} if enough else {FEW, FAILED, PASSED}
+        {PASSED, FAILED} if enough else {UNKNOWN, FAILED, PASSED}
     )
     committed = REFERENCE / "tables" / "gate.csv"
     if committed.exists():

@@ -78,7 +78,7 @@ def at(runs: pd.DataFrame, **cell) -> pd.Series:
     return pd.concat([runs[name] == value for name, value in cell.items()], axis=1).all(axis=1)
 
 
-def cell_of(one: tables.Table, row: str, column: str, group: str = "") -> tables.Cell:
+def cell_of(one: tables.Table, row: str, column: str, group: str = "") -> tables.TableCell:
     rows = [r for r in one.rows if r.title == row]
     places = [i for i, c in enumerate(one.columns) if (c.group, c.title) == (group, column)]
     assert len(rows) == len(places) == 1, (row, group, column)

@@ -21,7 +21,7 @@ from mindgap.results.balance import read_measured
 from mindgap.results.claims import claims
 from mindgap.results.curves import COLUMNS, ReportError, Selection, read_curves
 from mindgap.results.metrics import all_metrics, few_metrics, plot_points
-from mindgap.results.names import subset_name, subset_order
+from mindgap.results.names import subset_order, subset_title
 from mindgap.results.paper import (
     load_paper,
     ordered_weak_cells,
@@ -355,8 +355,8 @@ def test_digests_stay_text_and_floats_keep_every_bit(curves_dir):
 
 def test_subset_names_and_order():
     two, three = ("rare", "rare+frequent"), all_subsets("trio")
-    assert [subset_name(s, two) for s in two] == ["Rare", "Both"]
-    assert [subset_name(s, three) for s in ("twin_a+solo", "twin_a+twin_b+solo")] == ["Twin A + Solo", "All"]
+    assert [subset_title(s, two) for s in two] == ["Rare", "Both"]
+    assert [subset_title(s, three) for s in ("twin_a+solo", "twin_a+twin_b+solo")] == ["Twin A + Solo", "All"]
     assert subset_order(["rare", "frequent", "rare+frequent"]) == ["rare", "rare+frequent", "frequent"]
     assert subset_order(all_subsets("trio")) == all_subsets("trio")
     assert subset_order(["only"]) == ["only"]

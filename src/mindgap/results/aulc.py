@@ -22,15 +22,14 @@ MIN_SEEDS = 3
 # Accuracies that are equal as fractions may differ in their last bit; no test set tells 1e-12 apart.
 DIGITS = 12
 ROLES = ("weak", "strong", "single", "joint")
-CELL = ["scale", "dataset", "mitigation", "regime", "query", "subset"]
+CELL = ["dataset", "mitigation", "regime", "query", "subset"]
+AULC_KEYS = ["scale", *CELL]
 AULC_COLUMNS = [
-    *(*CELL, "n_seeds", "rounds", "aulc_mean", "aulc_std", "mean_accuracy", "mean_accuracy_std"),
+    *(*AULC_KEYS, "n_seeds", "rounds", "aulc_mean", "aulc_std", "mean_accuracy", "mean_accuracy_std"),
     *("aulc_ci95", "chance_aulc", "ceiling_aulc", "paper_mean", "paper_std", "changed"),
 ]
 # What claims, comparisons and statistics look at, of our runs and of the paper's alike: accuracies in [0, 1].
-ACCURACY_COLUMNS = [
-    *("dataset", "mitigation", "regime", "query", "subset", "n_seeds", "mean", "std", "chance", "ceiling"),
-]
+ACCURACY_COLUMNS = [*CELL, "n_seeds", "mean", "std", "chance", "ceiling"]
 
 
 def aulc(accuracy: Sequence[float]) -> float:
@@ -43,12 +42,12 @@ def aulc(accuracy: Sequence[float]) -> float:
 def per_seed(curves: pd.DataFrame) -> pd.DataFrame:
     """One row per cell and seed: its AULC, and the AULC of the chance level and of the ceiling."""
     rows = []
-    for key, run in curves.sort_values("round", kind="stable").groupby([*CELL, "seed"], sort=False):
+    for key, run in curves.sort_values("round", kind="stable").groupby([*AULC_KEYS, "seed"], sort=False):
         intervals = len(run) - 1
         levels = {f"{name}_aulc": run[name].iloc[0] * intervals for name in ("chance", "ceiling")}
         area = aulc(run["balanced_accuracy"].tolist())
         rows.append(
-            dict(zip([*CELL, "seed"], key, strict=True)) | {"rounds": len(run), "aulc": area} | levels
+            dict(zip([*AULC_KEYS, "seed"], key, strict=True)) | {"rounds": len(run), "aulc": area} | levels
         )
     return pd.DataFrame(rows)
 
@@ -111,13 +110,13 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     `changed` says how the settings of its runs differ from the scale's, of which nothing is known here.
     """
     rows = []
-    for key, cell in seeds.groupby(CELL, sort=False):
+    for key, cell in seeds.groupby(AULC_KEYS, sort=False):
         rounds, (mean, std, half) = int(cell["rounds"].iloc[0]), summary(cell["aulc"])
         numbers = {"n_seeds": len(cell), "rounds": rounds, "aulc_mean": mean, "aulc_std": std}
         numbers |= {"mean_accuracy": mean / (rounds - 1), "mean_accuracy_std": std / (rounds - 1)}
         numbers["aulc_ci95"] = half
         numbers |= {name: cell[name].iloc[0] for name in ("chance_aulc", "ceiling_aulc")}
-        rows.append(dict(zip(CELL, key, strict=True)) | numbers)
+        rows.append(dict(zip(AULC_KEYS, key, strict=True)) | numbers)
     frame = pd.DataFrame(rows).reindex(columns=AULC_COLUMNS).assign(changed="")
     return frame.astype({"paper_mean": float, "paper_std": float})
 
@@ -158,8 +157,8 @@ def tidy(curves: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.DataFra
     `order` gives for each dataset the order of its subsets.
     """
     frame = over_seeds(per_seed(curves))
-    rank = {name: {value: i for i, value in enumerate(curves[name].unique())} for name in CELL[:-1]}
-    keys: list[Any] = [frame[name].map(rank[name]) for name in CELL[:-1]]
+    rank = {name: {value: i for i, value in enumerate(curves[name].unique())} for name in AULC_KEYS[:-1]}
+    keys: list[Any] = [frame[name].map(rank[name]) for name in AULC_KEYS[:-1]]
     subsets = [order[d].index(s) for d, s in zip(frame["dataset"], frame["subset"], strict=True)]
     return frame.iloc[np.lexsort([subsets, *reversed(keys)])].reset_index(drop=True)
 

@@ -10,27 +10,27 @@ from mindgap.core.records import MEASURED_COLUMNS
 from mindgap.results.aulc import summary
 from mindgap.results.curves import POINTS, Selection, number
 from mindgap.results.flow import mend_for
-from mindgap.results.names import dataset_name, method_name, mitigation_name, subset_name
+from mindgap.results.names import dataset_name, method_name, mitigation_name, subset_title
 from mindgap.results.reading import parts_of, read_table
-from mindgap.results.tables import ONE_SEED, Cell, Column, Row, Table
+from mindgap.results.tables import ONE_SEED, Column, Table, TableCell, TableRow
 
 OF_A_RUN = ["run", "scale", "dataset", "regime", "mitigation", "query", "seed"]
 WHAT = ["evaluator", "name", "subset"]
-COLUMNS = [*OF_A_RUN, *WHAT, "round", "labelled", "value"]
+BEYOND_COLUMNS = [*OF_A_RUN, *WHAT, "round", "labelled", "value"]
 
 
 def read_measured(folder: Path, curves: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the long tables in a folder that no curve has, of the runs of the curves: COLUMNS.
+    """The rows of the long tables in a folder that no curve has, of the runs of the curves: BEYOND_COLUMNS.
 
     A table may be missing: kept and published records are without. Raises ReportError.
     """
-    runs, frames = curves[OF_A_RUN].drop_duplicates(), [pd.DataFrame(columns=COLUMNS)]
+    runs, frames = curves[OF_A_RUN].drop_duplicates(), [pd.DataFrame(columns=BEYOND_COLUMNS)]
     for dataset, regime in curves[["dataset", "regime"]].drop_duplicates().itertuples(index=False):
         path = Path(folder) / f"{dataset}-{regime}.csv"
         if path.exists():
             table = beyond_curves(path)
             numbers = {n: [number(text) for text in table[n]] for n in ("round", "labelled", "value")}
-            frames.append(table[["run", *WHAT]].assign(**numbers).merge(runs, on="run")[COLUMNS])
+            frames.append(table[["run", *WHAT]].assign(**numbers).merge(runs, on="run")[BEYOND_COLUMNS])
     return pd.concat([one for one in frames if len(one)] or frames, ignore_index=True)
 
 
@@ -48,14 +48,14 @@ def measured_tables(
     for (dataset, mitigation), part in parts_of(measured, ["dataset", "mitigation"]):
         last = part[part["round"] == part.groupby("run")["round"].transform("max")]
         queries = [query for query in selection.queries if query in set(last["query"])]
-        rows: list[Row] = []
+        rows: list[TableRow] = []
         for regime in (regime for regime in selection.regimes if regime in set(last["regime"])):
             here = last[last["regime"] == regime]
             for place, ((evaluator, name, subset), of_one) in enumerate(parts_of(here, WHAT)):
                 cells = tuple(_cell(of_one.loc[of_one["query"] == query, "value"]) for query in queries)
                 title = f"{regime}: {evaluator}" + f" {name}" * (name != evaluator)
-                title += f", {subset_name(subset, order[dataset])}" if subset else ""
-                rows.append(Row(title, "method", cells, rule=place == 0 and bool(rows)))
+                title += f", {subset_title(subset, order[dataset])}" if subset else ""
+                rows.append(TableRow(title, "method", cells, rule=place == 0 and bool(rows)))
         notes = [
             "Measured on the model of the last round; docs/extending.md says what each number is. Mean ± "
             "standard deviation over seeds; “·”: no such number. None of these ranks a method."
@@ -69,11 +69,11 @@ def measured_tables(
     return made
 
 
-def _cell(values: pd.Series) -> Cell:
+def _cell(values: pd.Series) -> TableCell:
     if values.empty:
-        return Cell(math.nan, math.nan, digits=3)
+        return TableCell(math.nan, math.nan, digits=3)
     mean, std, half = summary(values)
-    return Cell(mean, std, digits=3, ci=half)
+    return TableCell(mean, std, digits=3, ci=half)
 
 
 def bought(measured: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def bought(measured: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.Dat
     names = ("presence", "class_entropy")
     found = measured[(measured["evaluator"] == "acquired") & measured["name"].isin(names)]
     panels = [
-        f"share that has {subset_name(subset, order[dataset])}" if subset else "evenness of classes"
+        f"share that has {subset_title(subset, order[dataset])}" if subset else "evenness of classes"
         for dataset, subset in zip(found["dataset"], found["subset"], strict=True)
     ]
     found = found.assign(panel=panels)

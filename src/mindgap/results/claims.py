@@ -14,10 +14,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from mindgap.results.aulc import ACCURACY_COLUMNS, DIGITS, MIN_SEEDS
+from mindgap.results.aulc import ACCURACY_COLUMNS, CELL, DIGITS, MIN_SEEDS
 from mindgap.results.curves import SETTING, Selection
-from mindgap.results.names import dataset_name, method_name, subset_name
-from mindgap.results.paper import DATASETS, ITALIC, METHODS, MITIGATIONS, REGIMES, SHOWN_WITH
+from mindgap.results.names import dataset_name, method_name, subset_title
+from mindgap.results.paper import (
+    ITALIC,
+    PAPER_DATASETS,
+    PAPER_METHODS,
+    PAPER_MITIGATIONS,
+    REGIMES,
+    SHOWN_WITH,
+)
 from mindgap.results.reading import ReportError, parts_of, rows_of
 
 FILE = Path(__file__).with_name("claims.yaml")
@@ -53,12 +60,11 @@ WRITTEN, WIDE, TABLES = "as written", "over all methods and regimes", "read from
 SECTION_6_1 = {"query": "random", "regime": "high"}
 HOLDS, FAILS, FEW, UNKNOWN = "holds", "does not hold", "not enough seeds", "not enough data"
 UNRANKED = "not ranked"
-COLUMNS = [
+CLAIM_COLUMNS = [
     *("key", "number", "where", "asked", "sentence", "measure", "remark", "contradicted"),
     *("verdict", "effect", "effect_name", "detail", "needs"),
 ]
-CELL = ["dataset", "mitigation", "regime", "query", "subset"]
-ROLES = ["role", "table2"]
+ROLE_COLUMNS = ["role", "table2"]
 
 NOTE = (
     "Level: the mean accuracy along the learning curve as a share of the way from chance (0) to the subset's "
@@ -124,7 +130,7 @@ def judge(
     asked: Sequence[Claim] | None = None,
     selection: Selection | None = None,
 ) -> pd.DataFrame:
-    """One row per claim, of all or of those `asked`: COLUMNS. `accuracies` is as of `mean_accuracies`.
+    """One row per claim, of all or of those `asked`: CLAIM_COLUMNS. `accuracies` is as of `mean_accuracies`.
 
     Cells of fewer than MIN_SEEDS seeds are left out; a claim that could be judged with them only is FEW. What
     compares methods leaves out the settings that `selection` does not rank; a claim that could be judged with
@@ -134,7 +140,7 @@ def judge(
     enough = cells[(cells["n_seeds"] >= MIN_SEEDS) & cells["spread"].notna()].reset_index(drop=True)
     every = cells.fillna({"spread": 0.0})  # only to see whether more seeds would do
     rows = [_row(claim, _ranked_only(claim, enough, selection), every) for claim in asked or claims()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
 
 
 def _ranked_only(claim: Claim, cells: pd.DataFrame, selection: Selection | None) -> Finding | str | None:
@@ -167,7 +173,7 @@ def _found(claim: Claim, cells: pd.DataFrame, ranked: pd.DataFrame | None = None
 
 def _part_found(part: Mapping[str, Any], cells: pd.DataFrame) -> Finding | None:
     """None where the cells lack anything that the part names."""
-    options = {name: value for name, value in part.items() if name not in [*CELL, *ROLES, "test"]}
+    options = {name: value for name, value in part.items() if name not in [*CELL, *ROLE_COLUMNS, "test"]}
     cells = _part_cells(part, cells)
     named = _named(part)
     if cells.empty or not all(set(values) <= set(cells[name]) for name, values in named.items()):
@@ -180,7 +186,7 @@ def _part_found(part: Mapping[str, Any], cells: pd.DataFrame) -> Finding | None:
 
 def _part_cells(part: Mapping[str, Any], cells: pd.DataFrame) -> pd.DataFrame:
     """The scope of a part."""
-    names = [name for name in part if name in [*CELL, *ROLES] and part[name] != "any"]
+    names = [name for name in part if name in [*CELL, *ROLE_COLUMNS] and part[name] != "any"]
     return _select(cells, **{name: part[name] for name in names})
 
 
@@ -204,7 +210,7 @@ def _values(value: str | bool | Sequence[str]) -> list[Any]:
 
 def _row(claim: Claim, finding: Finding | str | None, every: pd.DataFrame) -> dict[str, object]:
     """`finding`: a text says why methods are not ranked; `every`: all cells, also those of few seeds."""
-    row = {name: getattr(claim, name) for name in COLUMNS[: COLUMNS.index("verdict")]}
+    row = {name: getattr(claim, name) for name in CLAIM_COLUMNS[: CLAIM_COLUMNS.index("verdict")]}
     unknown = {"effect": math.nan, "effect_name": "", "detail": "", "needs": ""}
     if isinstance(finding, str):
         return row | unknown | {"verdict": UNRANKED, "detail": finding}
@@ -251,7 +257,7 @@ def comparable(accuracies: pd.DataFrame) -> pd.DataFrame:
     lacking = [name for name in ACCURACY_COLUMNS if name not in accuracies]
     if lacking:
         raise ReportError(f"accuracies lack the columns {', '.join(lacking)}; make them with mean_accuracies")
-    known = {"dataset": DATASETS, "mitigation": MITIGATIONS, "query": METHODS}
+    known = {"dataset": PAPER_DATASETS, "mitigation": PAPER_MITIGATIONS, "query": PAPER_METHODS}
     order = {name: list(names.values()) for name, names in known.items()} | {"regime": list(REGIMES)}
     cells = accuracies[accuracies[list(order)].isin(order).all(axis=1)]
     twice = cells[cells.duplicated(CELL)]
@@ -271,7 +277,7 @@ def comparable(accuracies: pd.DataFrame) -> pd.DataFrame:
         role=role.mask(cells["subset"].str.contains("+", regex=False), "joint"),
         table2=cells["mitigation"] == cells["dataset"].map(SHOWN_WITH),
     )
-    return cells[[*CELL, *ROLES, "n_seeds", "level", "spread", "share"]].reset_index(drop=True)
+    return cells[[*CELL, *ROLE_COLUMNS, "n_seeds", "level", "spread", "share"]].reset_index(drop=True)
 
 
 def _select(cells: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
@@ -453,7 +459,7 @@ def multimodal(cells: pd.DataFrame) -> Finding | None:
     rivals = cells[~cells["query"].isin(MULTIMODAL)]
     ours = _select(cells, query=list(MULTIMODAL))
     pairs = ours.merge(rivals, on=["dataset", "mitigation", "regime", "subset"], suffixes=("", "_rival"))
-    if set(pairs["query_rival"]) != set(METHODS.values()) - set(MULTIMODAL):
+    if set(pairs["query_rival"]) != set(PAPER_METHODS.values()) - set(MULTIMODAL):
         return None
     pairs["won"] = pairs["level"] > pairs["level_rival"]
     most, words = 0.0, []
@@ -507,7 +513,7 @@ def _word(name: str, value: str) -> str:
         return "with ModDrop" if value == "moddrop" else "without ModDrop"
     if name == "role":
         return "both" if value == "joint" else f"the {value} modality"
-    return subset_name(value, [value]) if name == "subset" else value
+    return subset_title(value, [value]) if name == "subset" else value
 
 
 def _scope(rows: pd.DataFrame) -> str:

@@ -13,11 +13,15 @@ from matplotlib.lines import Line2D
 from mindgap.results.errata import DETAIL
 from mindgap.results.figures import GREY, RC, save
 from mindgap.results.names import dataset_name
-from mindgap.results.paper import DATASETS, WEAK
+from mindgap.results.paper import PAPER_DATASETS, WEAK
 
 # Told apart by colour-blind readers (Okabe and Ito).
 COLOURS = dict(
-    zip(DATASETS.values(), ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00"), strict=True)
+    zip(
+        PAPER_DATASETS.values(),
+        ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00"),
+        strict=True,
+    )
 )
 AXIS = "mean accuracy along the curve, share of the ceiling"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mindgap.core.records import CURVE_COLUMNS
-from mindgap.results.flow import Flow, mend_for
+from mindgap.results.flow import FlowRows, mend_for
 from mindgap.results.names import dataset_name, mitigation_name
 from mindgap.results.reading import Fault, ReportError, checking, read_table
 
@@ -20,6 +20,7 @@ KEYS = ["mitigation", "query", "seed"]
 POINTS = ["balanced_accuracy", "accuracy", "ece"]  # the evaluators that curves are made of
 NUMBERS = [*POINTS, "chance", "ceiling"]
 SETTING = ["dataset", "regime", "mitigation"]
+OVER_SEEDS = [*SETTING, "query"]  # what runs have in common that differ in their seeds alone
 COUNTS = ["seed", "rounds", "round", "labelled"]
 COLUMNS = list(CURVE_COLUMNS)
 
@@ -41,7 +42,7 @@ class Selection:
     mitigations: Sequence[str]
     seeds: Sequence[int]
     weak: Mapping[str, str] = field(default_factory=dict)
-    flows: Mapping[str, Flow] = field(default_factory=dict)
+    flows: Mapping[str, FlowRows] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     unranked: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     there: Sequence[tuple[str, str]] = ()

@@ -15,12 +15,12 @@ from mindgap.results.provenance import fault_of
 from mindgap.results.reading import Fault, checking, read_json, read_table, read_text
 
 POOLED = "pooled"  # in place of a seed
-OF_A_RUN = ("scale", "dataset", "regime", "mitigation", "query", "fusion")
+OF_MODELS = ("scale", "dataset", "regime", "mitigation", "query", "fusion")
 OF_A_GAP = ("rule", "how", "n", "clean", "gap")
 NUMBERS = ("p", "p_equivalent", "flips", "competitiveness", "alignment", "oracle")
 # The columns are described in reports/diagnosis/README.md.
 DIAGNOSIS_COLUMNS = (
-    *OF_A_RUN, "seed", "run", "source", *OF_A_GAP, "low", "high", *NUMBERS, "verdict",
+    *OF_MODELS, "seed", "run", "source", *OF_A_GAP, "low", "high", *NUMBERS, "verdict",
 )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def diagnosis_rows(
 ) -> list[dict[str, Any]]:
     """The rows of the runs that differ in their seeds alone, then the same pooled over seeds.
 
-    `run`: OF_A_RUN. `of_seeds`: by seed the run's digest, and its gaps, each with the source of the
+    `run`: OF_MODELS. `of_seeds`: by seed the run's digest, and its gaps, each with the source of the
     reliabilities, in one order.
     """
     rows, together = [], []

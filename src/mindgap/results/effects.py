@@ -13,16 +13,17 @@ import pandas as pd
 from scipy.stats import ttest_1samp
 
 from mindgap.results.aulc import DIGITS, half_width, levels, paired, spread, with_roles
-from mindgap.results.curves import SETTING, Selection
-from mindgap.results.names import OUR_MITIGATIONS, OURS, method_name, mitigation_name
+from mindgap.results.claims import FEW, UNKNOWN, UNRANKED
+from mindgap.results.curves import OVER_SEEDS, Selection
+from mindgap.results.gate import FAILED, PASSED
+from mindgap.results.names import OUR_METHODS, OUR_MITIGATIONS, method_name, mitigation_name
 from mindgap.results.reading import parts_of
 from mindgap.results.statistics import ALPHA, BASELINE, holm
 
-CELL = [*SETTING, "query"]
 PLAIN = "none"
 PAIRED = ("n", "difference", "low", "high")
 EFFECT_COLUMNS = [
-    *(*CELL, "role", "subset", "n_seeds", "level", "std"),
+    *(*OVER_SEEDS, "role", "subset", "n_seeds", "level", "std"),
     *(f"{name}_to_{other}" for other in (PLAIN, BASELINE) for name in PAIRED),
 ]
 
@@ -30,13 +31,15 @@ RIVALS = ("kcenter_greedy", "badge")
 TUNED_ON, HELD_OUT = ("missing", "share"), ("unique", "synergy", "trio")
 FEWEST_SEEDS = 10
 MOST_LOST = 0.01  # that all modalities together may lose
-PASSED, FAILED, FEW, UNRANKED = "passed", "failed", "not enough seeds", "not ranked"
-TUNED, LACKING = "no verdict", "not enough data"
+TUNED = "no verdict"
 NUMBERS = (
     *("weak_difference", "weak_low", "weak_high", "p", "p_holm"),
     *("joint_difference", "joint_low", "joint_high"),
 )
-TEST_COLUMNS = ["method", *CELL, "rival", "rival_mitigation", "weak", "n_seeds", *NUMBERS, "verdict", "why"]
+TEST_COLUMNS = [
+    *("method", *OVER_SEEDS, "rival", "rival_mitigation", "weak", "n_seeds"),
+    *(*NUMBERS, "verdict", "why"),
+]
 # Levels, seeds x subsets, by mitigation and query.
 Cells = dict[tuple[str, str], pd.DataFrame]
 
@@ -48,7 +51,7 @@ def effects(seeds: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     the same mitigation, each over the `n` seeds that both have; NaN where there is no such run.
     """
     runs = {}
-    for key, part in parts_of(_leveled(seeds, weak), [*CELL, "role", "subset"]):
+    for key, part in parts_of(_leveled(seeds, weak), [*OVER_SEEDS, "role", "subset"]):
         runs[key] = part.set_index("seed")["level"].sort_index()
     rows = []
     for key, own in runs.items():
@@ -76,7 +79,7 @@ def preregistered(seeds: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     rivals' runs are lowest.
     """
     runs: dict[tuple[str, str], Cells] = {}
-    for (dataset, regime, *cell), part in parts_of(_leveled(seeds, selection.weak), CELL):
+    for (dataset, regime, *cell), part in parts_of(_leveled(seeds, selection.weak), OVER_SEEDS):
         wide = part.pivot(index="seed", columns="subset", values="level")
         runs.setdefault((dataset, regime), {})[cell[0], cell[1]] = wide
     rows = [row for place, cells in runs.items() for row in _rows(place, cells, selection)]
@@ -111,7 +114,7 @@ def _rows(place: tuple[str, str], cells: Cells, selection: Selection) -> Iterato
     With them the `deviation` of the weak difference, and by how many `tests` its alpha is divided.
     """
     for mitigation, query in cells:
-        if query in OURS:
+        if query in OUR_METHODS:
             yield _row(place, cells, selection, query, (mitigation, query), mitigation)
         if mitigation in OUR_MITIGATIONS:
             yield _row(place, cells, selection, mitigation, (mitigation, query), PLAIN)
@@ -126,12 +129,12 @@ def _row(
     theirs: str,
 ) -> dict[str, Any]:
     """The row of a method, the cell `own`, against the rivals under the mitigation `theirs`."""
-    row: dict[str, Any] = dict(zip(["method", *CELL], (method, *place, *own), strict=True))
+    row: dict[str, Any] = dict(zip(["method", *OVER_SEEDS], (method, *place, *own), strict=True))
     row |= {"rival": "", "rival_mitigation": theirs, "weak": "", "n_seeds": 0, "tests": 1}
     row |= dict.fromkeys((*NUMBERS, "deviation"), np.nan)
     if lacking := [method_name(rival) for rival in RIVALS if (theirs, rival) not in cells]:
         why = f"no runs of {' and '.join(lacking)} with {mitigation_name(theirs)}"
-        return row | {"verdict": LACKING, "why": why}
+        return row | {"verdict": UNKNOWN, "why": why}
     frames = {name: cells[theirs, name] for name in RIVALS} | {method: cells[own]}
     seeds = sorted(set.intersection(*(set(frame.index) for frame in frames.values())))
     levels = {name: frame.loc[seeds] for name, frame in frames.items()}

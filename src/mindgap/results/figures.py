@@ -28,7 +28,7 @@ from mindgap.results.names import (
     dataset_name,
     method_name,
     mitigation_name,
-    subset_name,
+    subset_title,
 )
 from mindgap.results.paper_tables import DETAIL
 
@@ -206,7 +206,7 @@ def _level(ax: Axes, value: float, name: str, top: float, side: str) -> None:
 
 
 def _panel_title(ax: Axes, subset: str, subsets: Sequence[str], weak: str | None) -> None:
-    name = subset_name(subset, subsets)
+    name = subset_title(subset, subsets)
     ax.set_title(f"{name} (weak)" if subset == weak else name, style="italic" if subset == weak else "normal")
 
 
@@ -301,7 +301,7 @@ def _places(regimes: int, subsets: int, methods: int) -> tuple[np.ndarray, float
 def _subset_names(heights: "_Heights", subsets: Sequence[str], weak: str | None) -> list[str]:
     """Names for the legend: "Partial ×10 (weak)"."""
     factors = np.round(heights.factors_S, 6)
-    names = [subset_name(subset, subsets) for subset in subsets]
+    names = [subset_title(subset, subsets) for subset in subsets]
     names = [f"{name} ×{f:g}" if f != 1 else name for name, f in zip(names, factors, strict=True)]
     return [f"{name} (weak)" if s == weak else name for name, s in zip(names, subsets, strict=True)]
 

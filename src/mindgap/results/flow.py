@@ -7,7 +7,7 @@ from mindgap.data import CREDENTIALED
 from mindgap.data.flow import FLOW_COLUMNS
 from mindgap.results.reading import Fault, checking, read_table, records_of, whole_number
 
-Flow = list[dict[str, str]]
+FlowRows = list[dict[str, str]]
 COUNTS = ("rows_in", "excluded", "repaired", "rows_out")
 SKIPPED = "skipped"
 SELECTION = "selection.yaml"  # of a kept report, in its folder
@@ -33,7 +33,7 @@ def mend_for(path: Path, stage: str) -> str:
     return mend_of(dataset, f"-f -s {stage}@{path.stem}")
 
 
-def read_flow(path: Path, mend: str = "") -> Flow:
+def read_flow(path: Path, mend: str = "") -> FlowRows:
     """The lines of a flow, whose counts add up; anything else is a ReportError with the mend."""
     mend = mend or mend_for(path, "prepare")
     table = read_table(path, FLOW_COLUMNS, mend)
@@ -75,12 +75,12 @@ def _fault(row: dict[str, str], left: dict[str, int], slack: int) -> str:
     return ""
 
 
-def skipped_line(flow: Flow) -> str:
+def skipped_reason(flow: FlowRows) -> str:
     """Why a dataset was skipped; empty for one that was not."""
     return flow[0]["step"] if flow[0]["part"] == SKIPPED else ""
 
 
-def flow_parts(flow: Flow) -> list[dict[str, Any]]:
+def flow_parts(flow: FlowRows) -> list[dict[str, Any]]:
     """The chains of a flow in order: name, rows at first and at last, and the lines between."""
     parts: dict[str, list[dict[str, str]]] = {}
     for row in flow:

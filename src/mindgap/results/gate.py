@@ -20,21 +20,21 @@ import pandas as pd
 import yaml
 
 from mindgap.results.aulc import DIGITS, aulc, half_width, level, levels, spread, with_roles
-from mindgap.results.claims import CLOSE, NEAR_CHANCE
+from mindgap.results.claims import CLOSE, NEAR_CHANCE, UNKNOWN
 from mindgap.results.curves import SETTING, Selection
 from mindgap.results.names import CONTROLS
 from mindgap.results.paper import SHOWN_WITH
 from mindgap.results.statistics import BASELINE
 
 FILE = Path(__file__).with_name("gate.yaml")
-MIN_SEEDS = 5
+GATE_SEEDS = 5
 RISE = 2  # residual deviations
-PASSED, FAILED, FEW = "passed", "failed", "not enough data"
+PASSED, FAILED = "passed", "failed"
 SO, NOT_SO = "stated: so", "stated: not so"
-COLUMNS = [
+GATE_COLUMNS = [
     *("criterion", *SETTING, "n_seeds", "effect", "low", "high", "bound", "n_so", "verdict", "sentence"),
 ]
-Setting = tuple[str, str, str]
+SettingName = tuple[str, str, str]
 # Of a value, or one for each seed, and the bound.
 TESTS: Mapping[str, Callable[[Any, float], Any]] = {
     "above": lambda value, bound: value > bound,
@@ -73,18 +73,18 @@ class Criterion:
 
 @dataclass(frozen=True, eq=False)
 class Gate:
-    """`rows`: each criterion in each setting (COLUMNS; the mitigation is empty where two are compared).
+    """`rows`: each criterion in each setting (GATE_COLUMNS; the mitigation is empty where two are compared).
 
-    `verdicts`: PASSED, FAILED or FEW by dataset, regime and mitigation, with the names of the criteria that
-    are not passed. `closed` says why nothing was asked; empty where it was.
+    `verdicts`: PASSED, FAILED or UNKNOWN by dataset, regime and mitigation, with the names of the criteria
+    that are not passed. `closed` says why nothing was asked; empty where it was.
     """
 
     rows: pd.DataFrame
-    verdicts: Mapping[Setting, tuple[str, str]]
+    verdicts: Mapping[SettingName, tuple[str, str]]
     closed: str = ""
 
     @property
-    def failed(self) -> dict[Setting, str]:
+    def failed(self) -> dict[SettingName, str]:
         """The settings in which nothing is ranked, with the criteria that failed."""
         return {setting: names for setting, (verdict, names) in self.verdicts.items() if verdict == FAILED}
 
@@ -101,7 +101,7 @@ def gate_of(curves: pd.DataFrame, selection: Selection) -> Gate:
     """
     if selection.scale == "paper":
         why = "at scale paper the runs are the paper's own experiments, and its claims are asked of them"
-        return Gate(pd.DataFrame(columns=COLUMNS), {}, why)
+        return Gate(pd.DataFrame(columns=GATE_COLUMNS), {}, why)
     points = _of_roles(curves[curves["query"] == BASELINE], selection.weak)
     points = points.assign(level=level(points["balanced_accuracy"], points["chance"], points["ceiling"]))
     runs = {
@@ -111,7 +111,7 @@ def gate_of(curves: pd.DataFrame, selection: Selection) -> Gate:
     there = set(curves[SETTING].itertuples(index=False, name=None))
     asked = product([pair for pair in selection.pairs if pair[0] in selection.weak], selection.mitigations)
     settings = [setting for pair, mitigation in asked if (setting := (*pair, mitigation)) in there]
-    rows = pd.DataFrame(list(_rows(runs, settings)), columns=COLUMNS)
+    rows = pd.DataFrame(list(_rows(runs, settings)), columns=GATE_COLUMNS)
     return Gate(rows, {setting: _verdict(rows, *setting) for setting in settings})
 
 
@@ -120,8 +120,8 @@ def _of_roles(frame: pd.DataFrame, weak: Mapping[str, str]) -> pd.DataFrame:
     return with_roles(frame[frame["dataset"].isin(list(weak))], weak)
 
 
-def _rows(runs: Mapping[Any, pd.DataFrame], settings: Sequence[Setting]) -> Iterator[tuple[Any, ...]]:
-    """COLUMNS of each criterion in each setting that it is asked of.
+def _rows(runs: Mapping[Any, pd.DataFrame], settings: Sequence[SettingName]) -> Iterator[tuple[Any, ...]]:
+    """GATE_COLUMNS of each criterion in each setting that it is asked of.
 
     `runs`: levels, seeds x rounds, by setting and role.
     """
@@ -159,14 +159,14 @@ def _along(curves: pd.DataFrame) -> pd.Series:
 
 
 def _judged(criterion: Criterion, values: pd.Series, bound: float) -> tuple[Any, ...]:
-    """COLUMNS from n_seeds to verdict; `values` has one a seed."""
+    """GATE_COLUMNS from n_seeds to verdict; `values` has one a seed."""
     is_so = TESTS[criterion.test]
     n, mean = len(values), values.mean()
     half = half_width(spread(values.tolist()), n)
     n_so = int(is_so(values, bound).sum())
     holds = is_so(mean - half if criterion.test == "above" else mean, bound) or n_so == n
     verdicts = (SO, NOT_SO) if criterion.statement else (PASSED, FAILED)
-    verdict = verdicts[not holds] if n >= MIN_SEEDS else FEW
+    verdict = verdicts[not holds] if n >= GATE_SEEDS else UNKNOWN
     return n, mean, mean - half, mean + half, bound, n_so, verdict
 
 
@@ -176,11 +176,11 @@ def residual_deviation(curves: pd.DataFrame) -> float:
 
 
 def _verdict(rows: pd.DataFrame, dataset: str, regime: str, mitigation: str) -> tuple[str, str]:
-    """FAILED where a criterion is, else FEW where one lacks runs, and the names of these; else PASSED."""
+    """FAILED where a criterion is, else UNKNOWN where one lacks runs, and the names of these; else PASSED."""
     gating = ~rows["criterion"].isin([one.name for one in criteria() if one.statement])
     here = (rows["dataset"] == dataset) & (rows["regime"] == regime)
     of_setting = rows[gating & here & rows["mitigation"].isin([mitigation, ""])]
-    for verdict in (FAILED, FEW):
+    for verdict in (FAILED, UNKNOWN):
         names = of_setting.loc[of_setting["verdict"] == verdict, "criterion"]
         if len(names):
             return verdict, ", ".join(names)

@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 
 from mindgap.results.aulc import on_targets, paired, per_seed
-from mindgap.results.curves import Selection
+from mindgap.results.curves import OVER_SEEDS, Selection
 from mindgap.results.names import CONTROLS
 from mindgap.results.reading import parts_of
 from mindgap.results.statistics import BASELINE
 from mindgap.results.tables import Numbers
 
-LINE = ["dataset", "regime", "mitigation", "query"]
-DIGITS = 4
+SHOWN_DIGITS = 4
 
 
 def all_metrics(table: pd.DataFrame, curves: pd.DataFrame, selection: Selection) -> dict[str, Any]:
@@ -31,7 +30,7 @@ def all_metrics(table: pd.DataFrame, curves: pd.DataFrame, selection: Selection)
     numbers, areas = Numbers(table, selection), dict[tuple[str, ...], pd.Series]()
     made: dict[str, Any] = {}
     for target, rows in parts_of(on_targets(curves, selection.weak), "target"):
-        for (*cell, subset), run in parts_of(per_seed(rows), [*LINE, "subset"]):
+        for (*cell, subset), run in parts_of(per_seed(rows), [*OVER_SEEDS, "subset"]):
             area = run.set_index("seed")["aulc"].sort_index()
             areas[*cell, target] = area * numbers.factor(cell[0], subset)
     for (*setting, query, target), area in areas.items():
@@ -70,7 +69,7 @@ def _difference(area: pd.Series, random: pd.Series | None) -> dict[str, float | 
 
 
 def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), DIGITS)
+    return None if math.isnan(value) else round(float(value), SHOWN_DIGITS)
 
 
 def _nested(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:

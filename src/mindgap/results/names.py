@@ -12,10 +12,10 @@ CONTROLS = (
     *(one.entry.name for one in declared("mindgap.control")),
 )
 # Methods of our own, registered before they were run.
-OURS = ("teach", "mcover")
+OUR_METHODS = ("teach", "mcover")
 OUR_MITIGATIONS = ("coteach",)
 
-METHODS = {
+METHOD_NAMES = {
     "random": "Random",
     "entropy": "Entropy",
     "margin": "Margin",
@@ -43,7 +43,7 @@ METHODS = {
     "presence_balanced": "Presence-balanced",
 }
 
-DATASETS = {
+DATASET_NAMES = {
     "missing": "Missing",
     "share": "Share",
     "share_shortcut": "Share with a shortcut",
@@ -54,9 +54,9 @@ DATASETS = {
     "mimic": "MIMIC",
 }
 
-MODALITIES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "ecg": "ECG"}
+MODALITY_NAMES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "ecg": "ECG"}
 
-MITIGATIONS = {
+MITIGATION_NAMES = {
     "none": "no mitigation",
     "moddrop": "ModDrop",
     "multi_loss": "multi-loss",
@@ -87,18 +87,18 @@ def scale_name(scale: str, *changes: str) -> str:
 
 
 def method_name(query: str) -> str:
-    return METHODS.get(query, query)
+    return METHOD_NAMES.get(query, query)
 
 
 def dataset_name(dataset: str) -> str:
-    return DATASETS.get(dataset, dataset)
+    return DATASET_NAMES.get(dataset, dataset)
 
 
 def mitigation_name(mitigation: str) -> str:
-    return MITIGATIONS.get(mitigation, mitigation)
+    return MITIGATION_NAMES.get(mitigation, mitigation)
 
 
-def subset_name(subset: str, subsets: Iterable[str] = ()) -> str:
+def subset_title(subset: str, subsets: Iterable[str] = ()) -> str:
     """The name of a subset: "Rare", "Twin A + Solo"; all modalities are "Both", or "All" from three on.
 
     `subsets`: those of its dataset, of which the largest has all modalities.
@@ -106,7 +106,7 @@ def subset_name(subset: str, subsets: Iterable[str] = ()) -> str:
     names = subset.split("+")
     if len(names) > 1 and subset == joint_of(subsets):
         return "Both" if len(names) == 2 else "All"
-    return " + ".join(MODALITIES.get(name, name.replace("_", " ").title()) for name in names)
+    return " + ".join(MODALITY_NAMES.get(name, name.replace("_", " ").title()) for name in names)
 
 
 def subset_order(subsets: list[str]) -> list[str]:

@@ -18,10 +18,14 @@ from mindgap.results.names import CONTROLS, dataset_name, method_name, mitigatio
 from mindgap.results.reading import ReportError, parts_of, read_text, rows_of
 
 # By the paper's words, which are those that we show, but for GRACE: it stands beside our GRACE-R.
-DATASETS = {dataset_name(one): one for one in ("missing", "share", "unique", "synergy", "food101", "mimic")}
-METHODS = {method_name(one): one for one in ("random", "entropy", "bald", "kcenter_greedy", "badge", "bmmal")}
-METHODS["GRACE"] = "grace_r"
-MITIGATIONS = {"yes": "moddrop", "no": "none"}
+PAPER_DATASETS = {
+    dataset_name(one): one for one in ("missing", "share", "unique", "synergy", "food101", "mimic")
+}
+PAPER_METHODS = {
+    method_name(one): one for one in ("random", "entropy", "bald", "kcenter_greedy", "badge", "bmmal")
+}
+PAPER_METHODS["GRACE"] = "grace_r"
+PAPER_MITIGATIONS = {"yes": "moddrop", "no": "none"}
 SUBSETS = {
     "missing": {"Rare": "rare", "Frequent": "frequent", "Both": "rare+frequent"},
     "share": {"CIFAR-10": "cifar10", "MNIST": "mnist", "Both": "cifar10+mnist"},
@@ -36,14 +40,14 @@ ITALIC = WEAK | {"food101": "image", "mimic": "ecg"}  # what Tables 2 and 4 set 
 # Tables 2 to 4 show runs with ModDrop where it helps, and Synergy without it (6.1).
 SHOWN_WITH = {dataset: "none" if dataset == "synergy" else "moddrop" for dataset in SUBSETS}
 REGIMES = ("low", "mid", "high")
-CLASSES = {"missing": 10, "share": 10, "unique": 100, "synergy": 100, "food101": 101, "mimic": 2}
+PAPER_CLASSES = {"missing": 10, "share": 10, "unique": 100, "synergy": 100, "food101": 101, "mimic": 2}
 SEEDS = 3
 
 
 def not_in_paper(queries: Iterable[str], mitigations: Iterable[str] = ()) -> list[str]:
     """Names of the query methods (controls are none) and mitigations that the paper does not have."""
-    methods = [q for q in queries if q not in METHODS.values() and q not in CONTROLS]
-    others = [m for m in mitigations if m not in MITIGATIONS.values()]
+    methods = [q for q in queries if q not in PAPER_METHODS.values() and q not in CONTROLS]
+    others = [m for m in mitigations if m not in PAPER_MITIGATIONS.values()]
     return [*map(method_name, methods), *map(mitigation_name, others)]
 
 
@@ -75,14 +79,14 @@ def load_paper(paper_dir: Path) -> pd.DataFrame:
     """
     frame = pd.read_csv(Path(paper_dir) / "paper_aulc.csv", dtype=str)
     frame = frame.astype({"table": int, "aulc_mean": float, "aulc_std": float})
-    dataset = frame["dataset"].map(DATASETS)
+    dataset = frame["dataset"].map(PAPER_DATASETS)
     return pd.DataFrame(
         {
             "table": frame["table"],
             "dataset": dataset,
-            "mitigation": frame["moddrop"].map(MITIGATIONS),
+            "mitigation": frame["moddrop"].map(PAPER_MITIGATIONS),
             "regime": frame["regime"],
-            "query": frame["query_method"].map(METHODS),
+            "query": frame["query_method"].map(PAPER_METHODS),
             "subset": [SUBSETS[d][m] for d, m in zip(dataset, frame["modality"], strict=True)],
             "paper_mean": frame["aulc_mean"],
             "paper_std": frame["aulc_std"],
@@ -93,7 +97,7 @@ def load_paper(paper_dir: Path) -> pd.DataFrame:
 def published_rank_sums(paper_dir: Path) -> pd.DataFrame:
     """Table 3 as printed."""
     frame = pd.read_csv(Path(paper_dir) / "paper_rank_sums.csv")
-    query = frame["query_method"].map(METHODS)
+    query = frame["query_method"].map(PAPER_METHODS)
     return pd.DataFrame(
         {"regime": frame["regime"], "query": query, "rank_sum": frame["rank_sum"].astype(float)}
     )
@@ -151,7 +155,7 @@ def paper_accuracies(paper_dir: Path) -> pd.DataFrame:
         n_seeds=SEEDS,
         mean=frame["paper_mean"] / intervals,
         std=frame["paper_std"] / intervals,
-        chance=1 / frame["dataset"].map(CLASSES),
+        chance=1 / frame["dataset"].map(PAPER_CLASSES),
         ceiling=1 / printed_factor(frame),
     )[ACCURACY_COLUMNS]
 

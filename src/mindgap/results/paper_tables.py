@@ -20,21 +20,21 @@ from mindgap.results.names import (
     method_name,
     mitigation_name,
     scale_name,
-    subset_name,
     subset_order,
+    subset_title,
 )
 from mindgap.results.paper import ITALIC, REGIMES, SHOWN_WITH, SUBSETS, TIMES_TEN, WEAK
 from mindgap.results.reading import rows_of
 from mindgap.results.tables import (
     CHANCE,
     HOLE,
-    Cell,
     Column,
     Key,
-    Line,
     Numbers,
-    Row,
     Table,
+    TableCell,
+    TableLine,
+    TableRow,
     best_ranks,
     complete_rank_sums,
     hole_note,
@@ -96,15 +96,15 @@ def paper_tables(
 
 def _random_table(numbers: Numbers) -> PaperTable:
     """Table 1: what ModDrop does to Random in the high regime, a row per dataset with and without it."""
-    lines: list[Line] = []
+    lines: list[TableLine] = []
     for dataset in SYNTHETIC:
         subsets = _subsets(dataset)
-        names = [numbers.marked(subset_name(subset, subsets), dataset, subset) for subset in subsets]
+        names = [numbers.marked(subset_title(subset, subsets), dataset, subset) for subset in subsets]
         for mitigation in ("moddrop", "none"):
             title = f"{dataset_name(dataset)} ({', '.join(names)}), {mitigation_name(mitigation)}"
             keys = [Key(dataset, mitigation, "high", "random", subset) for subset in subsets]
             rule = bool(lines) and mitigation == "moddrop"
-            lines.append(Line(title, "method", keys, f"{title}, paper", rule=rule))
+            lines.append(TableLine(title, "method", keys, f"{title}, paper", rule=rule))
         lines.append(_chance(lines[-1], f"{dataset_name(dataset)}, chance"))
     columns = [Column("", name) for name in ("Modality A", "Both", "Modality B")]
     title = "Random in the high regime with and without ModDrop: AULC"
@@ -113,7 +113,7 @@ def _random_table(numbers: Numbers) -> PaperTable:
 
 def _wide_table(number: int, which: str, mix: Mapping[str, str], numbers: Numbers) -> PaperTable:
     """Tables 2 and 4: a row per dataset, regime and subset, the methods and the chance level across."""
-    queries, lines = _queries(numbers.selection), list[Line]()
+    queries, lines = _queries(numbers.selection), list[TableLine]()
     for (dataset, mitigation), regime in product(mix.items(), REGIMES):
         for subset in _subsets(dataset):
             setting = Key(dataset, mitigation, regime, "", subset)
@@ -127,18 +127,18 @@ def _wide_table(number: int, which: str, mix: Mapping[str, str], numbers: Number
     return _table(number, title, columns, lines, numbers, "row", "Setting")
 
 
-def _setting_line(setting: Key, queries: Sequence[str], rule: bool, numbers: Numbers) -> Line:
-    subset = subset_name(setting.subset, _subsets(setting.dataset))
+def _setting_line(setting: Key, queries: Sequence[str], rule: bool, numbers: Numbers) -> TableLine:
+    subset = subset_title(setting.subset, _subsets(setting.dataset))
     title = f"{dataset_name(setting.dataset)}, {setting.regime}: {subset}"
     title = numbers.marked(title, setting.dataset, setting.subset)
     keys = [setting._replace(query=query) for query in [*queries, CHANCE]]
     weak = _weak(numbers.selection).get(setting.dataset)
-    return Line(title, "method", keys, f"{title}, paper", setting.subset == weak, rule)
+    return TableLine(title, "method", keys, f"{title}, paper", setting.subset == weak, rule)
 
 
 def _detail_table(number: int, dataset: str, mitigation: str, numbers: Numbers) -> PaperTable:
     """Tables 7 to 16: one dataset with or without ModDrop, a row per regime and method."""
-    lines: list[Line] = []
+    lines: list[TableLine] = []
     for regime in REGIMES:
         settings = [Key(dataset, mitigation, regime, "", subset) for subset in _subsets(dataset)]
         of_regime = method_lines(_queries(numbers.selection), settings)
@@ -157,7 +157,7 @@ def _table(
     number: int,
     title: str,
     columns: Sequence[Column],
-    lines: Sequence[Line],
+    lines: Sequence[TableLine],
     numbers: Numbers,
     place: str,
     corner: str,
@@ -178,7 +178,7 @@ def _named(
     number: int,
     title: str,
     columns: Sequence[Column],
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     notes: Sequence[str],
     reasons: Sequence[str],
     corner: str = "Method",
@@ -209,10 +209,12 @@ def _rank_table(
     for query, row in zip(SEVEN, rank_rows(sums, SEVEN, REGIMES, best), strict=True):
         rows.append(row)
         if published:
-            theirs = (Cell(published.get((regime, query), math.nan), None, digits=1) for regime in REGIMES)
-            rows.append(Row(published_name(query), "paper", tuple(theirs)))
+            theirs = (
+                TableCell(published.get((regime, query), math.nan), None, digits=1) for regime in REGIMES
+            )
+            rows.append(TableRow(published_name(query), "paper", tuple(theirs)))
     wanted = [Key(d, TABLE_2[d], r, q, WEAK[d]) for d, r, q in product(SYNTHETIC, REGIMES, SEVEN)]
-    reasons = numbers.lacking([Line("", "", wanted, "")])
+    reasons = numbers.lacking([TableLine("", "", wanted, "")])
     notes = [f"{RANKS_NOTE} {best.note('column')}".strip(), *_rank_notes(sums, selection)] if sums else []
     notes += filter(None, [left_out])
     if reasons:
@@ -244,9 +246,9 @@ def _rank_notes(sums: Mapping[tuple[str, str], float], selection: Selection) -> 
     return notes
 
 
-def _chance(line: Line, title: str) -> Line:
+def _chance(line: TableLine, title: str) -> TableLine:
     """The chance level of each cell of this line."""
-    return Line(title, "level", [key._replace(query=CHANCE) for key in line.keys], "")
+    return TableLine(title, "level", [key._replace(query=CHANCE) for key in line.keys], "")
 
 
 def _queries(selection: Selection) -> list[str]:

@@ -19,12 +19,13 @@ from scipy.stats import t as student
 
 from mindgap.base.errors import MindGapError
 from mindgap.data.quintfeatures.checks import read_attributes
+from mindgap.results.statistics import ALPHA
 
 DRAWS, RESAMPLES, FOLDS = 200, 2_000, 5
-MARGIN, ALPHA = 0.01, 0.05
+MARGIN = 0.01
 TEMPERATURE = 0.1  # of the softmax rule, the source's
 PENALTY = 1e-4  # on a gate's squared parameters, the source's
-ROUNDING = 1e-12  # by which equal balanced accuracies may differ
+EQUAL_WITHIN = 1e-12  # by which equal balanced accuracies may differ
 # Of which a pooled gap has the mean over its seeds.
 MEANS = ("broken_K", "resampled_B", "clean", "gap", "flips", "oracle", "competitiveness", "alignment")
 SMALLEST = 1e-12  # what a probability counts as at least, in a logarithm
@@ -131,7 +132,7 @@ def permutation_gap(
         broken_K=clean - lost_K,
         resampled_B=resampled_B,
         gap=float(lost_K.mean()),
-        p=float((1 + (lost_K <= ROUNDING).sum()) / (draws + 1)),
+        p=float((1 + (lost_K <= EQUAL_WITHIN).sum()) / (draws + 1)),
         interval=tuple(np.quantile(resampled_B, [0.025, 0.975]).tolist()),
         p_equivalent=float(max(outside)),
         margin=margin,
@@ -153,7 +154,7 @@ def pooled(gaps: Sequence[Gap]) -> Gap:
     if len({(one.rule, one.how, one.n, one.margin, len(one.broken_K)) for one in gaps}) != 1:
         raise DiagnosticError("gaps to pool need the same rule, items and number of draws, and one at least")
     means = {name: np.mean([getattr(one, name) for one in gaps], axis=0) for name in MEANS}
-    least = np.count_nonzero(means["broken_K"] >= means["clean"] - ROUNDING)
+    least = np.count_nonzero(means["broken_K"] >= means["clean"] - EQUAL_WITHIN)
     one = replace(gaps[0], **means, p=float((1 + least) / (len(gaps[0].broken_K) + 1)))
     if len(gaps) == 1:
         return one

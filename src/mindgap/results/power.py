@@ -15,15 +15,14 @@ from scipy.stats import t as student
 
 from mindgap.results.aulc import levels
 from mindgap.results.claims import comparable
+from mindgap.results.curves import SETTING
 from mindgap.results.names import CONTROLS
-from mindgap.results.statistics import balanced
+from mindgap.results.statistics import ALPHA, balanced
 
-ALPHA = 0.05
 POWER = 0.8
 DETECTABLE_COLUMNS = [
     *("dataset", "regime", "mitigation", "subset", "n_seeds", "methods", "residual", "level", "aulc"),
 ]
-SETTING = ["dataset", "mitigation", "regime"]
 
 
 @dataclass(frozen=True)

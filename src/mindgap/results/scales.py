@@ -28,8 +28,8 @@ OF_MACHINE = ("fetch",)  # settings of a dataset that change none of its bytes
 # What plug-ins did before they had a setting: records from then lack it.
 BEFORE = {"mitigation_settings.moddrop": {"form": "independent"}}
 
-Cell = tuple[str, str, str, str]  # dataset, regime, mitigation, query
-Blocks = dict[str, Mapping[str, Any] | None]  # None: nothing is known of a block
+CellName = tuple[str, str, str, str]  # dataset, regime, mitigation, query
+SettingBlocks = dict[str, Mapping[str, Any] | None]  # None: nothing is known of a block
 AXES: Sequence[tuple[str, Callable[[str], str]]] = (
     ("dataset", dataset_name),
     ("regime", str),
@@ -38,7 +38,7 @@ AXES: Sequence[tuple[str, Callable[[str], str]]] = (
 )
 
 
-def changes_of(origins: Sequence[Origin], selection: Selection) -> dict[Cell, list[str]]:
+def changes_of(origins: Sequence[Origin], selection: Selection) -> dict[CellName, list[str]]:
     """How the settings of each cell differ from its scale's, in the order of `selection`; empty for none.
 
     A change reads "recipe.missing.epochs 12 → 3", a block that the records lack "not recorded: render".
@@ -51,9 +51,9 @@ def changes_of(origins: Sequence[Origin], selection: Selection) -> dict[Cell, li
     return {cell: _changes(selection.scale, cell, recorded.get(cell)) for cell in wanted}
 
 
-def summary_of(changes: Mapping[Cell, Sequence[str]]) -> list[str]:
+def summary_of(changes: Mapping[CellName, Sequence[str]]) -> list[str]:
     """Each change once, with the cells that it is in where others are without: "... (Missing; Random)"."""
-    cells_of: dict[str, list[Cell]] = {}
+    cells_of: dict[str, list[CellName]] = {}
     for cell, texts in changes.items():
         for text in texts:
             cells_of.setdefault(text, []).append(cell)
@@ -73,7 +73,7 @@ def summary_of(changes: Mapping[Cell, Sequence[str]]) -> list[str]:
     return lines + ([f"{NOT_RECORDED}: {', '.join(lacking)}"] if lacking else [])
 
 
-def _changes(scale: str, cell: Cell, recorded: Mapping[str, Any] | None) -> list[str]:
+def _changes(scale: str, cell: CellName, recorded: Mapping[str, Any] | None) -> list[str]:
     if recorded is None:
         return [f"{NOT_RECORDED}: all settings"]
     found = _recorded(recorded, cell)
@@ -103,7 +103,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else "–" if value is None else json.dumps(value)
 
 
-def _blocks(cell: Cell, **parts: Mapping[str, Any] | None) -> Blocks:
+def _blocks(cell: CellName, **parts: Mapping[str, Any] | None) -> SettingBlocks:
     """The settings of a cell by their names in params.yaml, `parts` being the innermost mappings."""
     dataset, regime, mitigation, query = cell
     names = {
@@ -117,7 +117,7 @@ def _blocks(cell: Cell, **parts: Mapping[str, Any] | None) -> Blocks:
     return {names.get(name, name): part for name, part in parts.items()}
 
 
-def _recorded(made: Mapping[str, Any], cell: Cell) -> Blocks:
+def _recorded(made: Mapping[str, Any], cell: CellName) -> SettingBlocks:
     setting, data = made["setting"], made.get("data", {})
     model, prepare = _model(setting.get("model", {})), prepare_of(cell[0], data)
     found = _blocks(
@@ -151,7 +151,7 @@ def _model(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in recorded.items() if key not in flat} | {"fusion": fusion}
 
 
-def _defined(scale: str, cell: Cell, found: Blocks) -> Blocks | None:
+def _defined(scale: str, cell: CellName, found: SettingBlocks) -> SettingBlocks | None:
     """None for what scales.yaml does not define: another scale or dataset than those shipped.
 
     `found` is recorded: encoders of kinds of modalities that the dataset lacks change nothing.

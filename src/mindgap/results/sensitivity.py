@@ -28,7 +28,7 @@ from mindgap.results.names import (
     dataset_name,
     method_name,
     mitigation_name,
-    subset_name,
+    subset_title,
 )
 from mindgap.results.reading import Fault, ReportError, checking, parts_of, read_json, read_text, rows_of
 
@@ -259,7 +259,7 @@ def wide_table(methods: pd.DataFrame) -> pd.DataFrame:
         if methods[name].nunique() > 1:
             label = label + ", " + methods[name].map(names)
     sizes = {name: part["subset"] for name, part in parts_of(methods, "dataset")}
-    subsets = [subset_name(s, sizes[d]) for s, d in zip(methods["subset"], methods["dataset"], strict=True)]
+    subsets = [subset_title(s, sizes[d]) for s, d in zip(methods["subset"], methods["dataset"], strict=True)]
     cells = methods.assign(label=label + ": " + subsets, cell=_cells(methods))
     wide = cells.pivot(index=["question", "value"], columns="label", values="cell").fillna("–")
     rows = pd.MultiIndex.from_frame(methods[["question", "value"]].drop_duplicates())
@@ -292,7 +292,7 @@ def _sentence(question: str, part: pd.DataFrame) -> str:
     top = part.iloc[int(part["difference"].abs().argmax())]
     beyond = int((part["difference"].abs() > part["difference_ci95"]).sum())
     sizes = part.loc[part["dataset"] == top["dataset"], "subset"]
-    subset = subset_name(top["subset"], sizes)
+    subset = subset_title(top["subset"], sizes)
     text = (
         f"{question[0].upper()}{question[1:]}: the mean over methods changes most by "
         f"{_signed(top['difference'])} ({top['value']}; {dataset_name(top['dataset'])}, {subset}), beyond "

@@ -18,12 +18,12 @@ from scipy.stats import norm, rankdata, studentized_range
 from scipy.stats import t as student
 
 from mindgap.results.aulc import DIGITS, MIN_SEEDS, levels, on_targets, per_seed
-from mindgap.results.names import CONTROLS, METHODS, dataset_name, method_name
+from mindgap.results.names import CONTROLS, METHOD_NAMES, dataset_name, method_name
 from mindgap.results.reading import ReportError, parts_of, rows_of
 
 TARGETS = {"weak": "weak modality", "all": "all modalities"}
-SETTING = ["dataset", "regime"]
-BLOCK = [*SETTING, "seed"]
+PAIR = ["dataset", "regime"]
+BLOCK = [*PAIR, "seed"]
 BASELINE = "random"
 ALPHA = 0.05
 SEED = 2603
@@ -181,7 +181,7 @@ def _blocks(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _place(query: str) -> tuple[int, str]:
-    known = list(METHODS)
+    known = list(METHOD_NAMES)
     return (known.index(query) if query in known else len(known)), query
 
 
@@ -207,7 +207,7 @@ def _note(every_block: pd.DataFrame, blocks: pd.DataFrame) -> str:
     """How many blocks there are of which settings, and which blocks and methods were left out."""
     if every_block.empty:
         return "There are no runs of query methods."
-    text = _extent(blocks.groupby(level=SETTING).size())
+    text = _extent(blocks.groupby(level=PAIR).size())
     if gone := [method_name(query) for query in every_block.columns.tolist() if query not in blocks]:
         text += f" Left out, as runs of them are missing: {', '.join(gone)}."
     lacking: dict[str, dict[str, list[str]]] = {}
@@ -399,7 +399,7 @@ def bootstrap(blocks: pd.DataFrame, alpha: float) -> pd.DataFrame | Refusal:
     """
     if BASELINE not in blocks or blocks.shape[1] < 2:
         return Refusal("bootstrap", "it compares methods with Random: both are needed")
-    seeds = blocks.groupby(level=SETTING).size()
+    seeds = blocks.groupby(level=PAIR).size()
     freedom = len(blocks) - len(seeds)
     alone = [_setting(key) for key in seeds.index[seeds == 1]]
     if alone:
@@ -435,7 +435,7 @@ def wins(rows: pd.DataFrame, queries: Sequence[str], alpha: float) -> Wins | Ref
     """
     if len(queries) < 2:
         return Refusal("wins", f"it compares two methods or more, here {_there(len(queries), 'method')}")
-    settings = dict(parts_of(rows, SETTING, sort=True))
+    settings = dict(parts_of(rows, PAIR, sort=True))
     enough = {key: part for key, part in settings.items() if part["seed"].nunique() >= MIN_SEEDS}
     if not enough:
         return Refusal("wins", _too_few_seeds(settings, alpha))

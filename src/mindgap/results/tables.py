@@ -22,7 +22,7 @@ from mindgap.results.names import (
     method_name,
     mitigation_name,
     scale_name,
-    subset_name,
+    subset_title,
 )
 from mindgap.results.paper import not_in_paper
 from mindgap.results.reading import rows_of
@@ -45,7 +45,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number, its spread (NaN: unknown; None: it has none), and whether it is `Best` of its rivals.
 
     `ci` is half the 95 % interval of the mean, None where there can be none. A hole has the mean NaN.
@@ -75,7 +75,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row; `kind` is method, control, level (of chance) or paper (the published numbers of the row above).
 
     `rule`: a line is drawn above it.
@@ -83,7 +83,7 @@ class Row:
 
     title: str
     kind: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     weak: bool = False
     rule: bool = False
 
@@ -98,7 +98,7 @@ class Table:
     name: str
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = field(default=())
     corner: str = "Method"
     beyond: bool = field(default=False, kw_only=True)
@@ -130,7 +130,7 @@ class Key(NamedTuple):
         return self.dataset, self.regime, self.subset
 
 
-class Line(NamedTuple):
+class TableLine(NamedTuple):
     """A row to be filled; `published` is the title of the paper's numbers below it."""
 
     title: str
@@ -225,7 +225,7 @@ class Numbers:
         factor = self.factor(dataset, subset)
         return f"{title} ×{factor:g}" if factor != 1 else title
 
-    def best(self, lines: Sequence[Line]) -> Best:
+    def best(self, lines: Sequence[TableLine]) -> Best:
         """The best of the rivals among the keys of these lines, controls aside."""
         rivals, best = defaultdict(list), Best()
         for key in (key for line in lines for key in line.keys):
@@ -236,45 +236,45 @@ class Numbers:
             best.add(areas.set_axis(pd.Index(group, tupleize_cols=False), axis=1))
         return best
 
-    def ours(self, key: Key, best: Best) -> Cell:
+    def ours(self, key: Key, best: Best) -> TableCell:
         factor = self.factor(key.dataset, key.subset)
         if key not in self.rows:
-            return Cell(math.nan, math.nan, ci=math.nan)
+            return TableCell(math.nan, math.nan, ci=math.nan)
         row = self.rows[key]
         bold = key in best.cells
-        return Cell(row.aulc_mean * factor, row.aulc_std * factor, bold, ci=row.aulc_ci95 * factor)
+        return TableCell(row.aulc_mean * factor, row.aulc_std * factor, bold, ci=row.aulc_ci95 * factor)
 
-    def published(self, key: Key) -> Cell:
+    def published(self, key: Key) -> TableCell:
         factor, row = self.factor(key.dataset, key.subset), self.rows.get(key)
         mean, std = (row.paper_mean, row.paper_std) if row else (math.nan, math.nan)
-        return Cell(mean * factor, std * factor)
+        return TableCell(mean * factor, std * factor)
 
-    def fill(self, lines: Sequence[Line], best: Best) -> list[Row]:
+    def fill(self, lines: Sequence[TableLine], best: Best) -> list[TableRow]:
         """The lines' rows, each with the published numbers below where there are any."""
         rows = []
         levels = self._levels(lines)
         for line in lines:
             cells = tuple(levels.get(key) or self.ours(key, best) for key in line.keys)
-            rows.append(Row(line.title, line.kind, cells, line.weak, line.rule))
+            rows.append(TableRow(line.title, line.kind, cells, line.weak, line.rule))
             theirs = tuple(levels.get(key) or self.published(key) for key in line.keys)
             if any(cell.std is not None and not math.isnan(cell.mean) for cell in theirs):
-                rows.append(Row(line.published, "paper", theirs, line.weak))
+                rows.append(TableRow(line.published, "paper", theirs, line.weak))
         return rows
 
-    def _levels(self, lines: Sequence[Line]) -> dict[Key, Cell]:
+    def _levels(self, lines: Sequence[TableLine]) -> dict[Key, TableCell]:
         """The cells of the chance level: where nothing has been run, the number of points is not known."""
         areas = {(row.dataset, row.regime, row.subset): row.chance_aulc for row in self.shown(lines)}
         keys = (key for line in lines for key in line.keys if key.query == CHANCE)
         return {
-            key: Cell(areas.get(key.rivals, math.nan) * self.factor(key.dataset, key.subset), None)
+            key: TableCell(areas.get(key.rivals, math.nan) * self.factor(key.dataset, key.subset), None)
             for key in keys
         }
 
-    def shown(self, lines: Sequence[Line]) -> list[Any]:
+    def shown(self, lines: Sequence[TableLine]) -> list[Any]:
         """The rows of the tidy table behind these lines."""
         return [self.rows[key] for line in lines for key in line.keys if key in self.rows]
 
-    def lacking(self, lines: Sequence[Line]) -> list[str]:
+    def lacking(self, lines: Sequence[TableLine]) -> list[str]:
         """Why cells have no run, in few and general statements: "no runs of Share", "no runs in high".
 
         A statement is about all runs of the report; narrower ones ("no runs of Share in high") come after.
@@ -331,15 +331,15 @@ def published_name(query: str) -> str:
     return "GRACE, paper" if query == "grace_r" else f"{method_name(query)}, paper"
 
 
-def method_lines(queries: Sequence[str], settings: Sequence[Key]) -> list[Line]:
+def method_lines(queries: Sequence[str], settings: Sequence[Key]) -> list[TableLine]:
     """A line per method over the settings (keys of any query), controls last and below a rule."""
     controls = [query for query in queries if query in CONTROLS]
-    lines: list[Line] = []
+    lines: list[TableLine] = []
     for query in [*(q for q in queries if q not in controls), *controls]:
         keys = [setting._replace(query=query) for setting in settings]
         kind = "control" if query in controls else "method"
         rule = query in controls[:1] and bool(lines)
-        lines.append(Line(method_name(query), kind, keys, published_name(query), rule=rule))
+        lines.append(TableLine(method_name(query), kind, keys, published_name(query), rule=rule))
     return lines
 
 
@@ -349,7 +349,7 @@ def setting_columns(settings: Sequence[Key], weak: Mapping[str, str], numbers: N
     return [
         Column(
             setting.regime,
-            subset_name(setting.subset, subsets),
+            subset_title(setting.subset, subsets),
             setting.subset == weak.get(setting.dataset),
             numbers.factor(setting.dataset, setting.subset),
         )
@@ -386,7 +386,7 @@ def weak_table(
         for dataset in frame["dataset"].unique():
             subset = selection.weak[dataset]
             settings.append(Key(dataset, mitigation, regime, "", subset))
-            title = f"{dataset_name(dataset)}: {subset_name(subset)}"
+            title = f"{dataset_name(dataset)}: {subset_title(subset)}"
             columns.append(Column(regime, title, True, numbers.factor(dataset, subset)))
     if not settings:
         return None
@@ -475,13 +475,13 @@ def best_ranks(seeds: pd.DataFrame | None, weak: pd.DataFrame, sums: Collection[
 
 def rank_rows(
     sums: Mapping[tuple[str, str], float], queries: Sequence[str], regimes: Sequence[str], best: Best
-) -> list[Row]:
+) -> list[TableRow]:
     """A row of rank sums per method."""
     rows = []
     for query in queries:
         keys = [(regime, query) for regime in regimes]
-        cells = (Cell(sums.get(key, math.nan), None, key in best.cells, digits=1) for key in keys)
-        rows.append(Row(method_name(query), "method", tuple(cells)))
+        cells = (TableCell(sums.get(key, math.nan), None, key in best.cells, digits=1) for key in keys)
+        rows.append(TableRow(method_name(query), "method", tuple(cells)))
     return rows
 
 
@@ -507,7 +507,7 @@ def _aulc_table(
     return Table(name, title, tuple(columns), tuple(rows), tuple(notes), beyond=beyond)
 
 
-def _shown(line: Line, numbers: Numbers) -> bool:
+def _shown(line: TableLine, numbers: Numbers) -> bool:
     """Whether a table has a row: holes are those of the paper's methods and mitigations, and of controls."""
     first = line.keys[0]
     beyond = not_in_paper([first.query], [first.mitigation])
@@ -515,7 +515,11 @@ def _shown(line: Line, numbers: Numbers) -> bool:
 
 
 def notes_of(
-    numbers: Numbers, lines: Sequence[Line], columns: Sequence[Column], rows: Sequence[Row], best: str
+    numbers: Numbers,
+    lines: Sequence[TableLine],
+    columns: Sequence[Column],
+    rows: Sequence[TableRow],
+    best: str,
 ) -> list[str]:
     """What a reader needs to read a table of AULCs; `rows` are the filled `lines`."""
     shown = numbers.shown(lines)
@@ -658,7 +662,7 @@ def _tex_title(column: Column) -> str:
     return rf"{title} {_tex(_times(column))}".rstrip()
 
 
-def _tex_row(row: Row) -> str:
+def _tex_row(row: TableRow) -> str:
     title = rf"\textit{{{_tex(row.title)}}}" if row.weak or row.kind == "paper" else _tex(row.title)
     cells = (rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text) for cell in row.cells)
     return _amp([r"\quad" * (row.kind == "paper") + title, *cells])

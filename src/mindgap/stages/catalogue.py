@@ -17,7 +17,7 @@ from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.parts.starts import GIVEN as GIVEN_STARTS
 from mindgap.parts.starts import STARTS
-from mindgap.results.names import OURS
+from mindgap.results.names import OUR_METHODS
 
 Entry = tuple[str, str, str]  # name, what it is, its settings
 
@@ -91,7 +91,7 @@ def _module(rendered: str) -> ModuleType:
 
 def _methods() -> Iterator[Entry]:
     for name, method, origin in _sound(METHODS):
-        kind = "ours" if name in OURS else method.kind
+        kind = "ours" if name in OUR_METHODS else method.kind
         mark = "" if kind == "query" else f"({kind}) "
         about = _first(inspect.getmodule(method.fn).__doc__ or method.fn.__doc__)
         yield name, mark + about + origin, _settings(method.fn, method.given)

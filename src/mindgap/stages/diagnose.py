@@ -25,7 +25,7 @@ from mindgap.parts.fusions import giving_reliabilities
 from mindgap.parts.fusions.weighing import Weighing
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.bmmal import scales, shares
-from mindgap.results.diagnosis import DIAGNOSIS_COLUMNS, OF_A_RUN, diagnosis_rows
+from mindgap.results.diagnosis import DIAGNOSIS_COLUMNS, OF_MODELS, diagnosis_rows
 from mindgap.results.permutation import (
     HOWS,
     RULES,
@@ -79,7 +79,7 @@ def diagnose_stage(params: Params, dataset_name: str, regime: str, keep: Path | 
                 if (cell.mitigation, cell.query) == (mitigation, query)
             }
             run = (params.scale, dataset_name, regime, mitigation, query, fusion)
-            rows += diagnosis_rows(dict(zip(OF_A_RUN, run, strict=True)), of_seeds)
+            rows += diagnosis_rows(dict(zip(OF_MODELS, run, strict=True)), of_seeds)
     table = csv_text(DIAGNOSIS_COLUMNS, rows)
     told = provenance_json(records.values(), diagnosis=table)
     paths = [where.diagnosis / name] + [keep / "diagnosis" / f"{name}-{fusion}"] * (keep is not None)

@@ -24,7 +24,7 @@ from mindgap.data.prepared import swapped
 from mindgap.results.balance import beyond_curves
 from mindgap.results.curves import POINTS
 from mindgap.results.flow import SELECTION
-from mindgap.results.names import DATASETS, METHODS, MITIGATIONS
+from mindgap.results.names import DATASET_NAMES, METHOD_NAMES, MITIGATION_NAMES
 from mindgap.results.paper import REGIMES
 from mindgap.results.provenance import RUN_NAME, cell_name, check_one_kind, read_runs
 from mindgap.results.reading import ReportError, read_table, read_text
@@ -62,11 +62,11 @@ COMPARED = {
     "run": "another digest",
 }
 ORDERS = {
-    "dataset": DATASETS,
-    "published": DATASETS,
+    "dataset": DATASET_NAMES,
+    "published": DATASET_NAMES,
     "regime": REGIMES,
-    "query": METHODS,
-    "mitigation": MITIGATIONS,
+    "query": METHOD_NAMES,
+    "mitigation": MITIGATION_NAMES,
 }
 
 

@@ -13,7 +13,7 @@ from mindgap.data import SOURCES
 from mindgap.data.flow import FLOW_COLUMNS
 from mindgap.data.storage import read_meta
 from mindgap.results.curves import read_curve_file
-from mindgap.results.flow import COUNTS, Flow, read_flow
+from mindgap.results.flow import COUNTS, FlowRows, read_flow
 from mindgap.stages.paths import CURVES, FLOW, PROVENANCE, places
 
 # An accuracy over fewer samples would say something about single ones.
@@ -52,7 +52,7 @@ def _check_columns(path: Path) -> None:
         raise MindGapError(f"{path} has other columns than published curves may have: {', '.join(strange)}")
 
 
-def _check_texts(path: Path, flow: Flow) -> None:
+def _check_texts(path: Path, flow: FlowRows) -> None:
     """Subjects, admissions and recordings have eight digits; no text that leaves may hold such a number."""
     for row in flow:
         if re.search(r"\d{8}", " ".join(row[name] for name in ("part", "step", "reason"))):
@@ -61,7 +61,7 @@ def _check_texts(path: Path, flow: Flow) -> None:
             )
 
 
-def _rounded(flow: Flow) -> str:
+def _rounded(flow: FlowRows) -> str:
     """The flow with every count rounded to tens: no small group can be counted, nor by differences."""
     rows = ({**row, **{name: round(int(row[name]), -1) for name in COUNTS}} for row in flow)
     return csv_text(FLOW_COLUMNS, rows)

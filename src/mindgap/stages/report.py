@@ -18,7 +18,7 @@ from mindgap.results.balance import read_measured
 from mindgap.results.curves import Selection, read_curves
 from mindgap.results.diagnosis import read_diagnosis
 from mindgap.results.expectations import validate_aulc, validate_curves, validate_measured
-from mindgap.results.flow import SELECTION, Flow, mend_for, read_flow, skipped_line
+from mindgap.results.flow import SELECTION, FlowRows, mend_for, read_flow, skipped_reason
 from mindgap.results.paper import verify_paper
 from mindgap.results.provenance import read_origins
 from mindgap.results.reading import ReportError, read_text
@@ -207,7 +207,7 @@ def _diagnosis(params: Params, selection: Selection, curves: pd.DataFrame) -> pd
     return read_diagnosis([DIAGNOSIS / f"{name}.csv" for name in runs], runs)
 
 
-def _flow(folder: Path, dataset: str) -> Flow:
+def _flow(folder: Path, dataset: str) -> FlowRows:
     """The flow of a dataset, that of the prepared dataset where it is at hand."""
     path, original = folder / "flow" / f"{dataset}.csv", places(dataset).prepared / "flow.csv"
     if folder != REPORTS or dataset in CREDENTIALED or not original.exists():
@@ -226,7 +226,7 @@ def selection_of(selected: Selected, folder: Path) -> Selection:
     for name in named:
         pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
     flows = {name: _flow(folder, name) for name in named}
-    skipped = {name: line for name, flow in flows.items() if (line := skipped_line(flow))}
+    skipped = {name: line for name, flow in flows.items() if (line := skipped_reason(flow))}
     datasets = [name for name in flows if name not in skipped]
     if not datasets:
         raise MindGapError(f"nothing to report: {', '.join(skipped)} were skipped for want of their files")

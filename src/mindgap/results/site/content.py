@@ -9,7 +9,7 @@ import pandas as pd
 
 from mindgap.results import tables
 from mindgap.results.aulc import mean_accuracies, per_seed, tidy
-from mindgap.results.balance import COLUMNS, bought, measured_tables
+from mindgap.results.balance import BEYOND_COLUMNS, bought, measured_tables
 from mindgap.results.claims import FAILS, HOLDS, judge
 from mindgap.results.comparison import compare, summary
 from mindgap.results.curves import Selection
@@ -51,7 +51,7 @@ class Inputs:
     variants: Sequence[Collected] = ()
     about: str = ""
     diagnosis: pd.DataFrame = field(default_factory=pd.DataFrame)
-    measured: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    measured: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BEYOND_COLUMNS))
 
 
 @dataclass(frozen=True)

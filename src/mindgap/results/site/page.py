@@ -36,7 +36,7 @@ from mindgap.results.names import (
     joint_of,
     method_name,
     mitigation_name,
-    subset_name,
+    subset_title,
 )
 from mindgap.results.paper import REGIMES, SHOWN_WITH, SUBSETS, WEAK, not_in_paper, printed_factor
 from mindgap.results.provenance import Origin
@@ -160,7 +160,7 @@ def _template(name: str, content: Content) -> jinja2.Template:
     made.filters |= {"dataset": dataset_name, "mitigation": mitigation_name, "method": method_name}
     made.filters |= {"own": _own_name, "paper_cell": _paper_cell}
     made.filters["setting"] = lambda row: _setting(row.dataset, row.regime, row.mitigation)
-    made.filters["subset"] = lambda subset, dataset: subset_name(subset, content.order[dataset])
+    made.filters["subset"] = lambda subset, dataset: subset_title(subset, content.order[dataset])
     return made.get_template(name)
 
 
@@ -233,24 +233,24 @@ def _gate(content: Content) -> dict[str, Any]:
     found, selection = content.gate, content.selection
     verdicts: dict[str, list[str]] = {}
     for setting, (verdict, names) in found.verdicts.items():
-        told = f" ({'too few runs' if verdict == gate.FEW else 'not so'}: {names})" if names else ""
+        told = f" ({'too few runs' if verdict == gate.UNKNOWN else 'not so'}: {names})" if names else ""
         verdicts.setdefault(verdict, []).append(_setting(*setting) + told)
     closed = found.closed
     if not found.verdicts and not closed:
         closed = "no dataset of this page declares a modality weak"
-    elif not closed and set(verdicts) == {gate.FEW}:
+    elif not closed and set(verdicts) == {gate.UNKNOWN}:
         seeds = int(found.rows["n_seeds"].max())
         here = f"{'is' if seeds == 1 else 'are'} {seeds}, with "
         here += " and ".join(map(mitigation_name, selection.mitigations))
         if statistics.BASELINE not in selection.queries:
             here = "is no run of Random"
-        closed = f"it takes {gate.MIN_SEEDS} seeds of Random, with ModDrop and without; here {here}"
+        closed = f"it takes {gate.GATE_SEEDS} seeds of Random, with ModDrop and without; here {here}"
     return {
         "closed": closed,
         "verdicts": verdicts,
         "rows": list(rows_of(found.rows)),
         "stated": list(rows_of(found.rows[found.rows["verdict"].isin([gate.SO, gate.NOT_SO])])),
-        "min_seeds": gate.MIN_SEEDS,
+        "min_seeds": gate.GATE_SEEDS,
         "weak": [_weak_levels(name, part) for name, part in parts_of(content.weak_levels, "dataset")],
     }
 
@@ -342,7 +342,7 @@ def _passed(tests: pd.DataFrame) -> list[str]:
 def _paper_cell(row: Any) -> str:
     """A published value by its cell, in the paper's words."""
     names = (dataset_name(row.dataset), mitigation_name(row.mitigation), row.regime, _paper_method(row.query))
-    return f"{', '.join(names)}, {subset_name(row.subset, SUBSETS[row.dataset].values())}"
+    return f"{', '.join(names)}, {subset_title(row.subset, SUBSETS[row.dataset].values())}"
 
 
 def _paper_method(query: str) -> str:
@@ -390,7 +390,7 @@ def _own(name: str, origins: Sequence[Origin]) -> list[str]:
     if values != OLDER["label_values"]:
         told.append(f"A feature of the label takes {values} of its ten values; other features keep theirs.")
     for modality, changes in style.items():
-        whose = "All images" if modality == ALL else f"Images of {subset_name(modality)}"
+        whose = "All images" if modality == ALL else f"Images of {subset_title(modality)}"
         listed = ", ".join(f"{key} {json.dumps(value)}" for key, value in changes.items())
         told.append(f"{whose} have a style of their own: {listed}.")
     if set(style) - {ALL}:
