@@ -27,7 +27,7 @@ from mindgap.results.effects import (
     still_open,
 )
 from mindgap.results.provenance import Origin
-from mindgap.results.site.build import build_report, output_names
+from mindgap.results.site.build import all_figures, build_report, output_names
 from mindgap.results.site.content import Inputs, content_of
 from mindgap.results.site.page import render_index
 from mindgap.results.statistics import holm
@@ -309,6 +309,37 @@ def test_the_page_reads_well_beyond_the_paper(beyond):
     names = [str(path.relative_to(beyond)) for path in beyond.rglob("*") if path.is_file()]
     known = re.compile("|".join(output_names(["unique", "trio"], ["mid"], ["moddrop", "ogm_ge"])))
     assert [name for name in names if not known.fullmatch(name)] == []
+
+
+def test_mitigations_of_random_are_lines_of_one_figure(tmp_path):
+    """From three on; a line that stands there has no figure of its own, unless the paper has it."""
+    named = ["none", "moddrop", "agm", "pmr"]
+    runs = {}
+    for i, name in enumerate(named):
+        runs |= runs_of(name, "random", [0.2 + 0.1 * i] * 5, [0.6] * 5)
+    runs |= runs_of("pmr", "badge", [0.3] * 5, [0.6] * 5)
+    selection = replace(
+        SELECTION,
+        datasets=["unique"],
+        queries=["random", "badge"],
+        mitigations=named,
+        seeds=list(range(5)),
+    )
+    content = content_of(Inputs(curves_of(runs, "unique")), PAPER, selection)
+    assert [content.has_figures("unique", name) for name in named] == [True, True, False, True]
+    all_figures(content, tmp_path)
+    words = re.findall(r"<!-- (.*?) -->", (tmp_path / "mitigations-unique.svg").read_text())
+    assert {"no mitigation", "ModDrop", "AGM", "PMR"} <= set(words)
+    assert any(text.startswith("Unique · mid · Random · scale small") for text in words)
+    assert "BADGE" not in words
+    assert not (tmp_path / "curves-unique-agm.svg").exists()
+    page = render_index(content, {})
+    assert "Unique mid, whatever the mitigation" in page
+    assert "mid, whatever the mitigation: 0.20 to 0.40 against 0.60 to 0.60, below in 25 of 25 runs" in page
+    assert {f"figures/{stem}.svg" for stem in ("mitigations-unique", "curves-unique-pmr")} <= set(
+        re.findall(r'src="([^"]+)"', page)
+    )
+    assert 'src="figures/bars-unique-agm.svg"' not in page
 
 
 def test_claims_are_listed_where_one_of_them_can_be_asked(beyond):

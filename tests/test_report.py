@@ -453,9 +453,9 @@ def test_weak_and_rank_tables(curves_dir):
 
 
 def test_every_method_has_its_own_fixed_look():
-    looks = [figures.method_style(query) for query in figures.STYLES]
+    looks = [figures.style_of(query) for query in figures.STYLES]
     assert len(set(looks)) == len(looks)
-    assert figures.method_style("a_plug_in") == figures.method_style("a_plug_in")
+    assert figures.style_of("a_plug_in") == figures.style_of("a_plug_in")
 
 
 def test_report_holds_every_file(report):

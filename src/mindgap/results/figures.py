@@ -46,7 +46,21 @@ STYLES = {
     "greedy_oracle": ("#777777", "3", ":"),
     "presence_balanced": ("#777777", "2", "-."),
 }
-# For methods of plug-ins, by their names' checksums: fixed whatever else is shown.
+# The same of each mitigation, where lines are mitigations.
+MITIGATION_STYLES = {
+    "none": ("#000000", "o", "-"),
+    "moddrop": ("#E69F00", "s", "-"),
+    "multi_loss": ("#56B4E9", "^", "-"),
+    "ogm_ge": ("#882255", "P", "-"),
+    "agm": ("#CC79A7", "p", "-"),
+    "mmpareto": ("#0072B2", "v", "-"),
+    "opm": ("#D55E00", "X", "-"),
+    "pmr": ("#009E73", "D", "-"),
+    "shortcut_aware": ("#332288", "1", "-"),
+    "unimodal_ensemble": ("#777777", "2", "-."),
+    "coteach": ("#44AA99", "3", "-"),
+}
+# For methods and mitigations of plug-ins, by their names' checksums: fixed whatever else is shown.
 SPARE = ("#332288", "#44AA99", "#999933", "#AA4499", "#661100", "#117733")
 RC: dict[Any, Any] = {
     "svg.hashsalt": "mindgap",
@@ -71,9 +85,9 @@ FIGURES_NOTE = (
 SUBSET_COLORS = ("#0072B2", "#777777", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#882255")
 
 
-def method_style(query: str) -> tuple[str, str, str]:
-    """Colour, marker and line of a method."""
-    return STYLES.get(query) or (SPARE[zlib.crc32(query.encode()) % len(SPARE)], "*", "-")
+def style_of(name: str) -> tuple[str, str, str]:
+    """Colour, marker and line of a query method or a mitigation."""
+    return (STYLES | MITIGATION_STYLES).get(name) or (SPARE[zlib.crc32(name.encode()) % len(SPARE)], "*", "-")
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -91,10 +105,13 @@ def title(figure: Figure, text: str, left: float) -> None:
     figure.suptitle(text, **place, fontsize=min(11, room / 0.68), weight="bold")
 
 
-def learning_curves(curves: pd.DataFrame, subsets: Sequence[str], weak: str | None, stem: Path) -> None:
+def learning_curves(
+    curves: pd.DataFrame, subsets: Sequence[str], weak: str | None, stem: Path, lines: str = "query"
+) -> None:
     """Regimes down, a panel per subset, a line per method, a band of one standard deviation over seeds.
 
-    `curves` are the rows of one dataset and mitigation.
+    `curves` are the rows of one dataset and mitigation; with "mitigation" for `lines`, of one dataset and
+    method, and lines are mitigations.
     """
     regimes = curves["regime"].unique().tolist()
     rows, cols = _grid(len(subsets))
@@ -104,7 +121,7 @@ def learning_curves(curves: pd.DataFrame, subsets: Sequence[str], weak: str | No
         axes = figure.subplots(rows * len(regimes), cols, squeeze=False)
         for i, regime in enumerate(regimes):
             block = axes[i * rows : (i + 1) * rows]
-            _curve_block(block, curves[curves["regime"] == regime], subsets)
+            _curve_block(block, curves[curves["regime"] == regime], subsets, lines)
             for ax, subset in zip(block.flat, subsets, strict=False):
                 if i == 0 or rows > 1:
                     _panel_title(ax, subset, subsets, weak)
@@ -112,7 +129,7 @@ def learning_curves(curves: pd.DataFrame, subsets: Sequence[str], weak: str | No
                 _left_label(figure, ax, "balanced accuracy", regime if len(regimes) > 1 else "")
         for ax in block.flat[max(0, len(subsets) - cols) : len(subsets)]:
             ax.set_xlabel("labelled samples")
-        _finish(figure, curves, above=0.62, below=0.55, left=0.66 if len(regimes) == 1 else 0.88)
+        _finish(figure, curves, above=0.62, below=0.55, left=0.66 if len(regimes) == 1 else 0.88, lines=lines)
         save(figure, stem)
 
 
@@ -121,11 +138,10 @@ def _grid(panels: int) -> tuple[int, int]:
     return math.ceil(panels / cols), cols
 
 
-def _curve_block(axes: np.ndarray, curves: pd.DataFrame, subsets: Sequence[str]) -> None:
+def _curve_block(axes: np.ndarray, curves: pd.DataFrame, subsets: Sequence[str], lines: str) -> None:
     """The panels of one regime; numbers of labels stand below the lowest of each column."""
-    stats = curves.groupby(["subset", "query", "labelled"], sort=False)["balanced_accuracy"].agg(
-        ["mean", "std"]
-    )
+    points = curves.groupby(["subset", lines, "labelled"], sort=False)["balanced_accuracy"]
+    stats = points.agg(["mean", "std"])
     tops, cols = _tops(curves, stats), axes.shape[1]
     for i, (ax, subset) in enumerate(zip(axes.flat, subsets, strict=False)):
         _curve_panel(
@@ -158,12 +174,13 @@ def _curve_panel(ax: Axes, stats: pd.DataFrame, row: pd.Series, top: float) -> N
 
 
 def _lines(ax: Axes, stats: pd.DataFrame) -> None:
-    """A line and a band per method over numbers of labels; `stats` has mean and std by query and labelled."""
-    for query in stats.index.get_level_values("query").unique():
-        color, marker, line = method_style(query)
-        part = stats.loc[query].sort_index()
+    """A line and a band per name over numbers of labels; `stats` has mean and std by name and labelled."""
+    named = mitigation_name if stats.index.names[0] == "mitigation" else method_name
+    for name in stats.index.get_level_values(0).unique():
+        color, marker, line = style_of(name)
+        part = stats.loc[name].sort_index()
         x, mean, std = part.index.to_numpy(), part["mean"].to_numpy(), part["std"].fillna(0).to_numpy()
-        ax.plot(x, mean, line, color=color, marker=marker, markeredgewidth=0.8, label=method_name(query))
+        ax.plot(x, mean, line, color=color, marker=marker, markeredgewidth=0.8, label=named(name))
         # One patch: half the time of fill_between.
         ax.fill([*x, *x[::-1]], [*(mean + std), *(mean - std)[::-1]], color=color, alpha=0.10, linewidth=0)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
@@ -219,11 +236,18 @@ def _left_label(figure: Figure, ax: Axes, label: str, regime: str) -> None:
 
 
 def _finish(
-    figure: Figure, frame: pd.DataFrame, above: float, below: float, left: float = 0.66, gap: float = 0.55
+    figure: Figure,
+    frame: pd.DataFrame,
+    above: float,
+    below: float,
+    left: float = 0.66,
+    gap: float = 0.55,
+    lines: str = "query",
 ) -> None:
     """Title above, legend below, all places in inches: a layout engine would take most of the time.
 
-    The figure comes without its lower margin and the legend's lines; `gap` is between rows of panels.
+    The figure comes without its lower margin and the legend's lines; `gap` is between rows of panels, `lines`
+    is what the legend names.
     """
     row, regimes = frame.iloc[0], frame["regime"].unique()
     width, height = figure.get_size_inches()
@@ -258,7 +282,8 @@ def _finish(
         handlelength=2.4,
         columnspacing=1.4,
     )
-    names = [dataset_name(row["dataset"]), mitigation_name(row["mitigation"])]
+    other = mitigation_name(row["mitigation"]) if lines == "query" else method_name(row["query"])
+    names = [dataset_name(row["dataset"]), other]
     names[1:1] = regimes if len(regimes) == 1 else []
     names += [f"scale {row['scale']}"] * (row["scale"] != "paper")
     title(figure, " · ".join(names), left)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from mindgap.results.figures import GREY, RC, method_style, save, title
+from mindgap.results.figures import GREY, RC, save, style_of, title
 from mindgap.results.names import method_name, mitigation_name
 from mindgap.results.statistics import TARGETS, Friedman, Statistics, Wins
 
@@ -90,7 +90,7 @@ def _names(ax: Axes, ranks: pd.Series, first: float) -> None:
     """Names left and right of the axis, the outermost ranks nearest to it: no line crosses another's turn."""
     half = math.ceil(len(ranks) / 2)
     for place, (query, rank) in enumerate(ranks.items()):
-        color, marker, line = method_style(str(query))
+        color, marker, line = style_of(str(query))
         left = place < half
         y = -first - (place if left else len(ranks) - 1 - place)
         edge = 1 - 0.02 * len(ranks) if left else len(ranks) * 1.02

@@ -30,7 +30,7 @@ def output_names(datasets: Sequence[str], regimes: Sequence[str], mitigations: S
         r"(index|comparison)\.html|metrics(_full)?\.json|plots/curves\.csv",
         rf"tables/(((measured-)?({dataset})|weak|rank_sums)-({mitigation})|paper-table-\d+)\.({'|'.join(tables.RENDERERS)})",
         r"tables/(aulc|claims|detectable|gate|mitigations|preregistered|search|speed_up|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
-        rf"figures/((curves|bars|bought)-({dataset})-({mitigation})|comparison)\.(svg|png)",
+        rf"figures/((curves|bars|bought)-({dataset})-({mitigation})|mitigations-({dataset})|comparison)\.(svg|png)",
         rf"figures/(ranks|wins)-({mitigation})-({target})\.(svg|png)",
         rf"validation/((curves|measured)-({dataset})-({regime})|aulc)\.html",
     ]
@@ -87,9 +87,15 @@ def all_figures(content: Content, folder: Path) -> Mapping[tuple[str, str], list
     keys, selection = ["dataset", "mitigation"], content.selection
     areas = dict(iter(content.table.groupby(keys, sort=False)))
     for key, part in parts_of(content.inputs.curves, keys):
+        if not content.has_figures(*key):
+            continue
         subsets, weak, scale = content.order[key[0]], selection.weak.get(key[0]), content.scale_of(*key)
         figures.learning_curves(part.assign(scale=scale), subsets, weak, folder / f"curves-{'-'.join(key)}")
         figures.aulc_bars(areas[key].assign(scale=scale), subsets, weak, folder / f"bars-{'-'.join(key)}")
+    for dataset, part in content.by_mitigation.items():
+        subsets, weak = content.order[dataset], selection.weak.get(dataset)
+        shown = part.assign(scale=content.scale)
+        figures.learning_curves(shown, subsets, weak, folder / f"mitigations-{dataset}", lines="mitigation")
     for key, part in parts_of(content.bought, keys):
         figures.bought(part.assign(scale=content.scale_of(*key)), folder / f"bought-{'-'.join(key)}")
     comparison_figures.scatter(content.comparison, folder / "comparison", page="../comparison.html")

@@ -19,6 +19,7 @@ from mindgap.results.names import CONTROLS, scale_name, subset_order
 from mindgap.results.paper import WEAK as PAPER_WEAK
 from mindgap.results.paper import (
     misprints,
+    not_in_paper,
     paper_accuracies,
     published_rank_sums,
     with_paper,
@@ -38,7 +39,9 @@ from mindgap.results.sensitivity import (
     wide_table,
 )
 from mindgap.results.speed_up import speed_ups
-from mindgap.results.statistics import TARGETS, Statistics, statistics
+from mindgap.results.statistics import BASELINE, TARGETS, Statistics, statistics
+
+FEWEST_LINES = 3  # mitigations that a figure of their own compares
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,20 @@ class Content:
     bought: pd.DataFrame
     effects: pd.DataFrame
     preregistered: pd.DataFrame
+
+    @property
+    def by_mitigation(self) -> dict[str, pd.DataFrame]:
+        """Random's curves of each dataset that has them with three mitigations or more, "none" being one."""
+        of_random = self.inputs.curves[self.inputs.curves["query"] == BASELINE]
+        parts = parts_of(of_random, "dataset")
+        return {dataset: part for dataset, part in parts if part["mitigation"].nunique() >= FEWEST_LINES}
+
+    def has_figures(self, dataset: str, mitigation: str) -> bool:
+        """Whether a mitigation has figures of its own: not where one line of `by_mitigation` says it all."""
+        rows = (self.table["dataset"] == dataset) & (self.table["mitigation"] == mitigation)
+        alone = set(self.table.loc[rows, "query"]) == {BASELINE}
+        in_paper = not not_in_paper([], [mitigation])
+        return in_paper or not alone or dataset not in self.by_mitigation
 
     @property
     def scale(self) -> str:

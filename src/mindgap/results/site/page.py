@@ -77,6 +77,10 @@ ABOUT_CONTROLS = {
 RENDERED_CHECKS = ("attributes", "images", "sample", "checks")
 
 
+Place = tuple[str, str, str]  # dataset, regime, mitigation
+MANY = 3  # settings that differ in the mitigation alone are told one by one up to so many
+
+
 def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]]) -> str:
     """index.html; `drawn` names the figures of each mitigation and target of the statistics."""
     selection, curves = content.selection, content.inputs.curves
@@ -92,6 +96,8 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
         "figures_of": figures.FIGURES,
         "beyond": not_in_paper(selection.queries, selection.mitigations),
         "effects": _effects(content),
+        "by_mitigation": list(content.by_mitigation),
+        "baseline": statistics.BASELINE,
         "preregistered": list(rows_of(content.preregistered)),
         "passed": _passed(content.preregistered),
         "margin": effects.MOST_LOST,
@@ -106,7 +112,7 @@ def render_index(content: Content, drawn: Mapping[tuple[str, str], Sequence[str]
         "statistics": [_statistics(r, drawn.get((r.mitigation, r.target), ())) for r in content.statistics],
         "explanations": statistics.EXPLANATIONS,
         "ranges": _detectable_ranges(content),
-        "alpha": power.ALPHA,
+        "alpha": statistics.ALPHA,
         "share_found": power.POWER,
         "searches": content.inputs.searches,
         "diagnosis": _diagnosis(content.inputs.diagnosis),
@@ -232,13 +238,18 @@ def _gate(content: Content) -> dict[str, Any]:
     """What the runs of Random show before methods are ranked, and of all runs which modality is weak."""
     found, selection = content.gate, content.selection
     verdicts: dict[str, list[str]] = {}
-    for setting, (verdict, names) in found.verdicts.items():
-        told = f" ({'too few runs' if verdict == gate.UNKNOWN else 'not so'}: {names})" if names else ""
-        verdicts.setdefault(verdict, []).append(_setting(*setting) + told)
+    for (verdict, names, dataset, regime), settings in _grouped(found.verdicts).items():
+        told = f" ({'too few runs' if verdict == claims.UNKNOWN else 'not so'}: {names})" if names else ""
+        shown = [_setting(*setting) for setting in settings]
+        if len(settings) > MANY and len(settings) == sum(
+            key[:2] == (dataset, regime) for key in found.verdicts
+        ):
+            shown = [f"{_setting(dataset, regime, '')}, whatever the mitigation"]
+        verdicts.setdefault(verdict, []).extend(one + told for one in shown)
     closed = found.closed
     if not found.verdicts and not closed:
         closed = "no dataset of this page declares a modality weak"
-    elif not closed and set(verdicts) == {gate.UNKNOWN}:
+    elif not closed and set(verdicts) == {claims.UNKNOWN}:
         seeds = int(found.rows["n_seeds"].max())
         here = f"{'is' if seeds == 1 else 'are'} {seeds}, with "
         here += " and ".join(map(mitigation_name, selection.mitigations))
@@ -255,6 +266,16 @@ def _gate(content: Content) -> dict[str, Any]:
     }
 
 
+def _grouped(
+    verdicts: Mapping[Place, tuple[str, str]],
+) -> dict[tuple[str, str, str, str], list[Place]]:
+    """Settings by verdict, criteria, dataset and regime: those that differ in the mitigation alone."""
+    groups: dict[tuple[str, str, str, str], list[Place]] = {}
+    for setting, told in verdicts.items():
+        groups.setdefault((*told, *setting[:2]), []).append(setting)
+    return groups
+
+
 def _setting(dataset: str, regime: str, mitigation: str) -> str:
     with_what = f", {mitigation_name(mitigation)}" if mitigation else ""
     return f"{dataset_name(dataset)} {regime}{with_what}"
@@ -263,11 +284,20 @@ def _setting(dataset: str, regime: str, mitigation: str) -> str:
 def _weak_levels(dataset: str, levels: pd.DataFrame) -> dict[str, Any]:
     """Where the modality of a dataset that is declared weak is the lower one."""
     lower = levels["weak"] < levels["strong"]
-    settings = [
-        f"{row.regime}, {mitigation_name(row.mitigation)}: {row.weak:.2f} against {row.strong:.2f}, below "
-        f"in {row.lower} of {row.runs} runs"
-        for row in rows_of(levels)
-    ]
+    settings = []
+    for regime, part in parts_of(levels, "regime"):
+        if len(part) > MANY:
+            weak, strong = (
+                f"{part[side].min():.2f} to {part[side].max():.2f}" for side in ("weak", "strong")
+            )
+            told = f"whatever the mitigation: {weak} against {strong}, below in {part['lower'].sum()}"
+            settings.append(f"{regime}, {told} of {part['runs'].sum()} runs")
+            continue
+        settings += [
+            f"{row.regime}, {mitigation_name(row.mitigation)}: {row.weak:.2f} against {row.strong:.2f}, "
+            f"below in {row.lower} of {row.runs} runs"
+            for row in rows_of(part)
+        ]
     is_so = "is the weak one" if lower.all() else f"is the weak one in {lower.sum()} of {len(lower)} settings"
     return {
         "dataset": dataset,
@@ -334,7 +364,7 @@ def _passed(tests: pd.DataFrame) -> list[str]:
     """In how many of the judged settings each method passed."""
     told = []
     for method, part in parts_of(tests[tests["p_holm"].notna()], "method"):
-        passed = int((part["verdict"] == effects.PASSED).sum())
+        passed = int((part["verdict"] == gate.PASSED).sum())
         told.append(f"{_own_name(method)}: passed in {passed} of {len(part)} settings")
     return told
 
@@ -410,6 +440,7 @@ def _dataset(name: str, content: Content) -> dict[str, Any]:
             "table": named[f"{name}-{mitigation}"],
             "measured": named.get(f"measured-{name}-{mitigation}"),
             "regimes": frame.loc[frame["mitigation"] == mitigation, "regime"].unique().tolist(),
+            "drawn": content.has_figures(name, mitigation),
             "bought": (name, mitigation) in bought,
         }
         for mitigation in selection.mitigations
