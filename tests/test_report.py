@@ -17,7 +17,7 @@ import pytest
 from mindgap.core.records import MEASURED_COLUMNS
 from mindgap.results import figures, tables
 from mindgap.results.aulc import aulc, over_seeds, per_seed, rank_sums, tidy
-from mindgap.results.balance import read_measured
+from mindgap.results.balance import measured_tables, read_measured
 from mindgap.results.claims import claims
 from mindgap.results.curves import COLUMNS, ReportError, Selection, read_curves
 from mindgap.results.metrics import all_metrics, few_metrics, plot_points
@@ -548,6 +548,27 @@ def test_what_other_evaluators_measured_is_a_table_and_a_figure_of_what_methods_
     path.write_text(path.read_text().replace(",value\n", ",worth\n"))
     with pytest.raises(ReportError, match=r"missing-low\.csv lacks the columns value.*acquire@missing-low"):
         read_measured(known, curves)
+
+
+def test_what_was_measured_of_one_method_has_its_mitigations_side_by_side():
+    keys = ["run", "scale", "dataset", "regime", "mitigation", "query", "seed"]
+    what = ["evaluator", "name", "subset", "round", "labelled", "value"]
+
+    def of(worth: float, seed: int) -> tuple:
+        return "shapley", "shapley", "rare", 3, 40, worth + 0.1 * seed
+
+    rows = [
+        (*(f"{mitigation}{seed}", "tiny", "missing", "low", mitigation, "random", seed), *of(worth, seed))
+        for mitigation, worth in (("none", 0.1), ("moddrop", 0.3))
+        for seed in (0, 1)
+    ]
+    measured = pd.DataFrame(rows, columns=keys + what)
+    selection = replace(SELECTION, datasets=("missing",), mitigations=("none", "moddrop"))
+    (table,) = measured_tables(measured, {"missing": ["rare", "both", "frequent"]}, selection)
+    assert table.name == "measured-missing"
+    assert table.title == "Missing, Random: what else was measured"
+    assert [column.title for column in table.columns] == ["no mitigation", "ModDrop"]
+    assert [cell.mean for cell in table.rows[0].cells] == pytest.approx([0.15, 0.35])
 
 
 def metrics_of(folder: Path, **changes) -> dict:

@@ -1,7 +1,7 @@
 """What evaluators beside those of curves measured, as tables and as what figures draw."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,11 @@ from mindgap.results.tables import ONE_SEED, Column, Table, TableCell, TableRow
 OF_A_RUN = ["run", "scale", "dataset", "regime", "mitigation", "query", "seed"]
 WHAT = ["evaluator", "name", "subset"]
 BEYOND_COLUMNS = [*OF_A_RUN, *WHAT, "round", "labelled", "value"]
+
+NOTE = (
+    "Measured on the model of the last round; docs/extending.md says what each number is. Mean ± standard "
+    "deviation over seeds; “·”: no such number. None of these ranks a method."
+)
 
 
 def read_measured(folder: Path, curves: pd.DataFrame) -> pd.DataFrame:
@@ -43,30 +48,48 @@ def beyond_curves(path: Path) -> pd.DataFrame:
 def measured_tables(
     measured: pd.DataFrame, order: Mapping[str, Sequence[str]], selection: Selection
 ) -> list[Table]:
-    """A table for each dataset and mitigation: what the last round measured down, methods across."""
+    """A table for each dataset and mitigation: what the last round measured down, methods across.
+
+    A dataset of which several mitigations were run with one method has one table, mitigations across.
+    """
     made = []
-    for (dataset, mitigation), part in parts_of(measured, ["dataset", "mitigation"]):
-        last = part[part["round"] == part.groupby("run")["round"].transform("max")]
-        queries = [query for query in selection.queries if query in set(last["query"])]
-        rows: list[TableRow] = []
-        for regime in (regime for regime in selection.regimes if regime in set(last["regime"])):
-            here = last[last["regime"] == regime]
-            for place, ((evaluator, name, subset), of_one) in enumerate(parts_of(here, WHAT)):
-                cells = tuple(_cell(of_one.loc[of_one["query"] == query, "value"]) for query in queries)
-                title = f"{regime}: {evaluator}" + f" {name}" * (name != evaluator)
-                title += f", {subset_title(subset, order[dataset])}" if subset else ""
-                rows.append(TableRow(title, "method", cells, rule=place == 0 and bool(rows)))
-        notes = [
-            "Measured on the model of the last round; docs/extending.md says what each number is. Mean ± "
-            "standard deviation over seeds; “·”: no such number. None of these ranks a method."
-        ]
-        notes += [ONE_SEED] * (last["seed"].nunique() == 1)
-        title = f"{dataset_name(dataset)}, {mitigation_name(mitigation)}: what else was measured"
-        columns = tuple(Column("", method_name(query)) for query in queries)
-        made.append(
-            Table(f"measured-{dataset}-{mitigation}", title, columns, tuple(rows), tuple(notes), "Measured")
-        )
+    for dataset, whole in parts_of(measured, "dataset"):
+        last = whole[whole["round"] == whole.groupby("run")["round"].transform("max")]
+        one_method = last["query"].nunique() == 1 and last["mitigation"].nunique() > 1
+        across: tuple[str, Sequence[str], Callable[[str], str]]
+        if one_method:
+            across = "mitigation", selection.mitigations, mitigation_name
+            tables = [("", method_name(last["query"].iloc[0]), last)]
+        else:
+            across = "query", selection.queries, method_name
+            parts = parts_of(last, "mitigation")
+            tables = [(f"-{mitigation}", mitigation_name(mitigation), part) for mitigation, part in parts]
+        column, names, titled = across
+        for suffix, told, part in tables:
+            there = [name for name in names if name in set(part[column])]
+            rows = _rows(part, column, there, order[dataset], selection)
+            notes = [NOTE] + [ONE_SEED] * (part["seed"].nunique() == 1)
+            title = f"{dataset_name(dataset)}, {told}: what else was measured"
+            columns = tuple(Column("", titled(name)) for name in there)
+            made.append(
+                Table(f"measured-{dataset}{suffix}", title, columns, tuple(rows), tuple(notes), "Measured")
+            )
     return made
+
+
+def _rows(
+    last: pd.DataFrame, across: str, there: Sequence[str], subsets: Sequence[str], selection: Selection
+) -> list[TableRow]:
+    """A row per regime and number; a cell for each value of the column `across` that is `there`."""
+    rows: list[TableRow] = []
+    for regime in (regime for regime in selection.regimes if regime in set(last["regime"])):
+        here = last[last["regime"] == regime]
+        for place, ((evaluator, name, subset), of_one) in enumerate(parts_of(here, WHAT)):
+            cells = tuple(_cell(of_one.loc[of_one[across] == one, "value"]) for one in there)
+            title = f"{regime}: {evaluator}" + f" {name}" * (name != evaluator)
+            title += f", {subset_title(subset, subsets)}" if subset else ""
+            rows.append(TableRow(title, "method", cells, rule=place == 0 and bool(rows)))
+    return rows
 
 
 def _cell(values: pd.Series) -> TableCell:

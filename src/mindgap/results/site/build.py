@@ -28,7 +28,7 @@ def output_names(datasets: Sequence[str], regimes: Sequence[str], mitigations: S
     dataset, regime, mitigation, target = map("|".join, names)
     return [
         r"(index|comparison)\.html|metrics(_full)?\.json|plots/curves\.csv",
-        rf"tables/(((measured-)?({dataset})|weak|rank_sums)-({mitigation})|paper-table-\d+)\.({'|'.join(tables.RENDERERS)})",
+        rf"tables/(((measured-)?({dataset})|weak|rank_sums)-({mitigation})|measured-({dataset})|paper-table-\d+)\.({'|'.join(tables.RENDERERS)})",
         r"tables/(aulc|claims|detectable|gate|mitigations|preregistered|search|speed_up|(comparison|sensitivity|statistics)(_[a-z_]+)?)\.csv",
         rf"figures/((curves|bars|bought)-({dataset})-({mitigation})|mitigations-({dataset})|comparison)\.(svg|png)",
         rf"figures/(ranks|wins)-({mitigation})-({target})\.(svg|png)",

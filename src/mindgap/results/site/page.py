@@ -455,6 +455,7 @@ def _dataset(name: str, content: Content) -> dict[str, Any]:
         "chance": float(frame["chance"].iloc[0]),
         "levels": ", ".join(f"{area:.3g}" for area in areas),
         "parts": parts,
+        "measured": named.get(f"measured-{name}"),
         "files": [f"{name}-{regime}" for dataset, regime in selection.pairs if dataset == name],
     }
 
