@@ -89,7 +89,7 @@ class Run:
         default_factory=lambda: {name: {} for name in OF_CURVES}
     )
     model: Callable[[Mapping[str, Modality]], Own] | None = None  # in place of the setting's
-    compute: Compute = field(default_factory=Compute)
+    compute: Compute = field(default_factory=Compute, compare=False)
 
     def key(self, round: int, purpose: str) -> tuple[object, ...]:
         """The key of a random stream: neither query nor mitigation is in it, so that runs are paired."""
