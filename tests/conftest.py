@@ -42,6 +42,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """Else libraries find their objects alive at exit, and print them as leaks."""
+    gc.unfreeze()
+
+
 def pytest_runtest_setup(item):
     """What is marked `gpu` is skipped, and says so, where there is none."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
