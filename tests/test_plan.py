@@ -21,6 +21,7 @@ from mindgap.engine.calibration import Calibration, Line, Speed
 from mindgap.engine.layout import LayoutError, check_sizes, expected_layout
 from mindgap.engine.plan import Counting, Work, counted, imagined, total
 from mindgap.parts.query import METHODS
+from mindgap.parts.starts import STARTS, Start
 from mindgap.stages import cli
 from mindgap.stages.overrides import overridden
 from mindgap.stages.paths import places
@@ -163,6 +164,17 @@ def test_a_dataset_of_unknown_shape_has_to_be_prepared(monkeypatch):
         LayoutError, match="share: its shapes are known once it is prepared: `mindgap prepare"
     ):
         expected_layout(paper(), "share")
+
+
+def test_a_plan_chooses_no_start_set_which_may_take_long(tmp_path, monkeypatch):
+    def chosen(*_):
+        raise AssertionError("it was asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(STARTS.ours, "slow", Start(chosen))
+    starts = ("stratified", "slow")
+    plans = [make_plan(params_in(tmp_path, loop={"start": start}), measure=False) for start in starts]
+    assert len({part.work for plan in plans for part in plan.parts}) == 1
 
 
 # -- what real stages do
@@ -639,6 +651,8 @@ def test_the_command_prints_a_table_and_writes_exact_numbers(project, monkeypatc
     )
     assert run(monkeypatch, "plan", "missin") == 1
     assert "dataset: unknown 'missin'; known in mindgap.data.DATASETS: missing" in capsys.readouterr().err
+    assert run(monkeypatch, "plan", "missing", "missing", "--no-measure") == 1
+    assert "dataset: missing is listed twice" in capsys.readouterr().err
 
 
 def test_a_plan_warns_when_more_runs_are_asked_for_than_fit(project):

@@ -273,6 +273,8 @@ def test_the_library_takes_a_start_by_name_or_as_a_function():
         mindgap.run(X, "random", start="typcal", **short)
     with pytest.raises(InputError, match=r"start: .*candidates, n and rng"):
         mindgap.run(X, "random", start=lambda given: given, **short)
+    with pytest.raises(StartError, match=r"of whole numbers: mend its code, or take another start$"):
+        mindgap.run(X, "random", start=lambda given, n, rng: np.arange(n) / 2, **short)
 
 
 def test_a_project_runs_from_a_chosen_start(project):

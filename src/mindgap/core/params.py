@@ -382,6 +382,7 @@ def check_runs(params: Params, datasets: Iterable[str], regimes: Iterable[str]) 
     """The same for runs of other datasets and regimes than those listed in the file."""
     from mindgap.data import DATASETS
 
+    _unique("dataset", datasets)
     for name in datasets:
         pick(DATASETS, name, "dataset", "mindgap.data.DATASETS")
     _check_data(params)

@@ -159,7 +159,9 @@ def counted(run: Run, dataset: Dataset) -> Iterator[tuple[Work, int]]:
     """The work of a run's rounds, or of the training of an initial model; the bytes of each one's record."""
     count = Counting()
     model = run.setting.model.model_copy(update={"width": MODEL_WIDTH})
-    run = replace(run, setting=replace(run.setting, model=model), model=Small, compute=count)
+    # Whoever starts, the counts are the same, and to choose takes its time.
+    setting = replace(run.setting, model=model, start="random")
+    run = replace(run, setting=setting, model=Small, compute=count)
     first = run if run.cell.query is None else replace(run, cell=replace(run.cell, query=None))
     record, weights = to_the_end(initial_in_turns(first, dataset, Engine.of("cpu")))
     records = [record]

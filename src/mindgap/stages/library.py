@@ -34,6 +34,7 @@ from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
 from mindgap.parts.query.select import hyperparameters
 from mindgap.parts.starts import STARTS
+from mindgap.parts.starts.contract import StartError
 from mindgap.results.aulc import level, over_seeds, per_seed
 from mindgap.results.curves import Selection, read_curve_file, read_curves
 from mindgap.results.flow import SELECTION
@@ -212,6 +213,8 @@ def _records(one: Run, data: Dataset) -> list[dict[str, Any]]:
     first = replace(one, cell=replace(one.cell, query=None))
     try:
         start_and_validation_ids(one, data)
+    except StartError:  # whoever wrote it mends it
+        raise
     except MindGapError as error:
         told = str(error).partition(". ")[0]
         raise InputError(f"{told}: lower validation or initial, or give more samples") from error
