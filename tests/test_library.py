@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -17,7 +18,9 @@ from mindgap.base.errors import DivergenceError
 from mindgap.core.records import CURVE_COLUMNS
 from mindgap.parts.query import METHODS
 from mindgap.results.reading import ReportError
+from mindgap.stages.keep import keep_stage
 from mindgap.stages.library import InputError
+from mindgap.stages.report import kept_report_stage
 from small_project import ROOT
 
 Y = np.arange(120) % 3
@@ -231,6 +234,22 @@ def test_a_kept_folder_gives_its_curves_and_areas(tmp_path):
     (tmp_path / "curves/missing-mid.csv").write_text(loaded.curves.iloc[:0].to_csv(index=False))
     with pytest.raises(ReportError, match=r"missing-low\.csv"):
         mindgap.load(tmp_path)
+
+
+def test_half_a_kept_diagnosis_is_refused_by_all_who_read_it_and_the_mend_brings_both_files(tmp_path):
+    kept, other = tmp_path / "kept", tmp_path / "other"
+    aside = shutil.ignore_patterns("figures", "tables", "plots")
+    shutil.copytree(ROOT / "reports/mitigations", kept, ignore=aside)
+    (kept / "diagnosis/missing-mid-gated.json").unlink()
+    readers = (
+        lambda: mindgap.load(kept),
+        lambda: kept_report_stage(kept),
+        lambda: keep_stage(None, other, source=kept),
+    )
+    for read in readers:
+        with pytest.raises(ReportError, match=r"git checkout -- \S+-gated\.csv \S+-gated\.json, or"):
+            read()
+    assert not other.exists()
 
 
 def test_the_notebook_runs():

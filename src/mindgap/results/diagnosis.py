@@ -59,7 +59,8 @@ def read_diagnosis(paths: Iterable[Path], runs: Mapping[str, set[str]]) -> pd.Da
 
 
 def _read(path: Path, runs: set[str] | None) -> pd.DataFrame:
-    mend, origin = mend_for(path, "diagnose"), path.with_suffix(".json")
+    origin = path.with_suffix(".json")
+    mend = mend_for(path, "diagnose").replace(str(path), f"{path} {origin}")  # from git come both
     made = read_json(origin, mend)
     with checking(origin, mend):
         if fault := fault_of(made):

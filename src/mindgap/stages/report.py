@@ -160,12 +160,15 @@ def vouched_for(selected: Selected) -> list[str]:
 
 
 def check_kept(folder: Path, kept: Kept) -> None:
-    """Whether records are those that were kept, where the selection says what they were."""
+    """Whether records are those that were kept, where the selection says what they were, and what models of
+    theirs came to is as it was written.
+    """
     for name in vouched_for(kept) if kept.records else ():
         path, mend = folder / name, mend_for(folder / name, "")
         known = kept.records.get(name)
         if (known or os.path.lexists(path)) and text_digest(read_text(path, mend)) != known:
             raise ReportError(f"{path} is not what was kept (its digest is not that in {SELECTION}); {mend}")
+    read_diagnosis(diagnosed(folder), {})
 
 
 def _report(selection: Selection, folder: Path, inputs: Inputs) -> None:
