@@ -69,7 +69,8 @@ ABOUT_CONTROLS = {
     "class_balanced_oracle": "The class-balanced oracle reads the pool's labels, which no query method may, "
     "and takes samples of the class with the fewest labels.",
     "greedy_oracle": "The greedy oracle reads the pool's labels too, and takes the sample whose true "
-    "gradient of the linear layer lowers the validation loss most: an upper bound.",
+    "gradient of the linear layer lowers the validation loss most, on this round's features: no bound for "
+    "the training that follows.",
     "presence_balanced": "Presence-balanced looks at no prediction and takes samples of the pattern of "
     "present modalities with the fewest labels; where nothing is missing it is Random.",
 }
