@@ -15,6 +15,7 @@ from mindgap.parts.evaluators import EVALUATORS
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS
+from mindgap.parts.starts import STARTS
 from mindgap.stages import cli
 from small_project import ROOT, params_in, working_copy
 
@@ -115,7 +116,7 @@ def test_a_version_needs_no_installed_package(tmp_path):
 def test_the_list_has_every_plug_in_on_a_line_with_its_settings(monkeypatch, capsys):
     assert run(monkeypatch, "list") == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line[:1] == " "}
-    tables = (DATASETS, METHODS, MITIGATIONS, FUSIONS, EVALUATORS, *ENCODERS.values())
+    tables = (DATASETS, METHODS, MITIGATIONS, FUSIONS, EVALUATORS, STARTS, *ENCODERS.values())
     assert set(lines) == {name for table in tables for name in table}
     assert lines["bald"].endswith("dropout mask. [passes=50]")
     assert "(control)" in lines["presence_balanced"]

@@ -16,6 +16,7 @@ from mindgap.core.digest import SOURCE, files_of
 from mindgap.core.loop import Cell, Run, rounds
 from mindgap.core.params import check_params, load_params
 from mindgap.core.records import MEASURED_COLUMNS, curve_points, text_digest
+from mindgap.core.run_code import digest_here
 from mindgap.data.dataset import load_dataset
 from mindgap.parts import evaluators
 from mindgap.parts.evaluators import EVALUATORS, make_evaluator
@@ -195,6 +196,7 @@ def test_a_run_depends_on_its_own_evaluators_and_on_their_code(project, monkeypa
     assert run().digest == plain.digest
     asked = run(evaluate=[*OF_CURVES, "surprise"])
     path.write_text("def surprise(model, split, context):\n    yield 'x', None, 2.0\n")
+    digest_here.cache_clear()  # a process reads its code once
     assert run(evaluate=[*OF_CURVES, "surprise"]).provenance["code"] != asked.provenance["code"]
 
 

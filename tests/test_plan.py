@@ -683,7 +683,7 @@ def warning(plan: Plan) -> str:
 
 def test_memory_is_what_finished_rounds_held(done):
     store = done.parent / "store"
-    held = [json.loads(path.read_text())["memory"] for path in store.glob("*/round_*.json")]
+    held = [json.loads(path.read_text())["peak_memory"] for path in store.glob("*/round_*.json")]
     assert all(2**26 < bytes < 2**36 for bytes in held)  # torch alone takes more than 64 MiB
     plan = make_plan(params_in(done), measure=False)
     assert (plan.parts[0].memory, plan.parts[0].recorded) == (max(held), True)

@@ -75,7 +75,7 @@ def arms_run(**changes) -> Run:
 
 
 def records_of(dataset: Dataset, run: Run, finished=(), upto=None) -> list[dict]:
-    initial, weights = initial_of(dataset)
+    initial, weights = initial_of(dataset, seed=run.cell.seed)
     return list(islice(rounds(run, dataset, initial, weights, finished), upto))
 
 

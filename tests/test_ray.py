@@ -70,7 +70,7 @@ def trained(trained, monkeypatch):
 
 
 def comparable(records) -> list[dict]:
-    return [{k: v for k, v in r.items() if k not in ("seconds", "memory", "sha256")} for r in records]
+    return [{k: v for k, v in r.items() if k not in ("seconds", "peak_memory", "sha256")} for r in records]
 
 
 def files_of(job) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from mindgap.engine.sweep import execute
 from mindgap.parts.mitigations import MITIGATIONS, Mitigation
 from mindgap.parts.query import METHODS
 
-MAKING = ("seconds", "memory")
+MAKING = ("seconds", "peak_memory")
 
 
 @pytest.fixture
@@ -65,7 +65,9 @@ def test_a_run_that_fails_or_exhausts_the_memory_takes_no_other_with_it(params, 
     assert "ZeroDivisionError: as it must" in last[broken.run.digest][1]
     assert last[hungry.run.digest] == ("memory", "CUDA out of memory. Tried to allocate 9 GiB.")
     # The memory of all three is that of one, also where it goes on alone.
-    held = [one["memory"] for digest, (_, one) in told if digest == good.run.digest and isinstance(one, dict)]
+    held = [
+        one["peak_memory"] for digest, (_, one) in told if digest == good.run.digest and isinstance(one, dict)
+    ]
     assert 0 < max(held) <= peak_memory("cpu") // 3
     assert numbers(told, good) == numbers(told_by(good), good)
 

@@ -28,7 +28,7 @@ FORMAT = 3
 PARTIAL = ".partial"
 FORGOTTEN_SECONDS = 3600.0
 # Of an initial model's record what tells of its making; all else is numbers that its runs go on with.
-OF_ITS_MAKING = ("format", "run", "rounds", "seconds", "memory", "provenance", "sha256")
+OF_ITS_MAKING = ("format", "run", "rounds", "seconds", "peak_memory", "provenance", "sha256")
 # What rounds measured on the test set: the columns are described in docs/extending.md, "An evaluator".
 MEASURED_COLUMNS = ("run", "round", "labelled", "evaluator", "subset", "name", "value")
 # The learning curves as a table that follows from it, one row a run, round and subset: acquire writes it,
@@ -339,7 +339,7 @@ class _Record(_Form):
     metrics: list[_Row]
     fit: _Fit
     seconds: dict[str, float]
-    memory: Annotated[int, Field(gt=0)] | None = None
+    peak_memory: Annotated[int, Field(gt=0)] | None = None
     provenance: _Provenance
     start_ids: list[int] = []
     acquired_ids: list[int] = []

@@ -243,7 +243,7 @@ def messages(
 def weighed(message: Message, device: str, runs: int) -> Message:
     """A record with the bytes that this process has held at most, for each of so many runs at once."""
     if message[0] == "record":
-        message[1]["memory"] = peak_memory(device) // runs
+        message[1]["peak_memory"] = peak_memory(device) // runs
     return message
 
 

@@ -308,7 +308,7 @@ def _taken(job: Job, record: Mapping[str, Any]) -> Taken:
     """What a record says; a run's first has the seconds of its initial model too, which go."""
     own = record["round"] or job.initial is None
     seconds = {what: s for what, s in record["seconds"].items() if own or what not in ("fit", "evaluate")}
-    return Taken(seconds, record["provenance"]["device"], record.get("memory"))
+    return Taken(seconds, record["provenance"]["device"], record.get("peak_memory"))
 
 
 def _measured(params: Params, part: Part, layout: Layout, calibration: Calibration) -> Part:
