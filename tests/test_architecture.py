@@ -123,7 +123,7 @@ def test_the_code_of_a_run_is_what_it_passes_through():
     assert names(select) - loop == {f"parts/query/{name}.py" for name in ("select", "contract", "policy")}
     assert names(*files_of(FUSIONS["transformer"])) - loop == {"parts/fusions/transformer.py"}
     own = names(*part_files(STARTS, "typical")) - loop
-    assert own == {"parts/starts/typical.py", "parts/starts/features.py"}
+    assert own == {"parts/starts/typical.py", "parts/starts/features.py", "base/typicality.py"}
     assert names(*part_files(STARTS, "stratified")) <= loop
     assert "base/minilm.py" in names(*files_of(ENCODERS["tokens"]["minilm"]))
 

@@ -30,6 +30,7 @@ for command in sys.argv[1:]:
     except SystemExit as end:
         status = end.code
     print(command, "ended with", status, flush=True)
+assert "sklearn" not in sys.modules, "all commands load the plug-ins: those that cluster load it themselves"
 """
 
 

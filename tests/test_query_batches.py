@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from brute_force import rng
+from mindgap.base.typicality import mean_distance
 from mindgap.parts.query.bald import mutual_information
 from mindgap.parts.query.clustering import k_means
 from mindgap.parts.query.kernels import k_means_pp
 from mindgap.parts.query.power import SCORES, draw_by_power
 from mindgap.parts.query.select import select
-from mindgap.parts.query.typiclust import in_turns, mean_distance
+from mindgap.parts.query.typiclust import in_turns
 from test_query import make_view
 
 # Power sampling -------------------------------------------------------------------------------------------

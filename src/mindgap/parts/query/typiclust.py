@@ -14,13 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mindgap.base.typicality import mean_distance
 from mindgap.base.view import PoolView
 from mindgap.parts.query.clustering import k_means
 from mindgap.parts.query.contract import check_finite
-from mindgap.parts.query.kernels import BLOCK, fill, top_k
+from mindgap.parts.query.kernels import fill, top_k
 from mindgap.parts.query.unimodal import first_those, position
-
-NEIGHBOURS = 20
 
 
 def typiclust(
@@ -67,17 +66,3 @@ def in_turns(
                 picks.append(rows[best])
                 left[c] = torch.cat([rows[:best], rows[best + 1 :]])
     return fill(torch.cat(picks) if picks else cluster_N[:0], len(x_ND), n, rng)
-
-
-def mean_distance(x_ND: Tensor) -> Tensor:
-    """Mean distance (N, float64) to the min(20, N / 2) nearest others; 0 for one sample."""
-    near = min(NEIGHBOURS, len(x_ND) // 2)
-    if not near:
-        return torch.zeros(len(x_ND), dtype=torch.float64, device=x_ND.device)
-    x_ND = x_ND.double()
-    nearest = [
-        # the nearest of all is the sample itself
-        torch.cdist(some_BD, x_ND).topk(near + 1, dim=1, largest=False).values.sum(1) / near
-        for some_BD in x_ND.split(max(1, BLOCK // len(x_ND)))
-    ]
-    return torch.cat(nearest)

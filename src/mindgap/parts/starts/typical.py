@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.neighbors import NearestNeighbors
+import torch
 from threadpoolctl import threadpool_limits
 
+from mindgap.base.typicality import mean_distance
 from mindgap.parts.starts.contract import Candidates
-from mindgap.parts.starts.features import features
 
-MOST_CLUSTERS, MIN_SIZE, NEIGHBOURS, PASSES = 500, 5, 20, 20
+MOST_CLUSTERS, MIN_SIZE, PASSES = 500, 5, 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,11 @@ def typical(candidates: Candidates, n: int, rng: np.random.Generator) -> np.ndar
 
 def clusters_of(candidates: Candidates, n: int, rng: np.random.Generator) -> list[Clusters]:
     """Of each modality that has enough samples, in the order of their names."""
+    # Here, as every command loads the table of start sets, and few need this: scikit-learn costs a second.
+    from sklearn.cluster import KMeans
+
+    from mindgap.parts.starts.features import features
+
     rows = {
         name: np.flatnonzero(present_N)
         for name, present_N in zip(candidates.modalities, candidates.present_NM.T, strict=True)
@@ -79,13 +83,4 @@ def next_of(one: Clusters, picked_N: np.ndarray) -> int | None:
         return None
     best = min(left, key=lambda c: (taken_K[c], -size_K[c]))
     members = np.flatnonzero((one.cluster_R == best) & ~taken_R)
-    return int(one.rows_R[members[mean_distance(one.x_RD[members]).argmin()]])
-
-
-def mean_distance(x_ND: np.ndarray) -> np.ndarray:
-    """Mean distance (N) to the min(20, N / 2) nearest others; 0 for one sample."""
-    near = min(NEIGHBOURS, len(x_ND) // 2)
-    if not near:
-        return np.zeros(len(x_ND))
-    distance_NK, _ = NearestNeighbors(n_neighbors=near, algorithm="brute").fit(x_ND).kneighbors()
-    return distance_NK.mean(axis=1)
+    return int(one.rows_R[members[int(mean_distance(torch.from_numpy(one.x_RD[members])).argmin())]])
