@@ -111,6 +111,17 @@ def test_every_shipped_variant_can_be_run_and_all_differ(path, number, monkeypat
     assert len(variants.keys) == number
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "reports").glob("*/variants.yaml")), ids=lambda p: p.parent.name
+)
+def test_every_shipped_folder_of_variants_can_be_run_and_the_page_follows_it(path, monkeypatch):
+    """DVC makes the page again only where it knows the folder."""
+    monkeypatch.chdir(ROOT)
+    check_variants(read_variants(path), path.parent)
+    report = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
+    assert f"reports/{path.parent.name}" in report["deps"]
+
+
 def test_the_shipped_fusions_are_all_there_are():
     variants = read_variants(FUSIONS)
     asked = {override.split("=")[1] for one in variants.variants.values() for override in one.set}

@@ -1,7 +1,7 @@
 """What evaluators beside those of curves measured, as tables and as what figures draw."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -56,21 +56,19 @@ def measured_tables(
     for dataset, whole in parts_of(measured, "dataset"):
         last = whole[whole["round"] == whole.groupby("run")["round"].transform("max")]
         one_method = last["query"].nunique() == 1 and last["mitigation"].nunique() > 1
-        across: tuple[str, Sequence[str], Callable[[str], str]]
         if one_method:
-            across = "mitigation", selection.mitigations, mitigation_name
+            across, titles = "mitigation", {name: mitigation_name(name) for name in selection.mitigations}
             tables = [("", method_name(last["query"].iloc[0]), last)]
         else:
-            across = "query", selection.queries, method_name
+            across, titles = "query", {name: method_name(name) for name in selection.queries}
             parts = parts_of(last, "mitigation")
             tables = [(f"-{mitigation}", mitigation_name(mitigation), part) for mitigation, part in parts]
-        column, names, titled = across
         for suffix, told, part in tables:
-            there = [name for name in names if name in set(part[column])]
-            rows = _rows(part, column, there, order[dataset], selection)
+            there = [name for name in titles if name in set(part[across])]
+            rows = _rows(part, across, there, order[dataset], selection)
             notes = [NOTE] + [ONE_SEED] * (part["seed"].nunique() == 1)
             title = f"{dataset_name(dataset)}, {told}: what else was measured"
-            columns = tuple(Column("", titled(name)) for name in there)
+            columns = tuple(Column("", titles[name]) for name in there)
             made.append(
                 Table(f"measured-{dataset}{suffix}", title, columns, tuple(rows), tuple(notes), "Measured")
             )

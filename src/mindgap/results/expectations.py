@@ -243,6 +243,7 @@ def validate_dataset(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> Non
         read_array(dataset_dir, array, meta, mmap=True)
     name, failures = meta["dataset"], []
     module, prefix = (SOURCES[name].module, name) if name in SOURCES else (rendered, "rendered")
+    parameters = module.parameters(meta)
     tables = {f"{prefix}_{part}": table for part, table in module.tables(Path(dataset_dir)).items()}
     for suite, table in {"flow": _flow_table(dataset_dir), **tables}.items():
         title = f"{name}: {suite.split('_', 1)[-1]}"
@@ -252,7 +253,7 @@ def validate_dataset(dataset_dir: Path, suites_dir: Path, html_dir: Path) -> Non
             paths = [path for folder in folders if (path := folder / f"{suite}.json").exists()]
             suite_path = paths[0] if paths else folders[-1] / f"{suite}.json"
             frame, private = pd.DataFrame(table), _is_private(name, suite)
-            validate(title, frame, suite_path, page, module.parameters(meta), private=private)
+            validate(title, frame, suite_path, page, parameters, private=private)
         except ExpectationFailed as failure:
             failures.append(str(failure))
     if failures:

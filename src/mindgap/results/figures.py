@@ -87,7 +87,11 @@ SUBSET_COLORS = ("#0072B2", "#777777", "#E69F00", "#009E73", "#CC79A7", "#56B4E9
 
 def style_of(name: str) -> tuple[str, str, str]:
     """Colour, marker and line of a query method or a mitigation."""
-    return (STYLES | MITIGATION_STYLES).get(name) or (SPARE[zlib.crc32(name.encode()) % len(SPARE)], "*", "-")
+    return (
+        STYLES.get(name)
+        or MITIGATION_STYLES.get(name)
+        or (SPARE[zlib.crc32(name.encode()) % len(SPARE)], "*", "-")
+    )
 
 
 def save(figure: Figure, stem: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -107,7 +108,7 @@ class Content:
     effects: pd.DataFrame
     preregistered: pd.DataFrame
 
-    @property
+    @cached_property
     def by_mitigation(self) -> dict[str, pd.DataFrame]:
         """Random's curves of each dataset that has them with three mitigations or more, "none" being one."""
         of_random = self.inputs.curves[self.inputs.curves["query"] == BASELINE]
