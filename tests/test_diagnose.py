@@ -24,11 +24,14 @@ from mindgap.results.permutation import HOWS, RULES, DiagnosticError, pooled
 from mindgap.results.reading import ReportError
 from mindgap.stages import cli
 from mindgap.stages import diagnose as stage
+from mindgap.stages.blueprint import write_blueprints
 from mindgap.stages.diagnose import acquisition_weights, diagnose, diagnose_stage
 from mindgap.stages.keep import keep_stage
 from mindgap.stages.paths import DIAGNOSIS, places
+from mindgap.stages.prepare import prepare_stage
 from mindgap.stages.report import kept_report_stage, left_over, report_stage
 from mindgap.stages.runs import acquire_stage, train_stage
+from opened import unlisted
 from small_project import params_in, small, working_copy
 
 GIVING = ("gated", "quality", "moe", "evidential", "cross_attention")
@@ -109,12 +112,14 @@ def test_a_gate_that_decides_is_seen(make_dataset):
 
 
 def test_a_user_trains_keeps_diagnoses_and_reads_it_on_the_page(project, monkeypatch, capsys):
-    params, kept = load_params(), Path("kept")
+    params, kept = load_params(), Path("reports/kept")
     keep_stage(params, kept, "Two runs.")
-    monkeypatch.setattr(sys, "argv", ["mindgap", "diagnose", "missing", "low", "--keep", "kept"])
-    with pytest.raises(SystemExit) as end:
+    monkeypatch.setattr(sys, "argv", ["mindgap", "diagnose", "missing", "low", "--keep", "reports/kept"])
+    with unlisted("diagnose", dataset="missing", regime="low") as found, pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 0, capsys.readouterr().err
+    of_keep = ("diagnosis/missing-low-gated.csv", "diagnosis/missing-low-gated.json", "selection.yaml")
+    assert found == [kept / name for name in of_keep]  # which --keep alone reads and writes
     table = pd.read_csv(DIAGNOSIS / "missing-low.csv", keep_default_na=False)
     assert tuple(table.columns) == DIAGNOSIS_COLUMNS
     rules = [rule for rule in RULES if rule != "mean"]
@@ -134,9 +139,12 @@ def test_a_user_trains_keeps_diagnoses_and_reads_it_on_the_page(project, monkeyp
             assert row["verdict"] == gap.verdict
     assert set(table.loc[table["source"] == "truth", "alignment"].map(float).between(-1, 1)) == {True}
     keep_stage(params, kept)  # which loses nothing
-    kept_report_stage(kept)
-    report_stage(params)
-    for folder, name in {"kept": "missing-low-gated", "reports": "missing-low"}.items():
+    with unlisted("report_kept", folder="kept") as of_kept:
+        kept_report_stage(kept)
+    with unlisted("report") as of_runs:
+        report_stage(params)
+    assert (of_kept, of_runs) == ([], [])
+    for folder, name in {"reports/kept": "missing-low-gated", "reports": "missing-low"}.items():
         page = Path(folder, "index.html").read_text()
         assert 'id="diagnosis"' in page
         assert f'href="diagnosis/{name}.csv"' in page
@@ -152,6 +160,22 @@ def test_a_user_trains_keeps_diagnoses_and_reads_it_on_the_page(project, monkeyp
         "missing-low.csv",
         "missing-low.json",
     ]
+
+
+def test_dvc_sees_all_that_makes_runs(twins, project, monkeypatch):
+    """What no stage depends on could change, and none would start."""
+    shutil.copytree(twins / "store", "../finished")
+    monkeypatch.setenv("MINDGAP_STORE", str(project.parent / "finished"))
+    params, one = load_params(), {"dataset": "missing", "regime": "low"}
+    with unlisted("check_params") as of_blueprints:
+        write_blueprints(params)
+    with unlisted("prepare", dataset="missing") as of_data:
+        prepare_stage(params, "missing")
+    with unlisted("train", **one) as of_models:
+        train_stage(params, "missing", "low")
+    with unlisted("acquire", **one) as of_runs:
+        acquire_stage(params, "missing", "low")
+    assert (of_blueprints, of_data, of_models, of_runs) == ([], [], [], [])
 
 
 def test_weights_of_acquisition_are_those_of_bmmal(make_dataset):

@@ -64,7 +64,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_keep_copies_the_records_and_says_what_they_are(kept):
     assert set(files(KEPT)) == {
         *("curves/missing-low.csv", "flow/missing.csv", "provenance/missing-low.json"),
-        *("search/missing-low.csv", "selection.yaml"),
+        *("search/missing-low.csv", "selection.yaml", "diagnosis/.gitkeep", "measured/.gitkeep"),
     }
 
 

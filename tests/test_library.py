@@ -236,11 +236,12 @@ def test_a_kept_folder_gives_its_curves_and_areas(tmp_path):
         mindgap.load(tmp_path)
 
 
-def test_half_a_kept_diagnosis_is_refused_by_all_who_read_it_and_the_mend_brings_both_files(tmp_path):
+@pytest.mark.parametrize("half", [".csv", ".json"])
+def test_half_a_kept_diagnosis_is_refused_by_all_who_read_it_and_the_mend_brings_both_files(tmp_path, half):
     kept, other = tmp_path / "kept", tmp_path / "other"
     aside = shutil.ignore_patterns("figures", "tables", "plots")
     shutil.copytree(ROOT / "reports/mitigations", kept, ignore=aside)
-    (kept / "diagnosis/missing-mid-gated.json").unlink()
+    (kept / f"diagnosis/missing-mid-gated{half}").unlink()
     readers = (
         lambda: mindgap.load(kept),
         lambda: kept_report_stage(kept),

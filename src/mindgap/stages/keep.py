@@ -32,6 +32,7 @@ from mindgap.results.site.build import FOLDERS
 from mindgap.stages.paths import REPORTS
 from mindgap.stages.report import (
     IGNORE_FILES,
+    MARKERS,
     RECORDS,
     check_kept,
     diagnosed,
@@ -220,7 +221,7 @@ def _in_order(axis: str, older: Sequence, added: Sequence) -> list:
 
 def _files(records: Records, about: str) -> tuple[dict[str, str], Kept]:
     """The texts of a folder's files by their names, and its selection."""
-    lists, runs, files = records.lists, records.runs, dict(records.texts)
+    lists, runs, files = records.lists, records.runs, {**records.texts, **dict.fromkeys(MARKERS, "")}
     cells = product(lists.mitigation, lists.seeds, lists.query)  # as acquire writes them
     cells = [
         (*pair, mitigation, query, seed) for pair, (mitigation, seed, query) in product(lists.pairs, cells)

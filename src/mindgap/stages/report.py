@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pandas as pd
 
 from mindgap.base.errors import MindGapError
 from mindgap.core.params import Kept, Params, ParamsError, Selected, load_kept, pick
-from mindgap.core.records import text_digest
+from mindgap.core.records import text_digest, write_atomically
 from mindgap.data import CREDENTIALED, DATASETS
 from mindgap.data.prepared import put_back
 from mindgap.results.balance import read_measured
@@ -34,6 +33,8 @@ RECORDS = {
     **{"measured": ("csv",), "diagnosis": ("csv", "json")},
 }
 OPTIONAL = ("measured", "diagnosis")
+# Git keeps no empty folder, and DVC wants to see all that a stage depends on.
+MARKERS = tuple(f"{folder}/.gitkeep" for folder in OPTIONAL)
 IGNORE_FILES = (".gitignore", ".dvcignore")
 
 
@@ -42,8 +43,7 @@ def report_stage(params: Params) -> None:
     selection = selection_of(params, REPORTS)
     for name, line in selection.skipped.items():
         print(f"{name} is skipped: {line}", flush=True)
-    inputs = read_inputs(selection, REPORTS, "", variant_folders())
-    inputs = replace(inputs, diagnosis=_diagnosis(params, selection, inputs.curves))
+    inputs = read_inputs(selection, REPORTS, "", variant_folders(), params.diagnose)
     _report(selection, REPORTS, inputs)
     if paths := left_over(params):
         removal = " ".join(map(str, paths))
@@ -80,9 +80,11 @@ def kept_report_stage(folder: Path) -> None:
             f"{foreign[0]} would be lost: no report writes it, and {foreign[0].relative_to(folder).parts[0]} "
             f"is written anew; move it away"
         )
+    for name in MARKERS:  # which folders from before they were kept lack
+        if not (folder / name).parent.exists():
+            write_atomically(folder / name, b"")
     selection = selection_of(kept, folder)
     inputs = read_inputs(selection, folder, kept.about)
-    inputs = replace(inputs, diagnosis=read_diagnosis(diagnosed(folder), {}))
     check_kept(folder, kept)
     _report(selection, folder, inputs)
 
@@ -120,13 +122,16 @@ def record_files(selected: Selected) -> list[str]:
 
 
 def diagnosed(folder: Path) -> list[Path]:
-    """The tables of `mindgap diagnose --keep` in a kept folder; the provenance of each lies beside it."""
-    return sorted((folder / "diagnosis").glob("*.csv"))
+    """The tables of `mindgap diagnose --keep` in a kept folder; the provenance of each lies beside it, or the
+    table beside the provenance, where half of it is gone.
+    """
+    files = (folder / "diagnosis").glob("*.*")
+    return sorted({path.with_suffix(".csv") for path in files if path.suffix in (".csv", ".json")})
 
 
 def strangers(folder: Path, selected: Selected) -> list[Path]:
     """What lies in a kept folder that neither `mindgap keep` nor `mindgap report` writes; links are not."""
-    names = [re.escape(name) for name in (*record_files(selected), SELECTION, *IGNORE_FILES)]
+    names = [re.escape(name) for name in (*record_files(selected), SELECTION, *MARKERS, *IGNORE_FILES)]
     datasets, regimes = [*selected.dataset, *selected.published], selected.regime
     names += [rf"diagnosis/{re.escape(path.stem)}\.(csv|json)" for path in diagnosed(folder)]
     ours = re.compile("|".join([*names, *output_names(datasets, regimes, selected.mitigation)]))
@@ -160,15 +165,12 @@ def vouched_for(selected: Selected) -> list[str]:
 
 
 def check_kept(folder: Path, kept: Kept) -> None:
-    """Whether records are those that were kept, where the selection says what they were, and what models of
-    theirs came to is as it was written.
-    """
+    """Whether records are those that were kept, where the selection says what they were."""
     for name in vouched_for(kept) if kept.records else ():
         path, mend = folder / name, mend_for(folder / name, "")
         known = kept.records.get(name)
         if (known or os.path.lexists(path)) and text_digest(read_text(path, mend)) != known:
             raise ReportError(f"{path} is not what was kept (its digest is not that in {SELECTION}); {mend}")
-    read_diagnosis(diagnosed(folder), {})
 
 
 def _report(selection: Selection, folder: Path, inputs: Inputs) -> None:
@@ -191,19 +193,33 @@ def variant_folders() -> list[Path]:
     return sorted(asked | ({SENSITIVITY} if SENSITIVITY.exists() else set()))
 
 
-def read_inputs(selection: Selection, folder: Path, about: str = "", variants: Sequence[Path] = ()) -> Inputs:
-    """All records that a report is made of, each checked, and that they belong together."""
+def read_inputs(
+    selection: Selection,
+    folder: Path,
+    about: str = "",
+    variants: Sequence[Path] = (),
+    diagnose: Sequence[str] = (),
+) -> Inputs:
+    """All records that a report is made of, each checked, and that they belong together.
+
+    `diagnose`: datasets whose models' diagnosis lies in reports/; a kept folder's is all that lies there.
+    """
     curves = read_curves(folder / "curves", selection)
     origins = read_origins(folder / "provenance", curves, selection)
     searches = read_searches(folder / "search", selection, origins)
     measured = read_measured(folder / "measured", curves)
     collected = [one for one in map(read_collected, variants) if one]
-    return Inputs(curves, origins, searches, collected, about, measured=measured)
+    diagnosis = _diagnosis(folder, selection, curves, diagnose)
+    return Inputs(curves, origins, searches, collected, about, measured=measured, diagnosis=diagnosis)
 
 
-def _diagnosis(params: Params, selection: Selection, curves: pd.DataFrame) -> pd.DataFrame:
-    """What the models of the datasets in `diagnose` came to, the same runs as those of the curves."""
-    pairs = [pair for pair in selection.pairs if pair[0] in params.diagnose]
+def _diagnosis(
+    folder: Path, selection: Selection, curves: pd.DataFrame, datasets: Sequence[str]
+) -> pd.DataFrame:
+    """What models came to: those of a kept folder, or of `datasets`, of the same runs as the curves."""
+    if folder != REPORTS:
+        return read_diagnosis(diagnosed(folder), {})
+    pairs = [pair for pair in selection.pairs if pair[0] in datasets]
     runs = {"-".join(pair): set() for pair in pairs}
     for (*pair, run), _ in curves.groupby(["dataset", "regime", "run"]):
         runs.get("-".join(pair), set()).add(run)
