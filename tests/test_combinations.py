@@ -5,9 +5,10 @@ from itertools import product
 
 import pytest
 
-from mindgap.base.errors import MindGapError
+from mindgap.base.errors import MindGapError, ParamsError
+from mindgap.core.check import check_params
 from mindgap.core.loop import Cell, Run, initial_record, rounds
-from mindgap.core.params import Budget, ParamsError, check_params
+from mindgap.core.params import Budget
 from mindgap.parts.fusions import FUSIONS
 from mindgap.parts.mitigations import MITIGATIONS
 from mindgap.parts.query import METHODS

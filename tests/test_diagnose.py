@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from mindgap.base.errors import MindGapError, ParamsError
+from mindgap.core.check import check_params
 from mindgap.core.evaluation import encode, predict
 from mindgap.core.network import ModelSpec, build_model
-from mindgap.core.params import Params, check_params, load_params
+from mindgap.core.params import Params, load_params
 from mindgap.data.dataset import load_dataset
 from mindgap.engine.kept import load_model
 from mindgap.parts.evaluators.balanced_accuracy import mean_recall

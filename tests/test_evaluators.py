@@ -12,9 +12,10 @@ from pydantic import Field
 
 from mindgap.base.errors import ParamsError
 from mindgap.base.settings import SettingsError
+from mindgap.core.check import check_params
 from mindgap.core.digest import SOURCE, files_of
 from mindgap.core.loop import Cell, Run, rounds
-from mindgap.core.params import check_params, load_params
+from mindgap.core.params import load_params
 from mindgap.core.records import MEASURED_COLUMNS, curve_points, text_digest
 from mindgap.core.run_code import digest_here
 from mindgap.data.dataset import load_dataset

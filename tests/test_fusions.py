@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from mindgap.base.settings import SettingsError, parameters
+from mindgap.base.yaml_file import read_mapping
+from mindgap.core.check import check_params
 from mindgap.core.evaluation import encode, predict
 from mindgap.core.loop import Cell
 from mindgap.core.network import ModelSpec, build_model, place
-from mindgap.core.params import Params, as_block, check_params, read_mapping
+from mindgap.core.params import Params, as_block
 from mindgap.core.training import fit
 from mindgap.parts.fusions import FUSIONS, fusion_settings, make_fusion, make_head, own_settings
 from mindgap.parts.mitigations import Mitigation

@@ -72,7 +72,8 @@ def test_no_part_begins_when_the_time_is_over(check, tmp_path):
 
 def test_every_study_changes_parameters_that_there_are(check, monkeypatch, tmp_path):
     """Each project is one that the parameter check lets pass."""
-    from mindgap.core.params import check_params, load_params
+    from mindgap.core.check import check_params
+    from mindgap.core.params import load_params
 
     monkeypatch.setattr(check, "WORK", tmp_path)
     for quick in (False, True):

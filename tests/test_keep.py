@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindgap.base.errors import MindGapError
-from mindgap.core.params import ParamsError, load_kept, load_params
+from mindgap.base.errors import MindGapError, ParamsError
+from mindgap.core.params import load_kept, load_params
 from mindgap.core.records import digest_of, seal, text_digest
 from mindgap.results.reading import ReportError
 from mindgap.stages.keep import keep_stage

@@ -13,16 +13,9 @@ from ruamel.yaml import YAML
 
 from mindgap.base.errors import MindGapError, ParamsError
 from mindgap.base.settings import Rate, checked, defaults
-from mindgap.core.params import (
-    DatasetRecipe,
-    Params,
-    RecipeEntry,
-    Training,
-    as_block,
-    check_params,
-    load_params,
-    read_mapping,
-)
+from mindgap.base.yaml_file import read_mapping
+from mindgap.core.check import check_params
+from mindgap.core.params import DatasetRecipe, Params, RecipeEntry, Training, as_block, load_params
 from mindgap.core.recipe import Recipe
 from mindgap.engine.layout import check_sizes, expected_layout
 from mindgap.parts.query import METHODS

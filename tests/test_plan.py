@@ -12,9 +12,10 @@ import pytest
 import torch
 import yaml
 
+from mindgap.base.errors import ParamsError
 from mindgap.core import batches, evaluation, loop, training
 from mindgap.core.loop import Cell
-from mindgap.core.params import Params, ParamsError, load_params
+from mindgap.core.params import Params, load_params
 from mindgap.core.recipe import Recipe
 from mindgap.core.training import to_the_end
 from mindgap.engine.calibration import Calibration, Line, Speed

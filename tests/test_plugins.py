@@ -10,7 +10,7 @@ import pytest
 
 from beside import install
 from mindgap.base.plugins import PluginError
-from mindgap.core.params import check_params
+from mindgap.core.check import check_params
 from mindgap.core.run_code import digest_here
 from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.parts.encoders import ENCODERS

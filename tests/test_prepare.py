@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from clone import Clone
-from mindgap.base.errors import MindGapError
+from mindgap.base.errors import MindGapError, ParamsError
 from mindgap.core.loop import Cell
-from mindgap.core.params import Params, ParamsError
+from mindgap.core.params import Params
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.prepared import swapped_in
 from mindgap.data.storage import mend

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindgap.base.errors import MindGapError
-from mindgap.core.params import ParamsError, Setting, check_params, load_params
+from mindgap.base.errors import MindGapError, ParamsError
+from mindgap.core.check import check_params
+from mindgap.core.params import Setting, load_params
 from mindgap.core.search import DIVERGED, Search, candidates, choose_recipe, rungs
 from mindgap.stages.paths import CURVES, places
 from mindgap.stages.runs import acquire_stage, train_stage

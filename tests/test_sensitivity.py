@@ -12,8 +12,8 @@ import yaml
 from scipy.stats import kendalltau
 from scipy.stats import t as student
 
-from mindgap.base.errors import MindGapError
-from mindgap.core.params import ParamsError, load_params
+from mindgap.base.errors import MindGapError, ParamsError
+from mindgap.core.params import load_params
 from mindgap.core.records import CURVE_COLUMNS
 from mindgap.data.storage import read_meta
 from mindgap.parts import fusions

@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 import mindgap
 from mindgap.base.errors import ParamsError
 from mindgap.base.modality import Modality
+from mindgap.core.check import check_params
 from mindgap.core.loop import initial_record, rounds, start_and_validation_ids, start_ids_of, warnings_of
-from mindgap.core.params import check_params
 from mindgap.parts.starts import STARTS
 from mindgap.parts.starts.contract import Candidates, Start, StartError, check_start
 from mindgap.parts.starts.typical import clusters_of, typical

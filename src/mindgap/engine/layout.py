@@ -10,7 +10,8 @@ from itertools import product
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.modality import Modality
-from mindgap.core.params import Params, pairing_asked, source_settings
+from mindgap.core.asked import pairing_asked, source_settings
+from mindgap.core.params import Params
 from mindgap.data import RENDERED, SOURCES
 from mindgap.data.presence import absence_rates
 

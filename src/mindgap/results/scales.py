@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from mindgap.base.settings import defaults
-from mindgap.core.params import Params, load_params, pairing_asked, source_settings
+from mindgap.core.asked import pairing_asked, source_settings
+from mindgap.core.params import Params, load_params
 from mindgap.data import RENDERED
 from mindgap.data.storage import OLDER
 from mindgap.results.curves import Selection

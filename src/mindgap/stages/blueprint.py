@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mindgap.base.plugins import outside_parts
+from mindgap.core.asked import pairing_asked, source_settings
 from mindgap.core.digest import SOURCE, code_digest, module_digests
-from mindgap.core.params import Params, pairing_asked, pick, source_settings
+from mindgap.core.params import Params, pick
 from mindgap.core.records import write_atomically
 from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.data.dataset import Dataset, load_dataset

@@ -10,7 +10,8 @@ import typer
 
 from mindgap import __version__
 from mindgap.base.errors import MindGapError
-from mindgap.core.params import Params, check_names, check_params, check_runs, load_params
+from mindgap.core.check import check_names, check_params, check_runs
+from mindgap.core.params import Params, load_params
 from mindgap.engine.machine import start_fork_server
 
 STOPPED = 130  # the exit status of a command that Ctrl-C ended

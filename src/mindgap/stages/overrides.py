@@ -4,7 +4,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindgap.core.params import Params, ParamsError, load_params, read_mapping
+from mindgap.base.errors import ParamsError
+from mindgap.base.yaml_file import read_mapping
+from mindgap.core.params import Params, load_params
 
 PARAMS = Path("params.yaml")
 

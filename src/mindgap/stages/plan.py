@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from mindgap.core.check import check_params, check_runs
 from mindgap.core.loop import Cell, device_name, model_spec
 from mindgap.core.network import build_model
-from mindgap.core.params import Params, Setting, check_params, check_runs
+from mindgap.core.params import Params, Setting
 from mindgap.core.records import numbers_digest, write_atomically
 from mindgap.data.dataset import Dataset, load_dataset
 from mindgap.data.errors import DataError

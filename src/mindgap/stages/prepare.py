@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mindgap.core.params import Params, pairing_asked, pick, source_settings
+from mindgap.core.asked import pairing_asked, source_settings
+from mindgap.core.params import Params, pick
 from mindgap.core.records import write_atomically
 from mindgap.data import DATASETS, RENDERED, SOURCES
 from mindgap.data.errors import DataError, SourceMissing

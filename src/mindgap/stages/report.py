@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mindgap.base.errors import MindGapError
-from mindgap.core.params import Kept, Params, ParamsError, Selected, load_kept, pick
+from mindgap.base.errors import MindGapError, ParamsError
+from mindgap.core.params import Kept, Params, Selected, load_kept, pick
 from mindgap.core.records import text_digest, write_atomically
 from mindgap.data import CREDENTIALED, DATASETS
 from mindgap.data.prepared import put_back

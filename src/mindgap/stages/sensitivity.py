@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mindgap.base.errors import MindGapError
+from mindgap.core.check import check_params
 from mindgap.core.digest import SOURCE, code_digest
-from mindgap.core.params import Params, check_params, load_params
+from mindgap.core.params import Params, load_params
 from mindgap.core.records import store_root, write_atomically
 from mindgap.core.run_code import part_files
 from mindgap.data.errors import DataError
