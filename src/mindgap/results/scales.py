@@ -1,8 +1,8 @@
 """Whether runs are what their scale's name says: their recorded settings against the scales' definitions.
 
 An override (`dvc exp run -S`) changes params.yaml itself, so that file cannot say what a scale is. The
-definitions are `scales.yaml` beside this module; a test holds it to the params.yaml that is shipped. After a
-default was changed on purpose, write it anew: `python -m mindgap.results.scales`.
+definitions lie with what else is expected of results, in FILE; a test holds it to the params.yaml that is
+shipped. After a default was changed on purpose, write it anew: `python -m mindgap.results.scales`.
 """
 
 import json
@@ -23,8 +23,9 @@ from mindgap.data.storage import OLDER
 from mindgap.results.curves import Selection
 from mindgap.results.names import NOT_RECORDED, dataset_name, method_name, mitigation_name
 from mindgap.results.provenance import Origin
+from mindgap.results.reading import read_text
 
-FILE = Path(__file__).with_name("scales.yaml")
+FILE = Path("reports/expectations/scales.yaml")
 OF_MACHINE = ("fetch",)  # settings of a dataset that change none of its bytes
 # What plug-ins did before they had a setting: records from then lack it.
 BEFORE = {"mitigation_settings.moddrop": {"form": "independent"}}
@@ -153,7 +154,7 @@ def _model(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _defined(scale: str, cell: CellName, found: SettingBlocks) -> SettingBlocks | None:
-    """None for what scales.yaml does not define: another scale or dataset than those shipped.
+    """None for what FILE does not define: another scale or dataset than those shipped.
 
     `found` is recorded: encoders of kinds of modalities that the dataset lacks change nothing.
     """
@@ -182,7 +183,7 @@ def _defined(scale: str, cell: CellName, found: SettingBlocks) -> SettingBlocks 
 
 def _defined_model(model: Mapping[str, Any], query: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """The model of a query method's runs: `head_dropout_for` says which have dropout. Of a method that
-    scales.yaml does not know, the record says whether it needs it.
+    FILE does not know, the record says whether it needs it.
     """
     table, rate = definitions(), model["head_dropout"]
     needs_it = query in table["needs_dropout"]
@@ -195,8 +196,8 @@ def _defined_model(model: Mapping[str, Any], query: str, found: Mapping[str, Any
 
 @cache
 def definitions() -> dict[str, Any]:
-    """What scales.yaml says; see `table_of`."""
-    table: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    """What FILE says; see `table_of`."""
+    table: dict[str, Any] = yaml.safe_load(read_text(FILE, f"it is in git: git checkout -- {FILE}"))
     return table
 
 
