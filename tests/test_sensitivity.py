@@ -537,14 +537,18 @@ def test_variants_are_run_and_collected_with_the_store_of_the_project(small_proj
     pd.testing.assert_frame_equal(read_sensitivity(path.parent), frame)
 
 
-def test_plain_runs_are_collected_if_they_are_the_variants(small_project, tmp_path):
-    made = tmp_path / "made"
+def test_plain_runs_are_collected_if_they_are_the_variants(small_project, tmp_path, capsys):
+    made, dvc = tmp_path / "made", small_project / "dvc.yaml"
     shutil.copytree(small_project, made)
     with pytest.raises(MindGapError, match=r"default: .* was made with other parameters: .*seeds was"):
         collect_stage("default", made)
     asked = ["seeds=[0,1]", "query=[random,badge]"]
     write_variants(small_project / "reports" / "sensitivity", base=asked)
-    collect_stage("default", made)
+    # Whether the page follows is said.
+    for deps, told in (("fusions", True), ("sensitivity", False)):
+        dvc.write_text(f"stages:\n  report:\n    deps:\n    - reports/{deps}\n")
+        collect_stage("default", made)
+        assert ("dvc.yaml: add reports/sensitivity to `deps`" in capsys.readouterr().out) is told
     assert files_of(small_project)["default.csv"] == (made / "reports/curves/missing-low.csv").read_bytes()
     assert set(json.loads(files_of(small_project)["default.json"])["runs"]) == set(
         read_sensitivity(small_project / "reports" / "sensitivity")["run"]

@@ -53,6 +53,7 @@ def run_stage(keys: Sequence[str] = (), folder: Path = SENSITIVITY) -> None:
         print(f"{folder.name}: {key}, in {made}", flush=True)
         _run_in(made, variants.overrides(key))
         _collect(key, made, variants, folder)
+    _tell_of_page(folder)
     if all((folder / f"{key}.csv").exists() for key in variants.keys):
         read_sensitivity(folder)  # that they belong together
 
@@ -61,6 +62,7 @@ def collect_stage(key: str, made: Path, folder: Path = SENSITIVITY) -> None:
     """Copy what `mindgap acquire` left in a folder to the files of a variant, if it is that variant's."""
     folder = _place(folder)
     _collect(key, made, _read([key], folder), folder)
+    _tell_of_page(folder)
 
 
 def _place(folder: Path) -> Path:
@@ -166,6 +168,17 @@ def _collect(key: str, made: Path, variants: Variants, folder: Path) -> None:
     write_atomically(folder / f"{key}.csv", curves)
     write_atomically(folder / f"{key}.json", told.encode())
     print(f"{folder / key}.csv: collected", flush=True)
+
+
+def _tell_of_page(folder: Path) -> None:
+    """Say it where DVC would not make the page anew, as no stage depends on the folder."""
+    pipeline = Path("dvc.yaml")
+    if pipeline.exists() and f"- {folder.as_posix()}\n" not in pipeline.read_text():
+        print(
+            f"{pipeline}: add {folder.as_posix()} to `deps` of the stage `report`, or `dvc repro` leaves its "
+            f"page without these",
+            flush=True,
+        )
 
 
 def _loop(origins: Sequence[Mapping[str, Any]]) -> str:
