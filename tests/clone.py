@@ -1,9 +1,8 @@
 """A checkout of the project in a folder of its own, cut down to seconds, with commands run as a user does."""
 
-import json
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from small_project import small
+from warm import programs
 
 ROOT = Path(__file__).parents[1]
 KEPT = yaml.safe_load((ROOT / "dvc.yaml").read_text())["vars"][0]["kept"]
@@ -25,14 +25,8 @@ MADE = (
     ),
     *(f"reports/{folder}/" for folder in KEPT),
 )
-
-# The program that `dvc` is, called for one command after the other; each ends with its exit status.
-DVC_IN_TURNS = """
-import json, sys
-from dvc.cli import main
-for command in json.loads(sys.argv[1]):
-    print(f"\\0{main(command)}", flush=True)
-"""
+# A command that takes longer goes with all that it began.
+LIMIT_SECONDS = 400
 
 
 class Clone:
@@ -85,48 +79,56 @@ class Clone:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
 
     @staticmethod
-    def environment(workers: int | None) -> dict[str, str]:
+    def environment(workers: int | None, warm: bool) -> dict[str, str]:
         # As a user has it: bytecode is written too, which must not count as a change of code.
         left_out = ("DVC_", "MINDGAP_", "COV_", "PYTHON")
         ours = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{ours['PATH']}"
+        places = [*([programs()] if warm else []), Path(sys.executable).parent, ours["PATH"]]
+        path = os.pathsep.join(map(str, places))
         git = {"GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org"}
         git |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org"}
         ours |= {} if workers is None else {"MINDGAP_WORKERS": str(workers)}
         return {**ours, **git, "PATH": path, "DVC_NO_ANALYTICS": "1", "MINDGAP_OFFLINE": "1"}
 
-    def start(self, *command: str, inside: str = ".", workers: int | None = None) -> subprocess.Popen:
+    def start(
+        self, *command: str, inside: str = ".", workers: int | None = None, warm: bool = False
+    ) -> subprocess.Popen:
         """A command begun in a folder of the clone, its stages with so many workers, or a user's default."""
         return subprocess.Popen(
             command,
             cwd=self.folder / inside,
-            env=self.environment(workers),
+            env=self.environment(workers, warm),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
-    def run(self, *command: str, expect: int | None = 0, inside: str = ".", workers: int | None = 1) -> str:
+    def run(
+        self,
+        *command: str,
+        expect: int | None = 0,
+        inside: str = ".",
+        workers: int | None = 1,
+        warm: bool = True,
+    ) -> str:
         """What a command printed, run in a folder of the clone; an expected exit status is checked.
 
         Stages have one worker by default, as another process would load torch once more. `workers`: as many,
-        or None for as many as a user's have.
+        or None for as many as a user's have. `warm`: libraries are loaded already (tests/warm.py).
         """
-        process = self.start(*command, inside=inside, workers=workers)
-        output, _ = process.communicate(timeout=400)
+        with self.start(*command, inside=inside, workers=workers, warm=warm) as process:
+            try:
+                output, _ = process.communicate(timeout=LIMIT_SECONDS)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         assert expect is None or (process.returncode != 0) == (expect != 0), output
         return output
 
     def dvc(self, *commands: Sequence[str], expect: int | None = 0, inside: str = ".") -> list[str]:
-        """What DVC commands printed, run in turn as a user does, but in one process, which loads DVC once."""
-        program = [sys.executable, "-u", "-c", DVC_IN_TURNS, json.dumps(commands)]
-        *ended, rest = re.split(r"\0(\d+)\n", self.run(*program, inside=inside))
-        outputs, statuses = ended[::2], [int(status) for status in ended[1::2]]
-        assert len(outputs) == len(commands), rest
-        for output, status in zip(outputs, statuses, strict=True):
-            assert expect is None or (status != 0) == (expect != 0), output
-        return outputs
+        """What DVC commands printed, run in turn as a user does."""
+        return [self.run("dvc", *command, expect=expect, inside=inside) for command in commands]
 
     def tables(self) -> dict[str, bytes]:
         folder = self.folder / "reports"

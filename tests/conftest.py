@@ -153,11 +153,11 @@ def trained(finished, tmp_path, monkeypatch) -> Params:
 
 @pytest.fixture(scope="session")
 def reproduced(once) -> Clone:
-    """A clone in which `dvc repro` has run, as a user's would: committed; tests take copies."""
+    """A clone in which `dvc repro` has run, each command a process from its start: committed; tests copy."""
 
     def fill(folder: Path) -> None:
         clone = Clone(folder)
-        (folder / ".git" / "repro.log").write_text(clone.run("dvc", "repro", workers=None))
+        (folder / ".git" / "repro.log").write_text(clone.run("dvc", "repro", workers=None, warm=False))
         clone.commit("Results")
 
     return Clone.at(once("reproduced", fill))
