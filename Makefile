@@ -15,10 +15,12 @@ repro: git $(VENV)/ready
 	dvc repro
 	@echo "Done: open reports/index.html"
 
-# A file's tests stay with one worker, which has their fixtures; `pytest` by hand is one process.
+# A file's tests stay with one worker, which has their fixtures; `pytest` by hand is one process. Watching which
+# lines run makes Python half as slow again: CI asks for it, with COVERAGE="--cov".
 TESTERS ?= 2
+COVERAGE ?=
 test: $(VENV)/ready
-	pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(COVERAGE)
 
 # DVC wants a checkout; what was unpacked from an archive is none.
 git:
