@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mindgap.base import progress
 from mindgap.base.progress import Progress, Running, running_table
-from mindgap.engine.status import SILENT_SECONDS, Board, Status, status_folder, statuses
+from mindgap.engine.status import SILENT_SECONDS, Board, Status, status_folder, statuses, this_machine
 from mindgap.stages.watch import watch_stage
 
 
@@ -31,7 +31,7 @@ def some(n: int) -> tuple[Running, ...]:
 def written(store, **changes) -> Status:
     """A status of this process and this second, but for `changes`, as a command leaves it."""
     status = Status("acquire it", socket.gethostname(), os.getpid(), time.time(), 3, 20, some(1))
-    status = replace(status, **changes)
+    status = replace(status, **{"machine": this_machine()} | changes)
     status_folder(store).mkdir(exist_ok=True)
     (status_folder(store) / f"{status.title}.json").write_text(json.dumps(asdict(status)))
     return status
@@ -132,6 +132,25 @@ def test_watch_says_when_a_command_died(store, capsys, silent):
     assert "acquire it: 3/20 rounds; its command died (process" in out
     assert f"no word for {31 if silent else 0} s): repeat it, finished rounds are kept" in out
     assert "run-0" not in out
+
+
+def test_a_machine_of_the_same_name_is_another_one(store, monkeypatch, tmp_path):
+    """Its processes are not to be asked for here, and both have a file of their own, with one number too."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    there = written(store, pid=process.pid)
+    assert there.died
+    boot = tmp_path / "boot_id"
+    boot.write_text("another\n")
+    with Progress("train it", total=5) as one, Board(store, one).shown():
+        monkeypatch.setattr("mindgap.engine.status.BOOT", boot)
+        assert not there.died
+        with Progress("train it", total=5) as other, Board(store, other).shown():
+            deadline = time.monotonic() + 20
+            while len(statuses(store)) < 3:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert len(statuses(store)) == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "null", "[]", '{"title": 5}', "\xff", '{"title": "x"}'])

@@ -16,8 +16,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from mindgap.base.progress import Progress, Running
+from mindgap.core.records import text_digest
 
 BEAT_SECONDS = 1.0
+# A machine since it was started, and the numbers of processes that a container of it has for itself.
+BOOT, PROCESSES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 SILENT_SECONDS = 30.0  # clocks of two machines may differ by some seconds
 
 
@@ -33,13 +36,23 @@ class Status:
     total: int
     running: tuple[Running, ...]
     waits: str = ""  # for what, while nothing of it runs
+    machine: str = ""  # `this_machine`; hosts may have one name
 
     @property
     def died(self) -> bool:
         """Whether the command ended without a word: killed, or with its machine."""
-        if self.host == socket.gethostname() and not _alive(self.pid):
+        if self.machine == this_machine() and not _alive(self.pid):
             return True
         return time.time() - self.written > SILENT_SECONDS
+
+
+def this_machine() -> str:
+    """What tells the processes of this machine, or container, from those of others, whatever their names."""
+    try:
+        boot, processes = BOOT.read_text().strip(), PROCESSES.readlink()
+    except OSError:  # not Linux
+        return socket.gethostname()
+    return f"{socket.gethostname()} {boot} {processes}"
 
 
 def _alive(pid: int) -> bool:
@@ -83,7 +96,8 @@ class Board:
         self._running: dict[str, Running] = {}
         self._waits = ""
         self._done, self._store = progress.done, store
-        name = re.sub(r"\W+", "-", f"{progress.title}-{socket.gethostname()}-{os.getpid()}")
+        who = f"{socket.gethostname()}-{os.getpid()}-{text_digest(this_machine())[:8]}"
+        name = re.sub(r"\W+", "-", f"{progress.title}-{who}")
         self._path = status_folder(store) / f"{name}.json"
 
     @contextlib.contextmanager
@@ -154,7 +168,7 @@ class Board:
             running = tuple(self._running.values())
             done, waits = self._done, self._waits
         host, pid, now = socket.gethostname(), os.getpid(), time.time()
-        status = Status(progress.title, host, pid, now, done, progress.total, running, waits)
+        status = Status(progress.title, host, pid, now, done, progress.total, running, waits, this_machine())
         # Not `write_atomically`: a file that is old in a second need not reach the disk.
         partial = self._path.with_suffix(".partial")
         with contextlib.suppress(OSError):  # a full disk, or a store deleted meanwhile, is no reason to stop
