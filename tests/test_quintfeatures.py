@@ -3,7 +3,6 @@ import itertools
 import numpy as np
 import pytest
 
-from mindgap.data.quintfeatures.checks import independence_p
 from mindgap.data.quintfeatures.colors import (
     ANCHORS_LAB,
     COLORS,
@@ -226,12 +225,3 @@ def test_captions_are_the_papers_and_pulses_are_pluses():
 def test_an_impossible_style_names_the_parameter_and_the_mend(wrong, message):
     with pytest.raises(ValueError, match=message):
         Style(**wrong)
-
-
-def test_independence_p_agrees_with_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    for seed in range(5):
-        counts = np.random.default_rng(seed).integers(20, 60, size=(10, 10))
-        exact = stats.chi2_contingency(counts, correction=False).pvalue
-        assert independence_p(counts) == pytest.approx(exact, rel=0.02, abs=1e-6)
-    assert independence_p(np.diag([50] * 10)) < 1e-12

@@ -1,4 +1,7 @@
-"""Where a number comes from: the code that made it, the commit, versions and device."""
+"""Where a number comes from: a digest of the code that made it, the commit and the versions.
+
+`code_digest` follows imports from the loop and from a run's own parts, and hashes the meaning of each file.
+"""
 
 import ast
 import functools
@@ -271,14 +274,6 @@ def commit() -> str:
         return head + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def inside_git() -> bool:
-    """Whether there is a git, and the working folder is in a checkout."""
-    try:
-        return not subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode
-    except OSError:
-        return False
 
 
 def _git(*arguments: str) -> str:

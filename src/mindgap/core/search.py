@@ -1,7 +1,7 @@
 """Learning rate, weight decay and augmentation chosen on the start and the validation set (paper, 5, A.3).
 
-A trial is the training of an initial model with another recipe: it lies in the same store, where a killed
-search goes on, and a winner may be the initial model that the runs begin with. Halving is successive halving
+A trial trains an initial model with another recipe. It lies in the same store as other trainings, so a killed
+search goes on there, and the winner may serve as the initial model of the runs. Halving is successive halving
 (Jamieson and Talwalkar 2016); its short trials pass through the whole schedule of warm-up and cosine.
 """
 

@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mindgap.data.quintfeatures.colors import COLORS
-from mindgap.data.quintfeatures.images import SHAPES, TEXTURES, Style, caption, image_seed, render_image
-
 TILE = 192  # pixels a tile is enlarged to: five features can be told apart and the caption fits below
 CAPTION = 34
 GAP = 14
@@ -32,16 +29,3 @@ def contact_sheet(
             (x, y + TILE + 3), text.replace(" on ", "\non "), fill="black", font=font, spacing=2
         )
     page.save(path)
-
-
-def style_sheet(path: Path, style: Style, root_seed: int = 0) -> None:
-    """Write all hundred pairs of object shape (rows) and object texture (columns) in a style."""
-    images, captions = [], []
-    for i in range(len(SHAPES) * len(TEXTURES)):
-        shape, texture = divmod(i, len(TEXTURES))
-        color = (3 * shape + texture) % len(COLORS)
-        ground = (color + 1 + (shape + 2 * texture) % 9) % len(COLORS)
-        features = (shape, color, texture, ground, (texture + 3 * shape) % len(TEXTURES))
-        images.append(render_image(features, image_seed(root_seed, "style_sheet", 0, i, 0), style)[0])
-        captions.append(caption(features))
-    contact_sheet(path, images, captions, columns=len(TEXTURES))

@@ -1,5 +1,7 @@
-"""How long a training step and a forward pass take on this machine: `fit`, `encode` and `predict` themselves
-on samples of the right shape, at two sizes; a line gives all others.
+"""Measures how long a training step and a forward pass take on this machine.
+
+`fit`, `encode` and `predict` themselves are timed on samples of the right shape, at two sizes. A line through
+both times gives those of all other sizes.
 """
 
 import time

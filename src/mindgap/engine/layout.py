@@ -1,6 +1,6 @@
-"""Shapes and sizes of a dataset before it is prepared, as far as the parameters say.
+"""Shapes and sizes that a dataset will have, told from the parameters before it is prepared.
 
-Sizes of Share are those of its canonical files; those of Food101 and MIMIC are expectations.
+Sizes of Share are those of its original files; sizes of Food101 and MIMIC are estimates.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Which cores and GPUs of this machine runs have, of all commands of a user: a core or a share of a GPU each.
+"""Shares the cores and GPUs of this machine among all commands of a user: a run needs a lease of a place.
 
-A lease is a locked file, so the kernel takes back what a killed command had. One is taken without waiting and
-held for one run, so nobody waits with a lease in hand.
+A place is a core, or a share of a GPU. A lease is a locked file, so the kernel takes back what a killed
+command had. It is held for one run and taken without waiting: nobody waits while holding a lease.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ class Leases:
         return None
 
     def holders(self) -> str:
-        """What commands have the places, as far as their files tell."""
+        """The commands that hold the places, as far as the files tell."""
         told = (self._folder / name for names, _ in self._places for name in names)
         return ", ".join(sorted({text for path in told if (text := _text(path))}))
 

@@ -1,8 +1,9 @@
-"""Runs in worker processes of this machine, each with a pipe of its own.
+"""Runs in worker processes of this machine.
 
-A pipe each says who died with which runs: a shared queue loses its lock with a killed worker, and the
-standard library's pool ends with any of its workers. On a CPU a process has one run at a time, on a GPU all
-that share it: they take turns, and have data, kernels and CUDA's own memory in common.
+Each worker has a pipe of its own, so the driver knows which runs a worker died with. (A queue that all share
+would lose its lock with a killed worker, and the standard library's pool ends when one of its workers dies.)
+On a CPU a worker has one run at a time. On a GPU it has all the runs that share the GPU: they take turns, and
+share data, kernels and CUDA's own memory.
 """
 
 import multiprocessing
@@ -66,7 +67,7 @@ class Processes:
         return 1 if device == "cpu" else self._runs_per_gpu
 
     def messages(self, seconds: float) -> Iterator[tuple[Job, Message]]:
-        """What workers say within so many seconds; `lost` for those that can say nothing any more."""
+        """What workers say within so many seconds; `lost` for each run of a worker that died."""
         busy = {worker.pipe: (slot, worker) for slot, worker in self._workers.items() if worker.jobs}
         for pipe in wait(busy, seconds):
             slot, worker = busy[pipe]
@@ -114,7 +115,7 @@ def _end_of(process: BaseProcess) -> str:
 
 
 def _work(pipe: Connection, device: str, where: str) -> None:
-    """The life of a worker: whatever runs it is given, a step of each in turn."""
+    """The main function of a worker: it takes the runs that it is given, a step of each in turn."""
     # Ctrl-C reaches the whole group of processes; the driver ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -1,5 +1,6 @@
-"""What the machine offers to runs: from MINDGAP_WORKERS, MINDGAP_DEVICES, MINDGAP_RUNS_PER_GPU and
-MINDGAP_EXECUTOR, which change no result.
+"""What this machine offers to runs: how many at once, and on which devices.
+
+MINDGAP_WORKERS, MINDGAP_DEVICES, MINDGAP_RUNS_PER_GPU and MINDGAP_EXECUTOR set it; they change no result.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
-"""What a selection costs, counted before anything starts: the loop itself, its computing replaced by counts.
+"""Counts what a run would compute, before anything starts.
 
-Who is drawn, trained, asked and taught is decided in `core.loop` alone, so a plan knows of all that it does.
+The loop itself runs (`core/loop.py`), with counters in place of what takes time: so a plan knows of all that
+the loop does, and no rule is written twice.
 """
 
 import copy

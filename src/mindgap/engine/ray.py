@@ -1,7 +1,7 @@
-"""Runs as tasks of a Ray cluster: a run streams its records back, and this process alone stores them.
+"""Runs as tasks of a Ray cluster. A task streams its records back, and this process alone stores them.
 
-So the nodes need no folder in common, only the same installation, which each proves before it runs anything.
-Ray places tasks and never repeats one: a run that was lost goes on from its records (see `sweep`).
+So the nodes need no common folder. They need the same installation, which each proves before it runs
+anything. Ray places tasks and never repeats one: `engine/sweep.py` starts a lost run again from its records.
 """
 
 import contextlib

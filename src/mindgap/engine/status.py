@@ -1,5 +1,6 @@
-"""What a command is doing: in its own terminal, and in a small file in the store for `mindgap watch`, on any
-machine that shares the folder.
+"""Shows what a command is doing: in its own terminal, and to `mindgap watch` by a small file in the store.
+
+Any machine that shares the store's folder can watch.
 """
 
 import contextlib

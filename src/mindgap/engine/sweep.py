@@ -1,7 +1,8 @@
-"""Which runs are missing, and their way to an end: started, stored, begun anew when lost, told when failed.
+"""Finishes the runs of a command: starts those that are missing, stores what they give, repeats lost ones.
 
-DVC decides what, this module and its executors where: this process, processes beside it (`processes`) or a
-Ray cluster (`cluster`). A run's numbers do not depend on where it executes, nor on how many run beside it.
+A stage decides which runs there are. Here it is decided where they execute: in this process (`Here`), in
+worker processes (`engine/local.py`) or on a Ray cluster (`engine/ray.py`). A run's numbers depend neither on
+the place nor on the runs beside it.
 """
 
 import contextlib
@@ -20,8 +21,8 @@ from mindgap.engine.status import Board
 
 POLL_SECONDS = 1.0
 MOST_LOSSES = 3
-# How many times smaller a run's passes are, each time that a GPU's memory did not do. The first time it has
-# neighbours, from the second it is alone; the last passes are so small that only a training can be too large.
+# By attempt: how many times smaller a run's passes are. A run whose GPU has too little memory is tried again:
+# the second time alone on a GPU, then with smaller passes, until only its training can be too large.
 DIVISORS = (1, 1, 4, 16)
 
 
@@ -39,7 +40,7 @@ class Executor(Protocol):
     def start(self, task: Task) -> None: ...
 
     def messages(self, seconds: float) -> Iterator[tuple[Job, Message]]:
-        """What is said within so many seconds, by whom."""
+        """The messages of runs within so many seconds, each with its job."""
 
     def alone(self) -> None:
         """From now on one run a device."""
@@ -118,17 +119,17 @@ class Here:
                 yield task.job, message
 
     def alone(self) -> None:
-        """It is."""
+        """There is never more than one run here."""
 
     def close(self) -> None:
         """Nothing to end."""
 
 
 class Sweep:
-    """The runs of a command on their way through an executor. All that they give is stored here.
+    """Takes the runs of a command through an executor, and stores all that they give.
 
-    The lock of a run is held while it executes, so two commands do nothing twice, and a lease of the core or
-    GPU that it has. Runs are known by their digests: the trials of a search have one name.
+    While a run executes, this holds the run's lock, so that two commands never do the same, and a lease of
+    the core or GPU that it uses. Runs are known by their digests, as the trials of a search share one name.
     """
 
     def __init__(self, executor: Executor, leases: Leases, board: Board, done: Mapping[str, int]):
@@ -222,7 +223,7 @@ class Sweep:
             self._lose(job, value)
 
     def _lose(self, job: Job, how: str) -> None:
-        """One that is lost each time may be the killer."""
+        """Start a lost run again, but not for ever: it may be what kills the workers."""
         key = job.run.digest
         self._losses[key] += 1
         if self._losses[key] == MOST_LOSSES:

@@ -1,4 +1,4 @@
-"""What evaluators beside those of curves measured, as tables and as what figures draw."""
+"""Tables and figures' data of what extra evaluators measured, those that learning curves do not need."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Reading the curves that a report is made of, and refusing all that would make its numbers wrong."""
+"""Reads the learning curves that a report is made of; whatever would make a number wrong is refused."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What the paper prints that is not so: data/paper/errata.yaml, held to the tables as printed."""
+"""Misprints of the paper: data/paper/errata.yaml, applied to the tables as they are printed."""
 
 from pathlib import Path
 from typing import Any

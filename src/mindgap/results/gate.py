@@ -1,8 +1,8 @@
-"""The gate before any ranking: whether runs of Random show what a dataset is made to show.
+"""The gate before any ranking: it asks whether runs of Random show what the dataset is made to show.
 
-`gate.yaml` has the criteria. Where one fails nothing is ranked: a method cannot mend an imbalance that is not
-there, and a curve that does not rise orders nothing. Where runs are too few the gate is not evaluated, and
-the page says so.
+`gate.yaml` has the criteria. In a setting that fails one no method is ranked: a method cannot mend an
+imbalance that is not there, and curves that do not rise have no order. With too few runs the gate is not
+evaluated, and the page says so.
 
 Numbers are levels (`aulc.level`). The residual deviation is the spread of seeds around their own mean curve:
 the root of the mean over rounds of the variance over seeds (seeds - 1 in its denominator).

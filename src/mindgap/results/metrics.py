@@ -1,7 +1,7 @@
 """What DVC shows of the runs: a few numbers in `dvc exp show`, all of them on request, and learning curves.
 
-They are those of the page's AULC tables. Each belongs to one dataset, regime, mitigation and query method:
-another method, dataset or regime in the same report moves none of them.
+The numbers are those of the page's AULC tables. Each belongs to one dataset, regime, mitigation and query
+method, and does not depend on what else is in the report.
 """
 
 import math

@@ -211,16 +211,16 @@ def _origin(
     data: Mapping[str, Any] = next((one_made["data"] for one_made in made.values() if "data" in one_made), {})
     told = {name: {_text(value) for run in runs.values() for value in run[name]} for name in DETAILS}
     return Origin(
-        dataset,
-        regime,
-        len(runs),
-        one["data"],
-        one["numerics"],
-        sorted(told["commit"]),
-        sorted(told["device"]),
-        sorted(told["versions"]),
-        {cell: {"data": data, **own} for cell, own in made.items()},
-        verified,
+        dataset=dataset,
+        regime=regime,
+        runs=len(runs),
+        data=one["data"],
+        numerics=one["numerics"],
+        commits=sorted(told["commit"]),
+        devices=sorted(told["device"]),
+        versions=sorted(told["versions"]),
+        settings={cell: {"data": data, **own} for cell, own in made.items()},
+        verified=verified,
     )
 
 

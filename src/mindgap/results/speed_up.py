@@ -1,9 +1,9 @@
 """The speed-up factor: how many labels Random needs for one label of a method, to the same accuracy.
 
-Ours, as no source that we have defines it: at each accuracy above the start that both curves reach (the
-points of either) the ratio of the fewest labels at which Random reaches it and the method does, curves being
-straight between their points; of these ratios the geometric mean, so that the factor of Random over the
-method would be 1 divided by it. Curves are means over the seeds that both have.
+The definition is ours, as no source that we have gives one. Take each accuracy above the start that both
+curves reach (the points of either curve), and divide the fewest labels with which Random reaches it by the
+fewest with which the method does; curves are straight between their points. The factor is the geometric mean
+of these ratios, so that exchanging the two curves inverts it. Curves are means over the seeds that both have.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""What makes a prepared dataset what it is: what is asked for, the code that makes it, its suites.
+"""The blueprint of a dataset: a file with all that its prepared form depends on (data/blueprints).
 
-DVC's stages depend on that alone, as a file for each dataset (data/blueprints). So a dataset from outside
-does not depend on the renderer, a rendered one not on the readers of files, and neither on a comment.
+That is what is asked for, the code that makes it and its suites. DVC's prepare stage depends on that file
+alone: so no dataset depends on another one's code, and none on a comment.
 """
 
 import hashlib

@@ -45,7 +45,7 @@ from mindgap.stages.runs import chosen_recipe, kept_path, run_of, setting_of
 
 
 def diagnose_stage(params: Params, dataset_name: str, regime: str, keep: Path | None = None) -> None:
-    """The kept models of all runs of params.yaml, as a table of gaps and where these come from.
+    """Write the gaps of all kept models of params.yaml as a table, and beside it where they come from.
 
     `keep`: a folder of `mindgap keep` that gets both too, named with the fusion as well. Raises a
     DiagnosticError or a KeptModelError before anything is written.

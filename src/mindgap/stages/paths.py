@@ -15,6 +15,8 @@ FLOW = REPORTS / "flow"
 EXPECTATIONS = REPORTS / "expectations"
 PROVENANCE = REPORTS / "provenance"
 SENSITIVITY = REPORTS / "sensitivity"
+# Folders of results that each dataset's project has.
+OF_REPORTS = ("curves", "measured", "diagnosis", "flow", "provenance", "search", "validation")
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,11 @@ def places(dataset: str) -> Places:
 
 def _places(dataset: str, home: Path, reports: Path, store: Path, stage: str) -> Places:
     return Places(
-        home / "prepared" / dataset,
-        home / "blueprints" / f"{dataset}.json",
-        home / "models",
-        home / "runs",
-        reports / "curves",
-        reports / "measured",
-        reports / "diagnosis",
-        reports / "flow",
-        reports / "provenance",
-        reports / "search",
-        reports / "validation",
-        store,
-        stage,
+        prepared=home / "prepared" / dataset,
+        blueprint=home / "blueprints" / f"{dataset}.json",
+        models=home / "models",
+        runs=home / "runs",
+        **{name: reports / name for name in OF_REPORTS},
+        store=store,
+        stage=stage,
     )

@@ -1,6 +1,6 @@
-"""plan: what a selection would compute, before anything starts; how long it takes here and how much is done.
+"""plan: what a selection would compute, how long that takes on this machine, and how much of it is done.
 
-Nothing is written but what `--json` names. A run counts as finished where the store has its rounds.
+It starts no run and writes nothing but the file of `--json`. A round is finished if the store has its record.
 """
 
 import heapq

@@ -5,7 +5,6 @@ Each function returns a table as a dict of equally long columns, or counts; none
 
 import csv
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2_contingency
 
 from mindgap.data.quintfeatures.colors import nearest_color
 from mindgap.data.quintfeatures.images import (
@@ -119,44 +119,10 @@ def rendered_sample(path: Path | str, size: int = 64) -> dict[str, np.ndarray]:
     }
 
 
-def attribute_counts(
-    table: dict[str, np.ndarray], split: str, first: tuple[str, str], second: tuple[str, str]
-) -> np.ndarray:
-    """How often two (modality, feature) go together (10 x 10), over the samples of a split that show each of
-    them.
-
-    The leak check of Unique: `("full", "fg_texture")` against each feature of `partial` must look
-    independent.
-    """
-    columns = []
-    for modality, feature in (first, second):
-        rows = np.flatnonzero((table["split"] == split) & (table["modality"] == modality))
-        columns.append(dict(zip(table["index"][rows].tolist(), table[feature][rows].tolist(), strict=True)))
-    counts = np.zeros((LEVELS, LEVELS), dtype=np.int64)
-    for i in columns[0].keys() & columns[1].keys():
-        counts[columns[0][i], columns[1][i]] += 1
-    return counts
-
-
-def mutual_bits(counts: np.ndarray) -> float:
-    """Mutual information in bits of a table of counts: 0 when independent, log2(10) when tied."""
-    share = counts / counts.sum()
-    independent = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)
-    seen = share > 0
-    return float((share[seen] * np.log2(share[seen] / independent[seen])).sum())
-
-
 def independence_p(counts: np.ndarray) -> float:
-    """p-value of the chi-square test of independence, by Wilson and Hilferty's cube root."""
+    """p-value of the chi-square test of independence; 1 where one of the two never varies."""
     counts = counts[counts.any(axis=1)][:, counts.any(axis=0)]
-    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0, keepdims=True) / counts.sum()
-    freedom = (counts.shape[0] - 1) * (counts.shape[1] - 1)
-    if freedom == 0:
-        return 1.0
-    statistic = float(((counts - expected) ** 2 / expected).sum())
-    spread = 2 / (9 * freedom)
-    z = ((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
-    return math.erfc(z / math.sqrt(2)) / 2
+    return float(chi2_contingency(counts, correction=False).pvalue)
 
 
 def _is_usable(attributes: pd.DataFrame, meta: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""All that a report says, computed before the first file is written: what pages draw and files hold."""
+"""Computes all that a report says, before the first file is written: `content_of` makes a `Content`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -153,28 +153,28 @@ def content_of(inputs: Inputs, paper_dir: Path, selection: Selection) -> Content
     ranks = rank_sum_comparison(comparison, paper_dir, selection.unranked)
     ranked = selection.ranked(seeds)
     return Content(
-        selection,
-        inputs,
-        table,
-        order,
-        [*all_tables(table, selection, ranked), *measured_tables(inputs.measured, order, selection)],
-        paper_tables(table, selection, published_rank_sums(paper_dir), ranked),
-        comparison,
-        ranks,
-        summary(comparison, ranks, selection.unranked),
-        misprints(paper_dir),
-        all_claims(table, paper_dir, selection),
-        power(paper_accuracies(paper_dir)),
-        all_statistics(curves, selection),
-        [sensitivity_of(one) for one in inputs.variants],
-        summary_of(changes),
-        gate,
-        weak_levels(seeds, selection.weak),
-        detectable(seeds),
-        speed_ups(selection.ranked(curves)),
-        bought(inputs.measured, order),
-        effects(seeds, selection.weak),
-        preregistered(seeds, selection),
+        selection=selection,
+        inputs=inputs,
+        table=table,
+        order=order,
+        tables=[*all_tables(table, selection, ranked), *measured_tables(inputs.measured, order, selection)],
+        paper_tables=paper_tables(table, selection, published_rank_sums(paper_dir), ranked),
+        comparison=comparison,
+        ranks=ranks,
+        summary=summary(comparison, ranks, selection.unranked),
+        misprints=misprints(paper_dir),
+        claims=all_claims(table, paper_dir, selection),
+        power=power(paper_accuracies(paper_dir)),
+        statistics=all_statistics(curves, selection),
+        sensitivity=[sensitivity_of(one) for one in inputs.variants],
+        changes=summary_of(changes),
+        gate=gate,
+        weak_levels=weak_levels(seeds, selection.weak),
+        detectable=detectable(seeds),
+        speed_ups=speed_ups(selection.ranked(curves)),
+        bought=bought(inputs.measured, order),
+        effects=effects(seeds, selection.weak),
+        preregistered=preregistered(seeds, selection),
     )
 
 
