@@ -14,7 +14,8 @@ from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
 from mindgap.results.curves import COLUMNS, Selection
-from mindgap.results.effects import (
+from mindgap.results.effects import effects
+from mindgap.results.preregistered import (
     ALPHA,
     FAILED,
     FEW,
@@ -22,7 +23,6 @@ from mindgap.results.effects import (
     TUNED,
     UNKNOWN,
     UNRANKED,
-    effects,
     preregistered,
     still_open,
 )

@@ -61,11 +61,11 @@ class Outside:
 
 
 class Registry(MutableMapping[str, T], Generic[T]):
-    """A table of `ours`, and behind them of what other packages declare in `groups`.
+    """A table of plug-ins by name: `ours` first, then those that other packages declare in `groups`.
 
-    `made(thing, group)` turns what an entry point names into an entry of the table: None if it belongs to
-    another one, TypeError or ValueError where it breaks the contract. Names there begin with `prefix`.
-    `taken`: names of ours in another table of the same groups.
+    `made(thing, group)` makes an entry of the table from what an entry point names. It returns None if the
+    thing belongs to another table, and raises TypeError or ValueError if it breaks the contract. Names of
+    entry points begin with `prefix`. `taken`: names of ours in another table of the same groups.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return self._declared().get(name, [])
 
     def files(self, name: str) -> set[Path]:
-        """The sources in which another package makes an entry; of ours none."""
+        """The source files of an entry of another package; none for ours."""
         return set().union(*(one.files for one in self.outside(name)))
 
     def __getitem__(self, name: str) -> T:
@@ -125,7 +125,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return lines
 
     def _belongs(self, name: str) -> bool:
-        """Whether a name is of this table; a broken one may be."""
+        """Whether a name is of this table; of a broken plug-in that is assumed."""
         try:
             return name in self
         except PluginError:

@@ -22,15 +22,15 @@ from mindgap import __version__
 
 SOURCE = Path(__file__).parents[1]
 
-# Where plug-ins are listed. What is imported from there by name is followed to where it is made, the list
-# itself never: a line more in it changes no other plug-in's runs.
+# The files that list plug-ins. A name imported from a list is followed to the file that makes it; the list
+# itself does not count, so a new line in it changes the digest of no other plug-in's runs.
 REGISTRIES = frozenset(
     place / "__init__.py" for place in (SOURCE / "data", SOURCE / "parts", *(SOURCE / "parts").iterdir())
 )
-# Where a run's own plug-ins are looked up by their names. Who else takes a whole table stands on all in it.
+# Code that looks up a run's own plug-ins by name. Other code that takes a table depends on all in it.
 LOOK_UP = frozenset(SOURCE / name for name in ("core", "parts/query/select.py"))
-# Reading and checking, which the loop imports and does not compute with (data have their own digest);
-# and the call of query methods, which only runs with one depend on.
+# What the loop imports and does not compute with: data, which have a digest of their own, parameters, and the
+# call of query methods, on which only runs with a query depend.
 NOT_OF_THE_LOOP = frozenset(SOURCE / name for name in ("data", "core/params.py", "parts/query/select.py"))
 INSTALLED = {"site-packages", "dist-packages"}
 

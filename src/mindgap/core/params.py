@@ -89,7 +89,7 @@ class Training(Block):
 
 
 class RecipeEntry(DatasetRecipe):
-    """What stands under `recipe`: a row of Table 5, and what its runs have otherwise than `training`."""
+    """An entry under `recipe`: a row of Table 5, and values that its runs have in place of `training`'s."""
 
     momentum: Rate | None = None
     warmup_epochs: Epochs | None = None
@@ -103,7 +103,7 @@ class RecipeEntry(DatasetRecipe):
 
     @property
     def own_training(self) -> dict[str, Any]:
-        """What takes the place of `training` in the runs with this recipe."""
+        """The values that replace those of `training` in the runs with this recipe."""
         return self.model_dump(include=set(Training.model_fields), exclude_none=True)
 
 
@@ -121,8 +121,8 @@ class Model(Block):
 
 
 class ScaleModel(Model):
-    """`head_dropout_for`: whose models have dropout before the linear layer: all, or only those of a query
-    method that needs it, which of the paper's is BALD.
+    """`head_dropout_for`: which models have dropout before the linear layer. It is all, or only those of
+    query methods that need it (of the paper's methods BALD).
     """
 
     head_dropout_for: Literal["all", "bald_only"]
@@ -137,7 +137,7 @@ class ScaleModel(Model):
         return tuple(dict.fromkeys(map(self.has_dropout, (True, False))))
 
     def of_run(self, dropout: bool) -> Model:
-        """What the numbers of a run depend on: with its dropout, or without."""
+        """The model of a run with dropout, or without: what its numbers depend on."""
         settings = self.model_dump(exclude={"head_dropout_for"})
         return Model(**settings if dropout else settings | {"head_dropout": 0.0})
 
@@ -312,8 +312,9 @@ def load_block(path: Path, block: type[B]) -> B:
 
 
 def as_block(raw: Mapping[str, Any], block: type[B], path: Path | str) -> B:
-    """What a file, or a key in one, holds as that block. By way of JSON, in which a list may be a tuple and
-    nothing else is taken for another type.
+    """Make a block of what a file, or a key in one, holds; `path` names it in errors.
+
+    By way of JSON: there a list may become a tuple, and no other type is converted.
     """
     try:
         return block.model_validate_json(json.dumps(raw))

@@ -22,12 +22,13 @@ from typing import IO, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mindgap.base.errors import MindGapError
+from mindgap.base.forms import first_fault
 from mindgap.base.settings import Share
 
 FORMAT = 3
 PARTIAL = ".partial"
 FORGOTTEN_SECONDS = 3600.0
-# Of an initial model's record what tells of its making; all else is numbers that its runs go on with.
+# Keys of an initial model's record that tell how it was made; its runs depend on all the others.
 OF_ITS_MAKING = ("format", "run", "rounds", "seconds", "peak_memory", "provenance", "sha256")
 # What rounds measured on the test set: the columns are described in docs/extending.md, "An evaluator".
 MEASURED_COLUMNS = ("run", "round", "labelled", "evaluator", "subset", "name", "value")
@@ -39,7 +40,7 @@ CURVE_COLUMNS = (
 )  # fmt: skip
 
 
-# The trials of a search for a recipe: train writes it; an empty `validation` is one that diverged.
+# The table of trials of a search, which train writes; `validation` is empty for a trial that diverged.
 SEARCH_COLUMNS = (
     "scale", "dataset", "regime", "method", "rung", "epochs", "learning_rate", "weight_decay", "augmentation",
     "seeds", "validation", "steps", "chosen",
@@ -167,7 +168,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Errors of the file system at a path as ones that say what to do."""
+    """Turn errors of the file system at a path into ones that say what to do."""
     try:
         yield
     except OSError as error:
@@ -224,9 +225,10 @@ class RunStore:
         self.folder = (root or store_root()) / run[:16]
 
     def hold(self) -> IO[str] | None:
-        """The run's lock, until what comes back is closed; None while another process has it.
+        """Take the run's lock, which closing the returned file frees; None while another process has it.
 
-        So nothing is done twice. The kernel frees the lock of a killed process; its half-written files go.
+        So nothing is done twice. The kernel frees the lock of a killed process, whose half-written files are
+        removed here.
         """
         with told(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -355,5 +357,4 @@ def check_form(record: Mapping[str, Any]) -> None:
         for point in curve_points(record).values():
             _Metrics.model_validate(point)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(first_fault(error)) from None

@@ -45,6 +45,6 @@ def digest_here(files: frozenset[Path]) -> str:
 
 
 def part_files(table: Registry[Any], name: str) -> set[Path]:
-    """Where a part is written, and what else another package makes it with."""
+    """The files that a part is written in; of another package's part also those that its package needs."""
     part = table[name]
     return files_of(part.fn if isinstance(part, Method | Start) else part) | table.files(name)

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from mindgap.base.forms import first_fault
 from mindgap.base.modality import Modality
 from mindgap.data.errors import DataError, SourceMissing
 from mindgap.data.presence import subset_name, subsets
@@ -135,8 +136,7 @@ def _check_form(path: Path, meta: dict) -> None:
         _Form.model_validate(meta)
         fault = ""
     except ValidationError as error:
-        first = error.errors()[0]
-        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        fault = first_fault(error)
     if not fault and meta["num_classes"] != len(meta["class_names"]):
         fault = f"num_classes is {meta['num_classes']}, but there are {len(meta['class_names'])} class_names"
     if not fault and set(meta["sizes"]) != set(SPLITS):

@@ -1,4 +1,4 @@
-"""What every dataset draws with: generators that are seeded by a text, labels in equal numbers."""
+"""Drawing that all datasets share: whole numbers of texts, for seeds, and labels in equal numbers."""
 
 import zlib
 

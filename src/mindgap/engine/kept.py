@@ -23,7 +23,7 @@ class KeptModelError(MindGapError):
 
 
 def keep_again(dataset: str) -> str:
-    """How to have the models of last rounds, as the end of a sentence."""
+    """What to do to have the models of last rounds, as the end of a sentence."""
     if dataset in CREDENTIALED:  # a DVC project of its own, with parameters that are not its own
         return f"set keep_models: last in params.yaml and run `dvc repro` in data/{dataset}"
     return "run `dvc exp run -S keep_models=last`"

@@ -5,7 +5,8 @@ Reading order. Each step takes tables and gives tables; nothing is written befor
 1. `reading` reads a file; `curves` the curves of a `Selection`, `provenance`, `searches`, `flow`, `diagnosis`
    and `balance` (extra evaluators) what lies beside them. Each refuses what would make a number wrong.
 2. `aulc` makes of curves one area a run and the tidy table. `gate` says where methods may be ranked,
-   `statistics` which differ, `effects`, `speed_up` and `power` what a choice costs or gives.
+   `statistics` which differ, `effects`, `speed_up` and `power` what a choice costs or gives;
+   `preregistered` tests methods of our own.
 3. `paper` has the published numbers (with `errata`); `comparison`, `rank_comparison` and `claims` hold ours
    against them; `scales` says whether runs have the settings of their scale; `sensitivity` compares variants.
 4. `tables` declares a table and its files, `paper_tables` the paper's; `figures` and its two neighbours draw.

@@ -144,7 +144,7 @@ def judge(
 
 
 def _ranked_only(claim: Claim, cells: pd.DataFrame, selection: Selection | None) -> Finding | str | None:
-    """What is found where methods are ranked; why nothing is, where that is all that hinders it."""
+    """The finding in the settings where methods are ranked; the note of the gate, if it alone hinders one."""
     found = _found(claim, cells)
     asked = [_part_cells(part, cells)[SETTING] for part in claim.parts if _ranks(part)]
     settings = (setting for part in asked for setting in part.itertuples(index=False, name=None))
@@ -160,7 +160,7 @@ def _ranks(part: Mapping[str, Any]) -> bool:
 
 
 def _found(claim: Claim, cells: pd.DataFrame, ranked: pd.DataFrame | None = None) -> Finding | None:
-    """All parts together: the effect is the first one's. `ranked`: the cells of what compares methods."""
+    """All parts together, with the effect of the first. `ranked`: cells for parts that compare methods."""
     findings = []
     for part in claim.parts:
         one = _part_found(part, cells if ranked is None or not _ranks(part) else ranked)
@@ -303,10 +303,10 @@ def compare(
     groups: Sequence[str] = (),
     far: Mapping[str, str] | None = None,
 ) -> Finding | None:
-    """How often the cells of `left` lie so to those of `right` that agree with them: in each group, if asked,
-    all `groups` of which must be there.
+    """How often the cells of `left` are in the relation `how` to those of `right` with the same other keys.
 
-    The spread takes the two as independent; runs of one seed share their split, so it is rather too wide.
+    With `each` every group is judged by itself, and all `groups` must be there. The spread takes both sides
+    as independent; runs of one seed share their split, so it is rather too wide.
     """
     unit = "share" if how == "close" else "level"
     differ = {{"role": "subset"}.get(name, name) for name in left}

@@ -17,6 +17,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from mindgap.base.errors import MindGapError
+from mindgap.base.forms import first_fault
 from mindgap.core.records import MEASURED_COLUMNS
 from mindgap.data import CREDENTIALED, SOURCES
 from mindgap.data.quintfeatures import checks as rendered
@@ -106,9 +107,7 @@ def load_suite(path: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     try:
         _Suite.model_validate(suite)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MindGapError(f"{path} is no suite: {where}: {first['msg']}; {mend}") from error
+        raise MindGapError(f"{path} is no suite: {first_fault(error)}; {mend}") from error
     expectations = [_fill(expectation, parameters, path) for expectation in suite["expectations"]]
     return {**suite, "expectations": [e for e in expectations if e.get("when", True)]}
 

@@ -1,4 +1,4 @@
-"""What the data stages dropped, as the page shows it: reports/flow/<dataset>.csv."""
+"""Reads what the data stages dropped (reports/flow/<dataset>.csv), and says how to mend results' files."""
 
 from pathlib import Path
 from typing import Any

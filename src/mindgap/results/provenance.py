@@ -1,4 +1,4 @@
-"""Where the runs of a report come from (reports/provenance), and that they belong into one table.
+"""Reads where the runs of a report come from (reports/provenance); checks that one table may hold them.
 
 A table compares runs on one dataset by one code: two versions of the data, of the numerics or of a setting
 in it are an error that names a run of each. Commits, devices and versions may differ; the page tells them.
@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mindgap.base.forms import first_fault
 from mindgap.core.records import DETAILS, digest_of, text_digest
 from mindgap.results.curves import Selection
 from mindgap.results.flow import mend_for
@@ -143,8 +144,7 @@ def fault_of(made: Mapping[str, Any]) -> str:
     try:
         _Provenance.model_validate(made)
     except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return first_fault(error)
     for digest, settings in made["settings"].items():
         if digest_of(settings)[: len(digest)] != digest:
             return f"settings.{digest} were changed after they were written"

@@ -54,7 +54,7 @@ def changes_of(origins: Sequence[Origin], selection: Selection) -> dict[CellName
 
 
 def summary_of(changes: Mapping[CellName, Sequence[str]]) -> list[str]:
-    """Each change once, with the cells that it is in where others are without: "... (Missing; Random)"."""
+    """Each change once, and the cells that have it unless all do: "... (Missing; Random)"."""
     cells_of: dict[str, list[CellName]] = {}
     for cell, texts in changes.items():
         for text in texts:

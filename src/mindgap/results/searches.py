@@ -1,4 +1,4 @@
-"""The searches for a recipe (reports/search) behind the runs of a report: which were tried, and which won."""
+"""Reads the searches for a recipe behind the runs of a report (reports/search), and checks each of them."""
 
 import math
 from collections.abc import Mapping, Sequence

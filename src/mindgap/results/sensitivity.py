@@ -80,7 +80,7 @@ class Variants(Block):
 
 @dataclass(frozen=True)
 class Collected:
-    """What was collected in a folder of reports/: its name, curves with their `variant`, what was asked."""
+    """The variants of a folder of reports/: its name, all curves by `variant`, and what was asked."""
 
     name: str
     curves: pd.DataFrame
@@ -149,7 +149,7 @@ def read_sensitivity(folder: Path) -> pd.DataFrame | None:
 
 
 def read_collected(folder: Path) -> Collected | None:
-    """The same with what was asked."""
+    """As `read_sensitivity`, together with what variants.yaml asks."""
     curves = read_sensitivity(folder)
     return None if curves is None else Collected(folder.name, curves, read_variants(folder / VARIANTS))
 

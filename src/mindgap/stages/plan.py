@@ -40,8 +40,8 @@ TABLE_ROW, CONTACT_SHEET = 50, 50_000
 
 @dataclass(frozen=True)
 class Taken:
-    """What a finished round's record says: seconds by what they were spent on, the device's name, and the
-    most bytes that its process held for it, if it says so.
+    """What a finished round took, by its record: seconds by what they were spent on, the device's name, and
+    the most bytes that its process held for it (None in older records).
     """
 
     seconds: Mapping[str, float]
@@ -51,10 +51,10 @@ class Taken:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run, initial model or trial of the search, round by round; `finished` rounds need no more.
+    """The work of one run, initial model or trial of the search, round by round.
 
-    `taken` is what the first of these took. A trial that diverged is finished and left no record. `bytes`
-    are those of all its records.
+    The first `finished` rounds are done; `taken` says of each what it took. A trial that diverged is finished
+    and left no record. `bytes`: the size of all its records.
     """
 
     cell: Cell
@@ -244,7 +244,7 @@ def prepared_disk(layout: Layout) -> Disk:
 
 @dataclass
 class _Trial:
-    """A trial of a search, with what is known of it; one that was not made yet is as good as any."""
+    """A trial of a search, and whether it is finished; before that it counts as equal to all others."""
 
     job: Job
     finished: bool
@@ -254,11 +254,11 @@ class _Trial:
 
 
 class Jobs:
-    """The jobs of the stages of a dataset and regime, in their order, each planned.
+    """All jobs of a dataset and regime, planned, in the order of the stages.
 
-    An initial model that the search trains as its winner costs nothing, and took nothing more. A run is known
-    by its recipe and by the weights that it starts from: without its initial model, or before the search is
-    finished, it counts as not begun.
+    An initial model that the search has trained already, as its winner, costs nothing more. A run's records
+    are found by its recipe and by the weights that it starts from: until the search is finished and its
+    initial model is there, it counts as not begun.
     """
 
     def __init__(self, params: Params, dataset: Dataset, name: str, regime: str, there: bool):
@@ -297,7 +297,7 @@ class Jobs:
         return Planned(job.run.cell, rounds, sum(sizes), finished, tuple(_taken(job, one) for one in records))
 
     def _count(self, job: Job) -> list[tuple[Work, int]]:
-        """Seeds make no difference, but where samples come in groups: these are set aside as a whole."""
+        """Count one seed for all. Only groups of samples, which are set aside whole, make seeds differ."""
         cell = job.run.cell if self.dataset.train.group_N is not None else replace(job.run.cell, seed=0)
         key = repr((cell, job.run.setting))
         if key not in self._counted:

@@ -18,7 +18,7 @@ Texts = Sequence[str]
 
 
 def numbers(parts: Sequence[Part], workers: int) -> dict[str, Any]:
-    """Of several parts: runs, work, seconds, and what finished rounds took (`actual`); null where unknown."""
+    """The sums over some parts: runs, work, seconds, and what finished rounds took; None where unknown."""
     known = all(part.speeds for part in parts)
     whole, left = (
         sum(part.seconds(workers, left) for part in parts) if known else None for left in (False, True)

@@ -1,4 +1,4 @@
-"""report: what the runs say, of the cells that params.yaml names and no others, all of them checked."""
+"""report: the pages, tables and figures of the runs that params.yaml names, once all records are checked."""
 
 import os
 import re

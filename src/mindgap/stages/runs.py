@@ -65,11 +65,7 @@ def train_stage(params: Params, dataset_name: str, regime: str) -> None:
     for line in (line for run in runs.values() for line in warnings_of(run, dataset)):
         print(f"warning: {line}", file=sys.stderr, flush=True)
     execute(list(jobs.values()), Machine.from_environment(), f"train {name}")
-    models = {initial: job.model() for initial, job in jobs.items()}
-    # DVC empties the folder first only where the output does not persist.
-    shutil.rmtree(where.models / name, ignore_errors=True)
-    for initial in jobs:
-        _write_model(initial, models[initial])
+    _replace_models(where.models / name, {initial: job.model() for initial, job in jobs.items()})
     if recipe is not None:
         chosen = {"dataset": dataset_name, "regime": regime, "recipe": recipe.model_dump()}
         _write_sealed(_recipe_file(dataset_name, regime), chosen)
@@ -91,11 +87,9 @@ def acquire_stage(params: Params, dataset_name: str, regime: str) -> None:
     jobs = cell_jobs(params, dataset, dataset_name, regime, recipe, digest_of)
     execute(jobs, Machine.from_environment(), f"acquire {name}")
     records = [record for job in jobs for record in job.result()]
-    models = {kept_path(job.run.cell): job.model() for job in jobs if job.keep_model}
-    # DVC empties the folder first only where the output does not persist.
-    shutil.rmtree(where.runs / name, ignore_errors=True)
-    for path, model in models.items():
-        _write_model(path, model)
+    _replace_models(
+        where.runs / name, {kept_path(job.run.cell): job.model() for job in jobs if job.keep_model}
+    )
     lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
     write_atomically(where.runs / name / "records.jsonl", lines.encode())
     curves = curves_csv(records, dataset)
@@ -251,9 +245,12 @@ def _mended(dataset: str, regime: str) -> Iterator[None]:
         raise RecordError(f"{error}: {mend}") from error
 
 
-def _write_model(path: Path, model: StoredModel) -> None:
-    write_atomically(path.with_suffix(".safetensors"), model.weights)
-    _write_sealed(path.with_suffix(".json"), model.record)
+def _replace_models(folder: Path, models: Mapping[Path, StoredModel]) -> None:
+    """Empty an output's folder, which DVC does only where it does not persist, and write its models."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, model in models.items():
+        write_atomically(path.with_suffix(".safetensors"), model.weights)
+        _write_sealed(path.with_suffix(".json"), model.record)
 
 
 def _write_sealed(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What mitigations share that weigh modalities: how each does alone, and which weights are whose.
+"""Shared by the mitigations that weigh modalities: how well each does alone, and which weights are its own.
 
 A number per modality is made from the samples that have it. Where a batch has fewer than two modalities there
 is nothing to balance, and its step is the plain one.

@@ -14,7 +14,7 @@ from mindgap.results.balance import BEYOND_COLUMNS, bought, measured_tables
 from mindgap.results.claims import FAILS, HOLDS, judge
 from mindgap.results.comparison import compare, summary
 from mindgap.results.curves import Selection
-from mindgap.results.effects import effects, preregistered
+from mindgap.results.effects import effects
 from mindgap.results.gate import Gate, gate_of, weak_levels
 from mindgap.results.names import CONTROLS, scale_name, subset_order
 from mindgap.results.paper import WEAK as PAPER_WEAK
@@ -27,6 +27,7 @@ from mindgap.results.paper import (
 )
 from mindgap.results.paper_tables import PaperTable, paper_tables
 from mindgap.results.power import Power, detectable, power
+from mindgap.results.preregistered import preregistered
 from mindgap.results.provenance import Origin
 from mindgap.results.rank_comparison import rank_sum_comparison
 from mindgap.results.reading import parts_of
