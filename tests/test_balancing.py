@@ -47,6 +47,7 @@ ACTING = {
     "pmr": {"alpha": 0.8, "entropy": 0.5, "until": 0.6, "momentum": 0.3},
     "shortcut_aware": {"warmup": 0, "folds": 2, "strength": 0.9},
     "unimodal_ensemble": {"strength": 0.6},
+    "unimodal_loss": {"weight": 0.7},
 }
 NOTHING = {
     "multi_loss": {"weight": 0.0},
@@ -57,6 +58,7 @@ NOTHING = {
     "pmr": {"alpha": 0.0},
     "shortcut_aware": {"strength": 0.0},
     "unimodal_ensemble": {"strength": 0.0},
+    "unimodal_loss": {"weight": 0.0},
 }
 CLASSES = 3
 PRESENCE = {
@@ -244,6 +246,16 @@ def plain_unimodal_ensemble(plain, mitigation, memory):
     for m in range(3):
         if having := plain.having(m):
             loss = loss + 0.6 * sum(plain.loss(plain.logits(i, [m]), i) for i in having) / len(having)
+    return plain.gradients(loss)
+
+
+def plain_unimodal_loss(plain, mitigation, memory):
+    """Of each sample the weighted mean of its losses, with all it has and with each of these alone."""
+    loss = 0
+    for i, has in plain.has.items():
+        answers = [(1.0, has), *((0.7, [m]) for m in has)]
+        own = sum(weight * plain.loss(plain.logits(i, kept), i) for weight, kept in answers)
+        loss = loss + own / sum(weight for weight, _ in answers) / len(plain.rows)
     return plain.gradients(loss)
 
 

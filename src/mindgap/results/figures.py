@@ -58,6 +58,7 @@ MITIGATION_STYLES = {
     "pmr": ("#009E73", "D", "-"),
     "shortcut_aware": ("#332288", "1", "-"),
     "unimodal_ensemble": ("#777777", "2", "-."),
+    "unimodal_loss": ("#999933", "*", "-"),
     "coteach": ("#44AA99", "3", "-"),
 }
 # For methods and mitigations of plug-ins, by their names' checksums: fixed whatever else is shown.

@@ -13,7 +13,7 @@ CONTROLS = (
 )
 # Methods of our own, registered before they were run.
 OUR_METHODS = ("teach", "mcover")
-OUR_MITIGATIONS = ("coteach",)
+OUR_MITIGATIONS = ("coteach", "unimodal_loss")
 
 METHOD_NAMES = {
     "random": "Random",
@@ -67,6 +67,7 @@ MITIGATION_NAMES = {
     "pmr": "PMR",
     "shortcut_aware": "shortcut-aware",
     "unimodal_ensemble": "unimodal ensemble",
+    "unimodal_loss": "unimodal loss",
     "coteach": "co-teaching",
 }
 

@@ -16,6 +16,7 @@ from mindgap.parts.mitigations.opm import Opm
 from mindgap.parts.mitigations.pmr import Pmr
 from mindgap.parts.mitigations.shortcut_aware import ShortcutAware
 from mindgap.parts.mitigations.unimodal_ensemble import UnimodalEnsemble
+from mindgap.parts.mitigations.unimodal_loss import UnimodalLoss
 
 __all__ = ["MITIGATIONS", "Lesson", "Mitigation", "Step", "check_lesson"]
 
@@ -39,6 +40,7 @@ MITIGATIONS = Registry(
         "pmr": Pmr,
         "shortcut_aware": ShortcutAware,
         "unimodal_ensemble": UnimodalEnsemble,
+        "unimodal_loss": UnimodalLoss,
         "coteach": Coteach,
     },
     "mindgap.mitigation",
