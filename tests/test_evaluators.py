@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pytest
 import torch
 from pydantic import Field
+from torch import nn
 
+from mindgap.base.at_work import PartError
 from mindgap.base.errors import ParamsError
 from mindgap.base.settings import SettingsError
 from mindgap.core.check import check_params
@@ -104,7 +107,6 @@ def test_evaluators_change_no_other_number_of_a_run(make_dataset, monkeypatch):
     few = run_records(run_in_memory("entropy"), make_dataset())
 
     def drawing(model, split, context):
-        torch.rand(3)
         model.train()
         yield "x", None, 1.0
 
@@ -114,6 +116,29 @@ def test_evaluators_change_no_other_number_of_a_run(make_dataset, monkeypatch):
     for one, other in zip(few, many, strict=True):
         assert one["acquired_ids"] == other["acquired_ids"]
         assert curve_points(one) == curve_points(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model, split, context: context.tokens_NMD.zero_(), "changes context.tokens_NMD in place"),
+        (lambda model, split, context: context.train.y_N.zero_(), "changes context.train.y_N in place"),
+        (lambda model, split, context: split.x["left"].zero_(), "changes split.x.left in place"),
+        (lambda model, split, context: nn.init.zeros_(model.head.bias), "changes model.head.bias in place"),
+        (lambda model, split, context: torch.rand(3), "draws from torch's own generator.*context.rng"),
+        (lambda model, split, context: np.random.rand(), "draws from numpy's own generator.*context.rng"),
+        (lambda model, split, context: context.subsets["rare"], r"KeyError: 'rare' \(.*test_evaluators.py"),
+    ],
+)
+def test_an_evaluator_that_spoils_the_run_or_fails_stops_it_by_name(
+    change, message, make_dataset, monkeypatch
+):
+    def spoiling(model, split, context):
+        change(model, split, context)
+        yield "x", None, 1.0
+
+    with pytest.raises(PartError, match=f"evaluator 'one' .*{message}"):
+        measured_by(spoiling, make_dataset(), monkeypatch)
 
 
 WRONG = {

@@ -18,7 +18,14 @@ from mindgap.core.params import load_kept, load_params
 from mindgap.core.records import digest_of, seal, text_digest
 from mindgap.results.reading import ReportError
 from mindgap.stages.keep import keep_stage
-from mindgap.stages.report import kept_report_stage, record_files, report_stage, restore_kept, set_aside
+from mindgap.stages.report import (
+    kept_report_stage,
+    kept_selection,
+    record_files,
+    report_stage,
+    restore_kept,
+    set_aside,
+)
 from mindgap.stages.runs import acquire_stage, train_stage
 from small_project import ROOT, params_in, small, working_copy
 from test_cli import run as command
@@ -190,6 +197,13 @@ def test_keep_refuses_a_place_where_something_would_be_lost(kept, project, folde
         keep_stage(kept, Path(folder), "Mine.")
     assert "\n" not in str(error.value)
     assert files(Path()) == before
+
+
+def test_an_empty_selection_is_refused_with_one_mend(tmp_path):
+    (tmp_path / "selection.yaml").touch()
+    with pytest.raises(MindGapError, match=r"selection\.yaml is empty.*git: git checkout -- ") as error:
+        kept_selection(tmp_path)
+    assert str(error.value).count("git checkout") == 1
 
 
 KILLED = 9

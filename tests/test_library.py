@@ -16,6 +16,7 @@ from torch import nn
 import mindgap
 from mindgap.base.errors import DivergenceError
 from mindgap.core.records import CURVE_COLUMNS
+from mindgap.parts.mitigations import Mitigation
 from mindgap.parts.query import METHODS
 from mindgap.results.reading import ReportError
 from mindgap.stages.keep import keep_stage
@@ -104,6 +105,109 @@ def test_a_model_whose_weights_outlive_a_training_is_refused_and_a_frozen_one_is
         mindgap.run(X, **SHORT, model=lambda _: kept)
     kept.encode.requires_grad_(False)
     mindgap.run(X, "random", **SHORT, model=lambda _: kept)
+
+
+def drawing(view, n):
+    return torch.randperm(view.size)[:n]
+
+
+def failing(view, n):
+    return view.labels
+
+
+def float_start(candidates, n, rng):
+    return torch.arange(n).float().requires_grad_()
+
+
+def failing_start(candidates, n, rng):
+    return candidates.labels
+
+
+def drawing_start(candidates, n, rng):
+    return np.random.permutation(len(candidates))[:n]
+
+
+def hook(name, code):
+    return type("Mine", (Mitigation,), {name: code})
+
+
+HERE = r"\(.*test_library\.py, line \d+, in "
+SPOILT = {
+    "a failing query": ({"query": failing}, f"query method 'failing' .*no attribute 'labels' {HERE}failing"),
+    "a drawing query": ({"query": drawing}, "'drawing' draws from torch's own .*: draw from view.rng"),
+    "a failing start": ({"start": failing_start}, f"start .*no attribute 'labels' {HERE}failing_start"),
+    "a start of floats": ({"start": float_start}, r"start .* returned float32 of shape .*: mend its code"),
+    "a drawing start": ({"start": drawing_start}, r"start .* draws from numpy's own .*: draw from rng"),
+    "a failing loss": (
+        {"mitigation": hook("loss", lambda self, step: step.labls)},
+        f"Mine.<lambda> failed .*{HERE}",
+    ),
+    "another loss": ({"mitigation": hook("loss", lambda self, logits, y: y)}, "a step .*TypeError.*argument"),
+    "a loss for each": (
+        {"mitigation": hook("loss", lambda self, step: step.logits)},
+        r"Tensor of shape \(32, 3\)",
+    ),
+    "no loss": ({"mitigation": hook("loss", lambda self, step: {})}, r"Mine.loss: there is none"),
+    "few gradients": (
+        {"mitigation": hook("gradients", lambda self, step, of: of[""][:3])},
+        r"Mine\.gradients gave no tensors of the shapes of the \d+ parameters",
+    ),
+    "nothing left": (
+        {"mitigation": hook("drop", lambda self, x, rng: x & False)},
+        "of which nothing is left",
+    ),
+    "what is not there": ({"mitigation": hook("drop", lambda self, x, rng: ~x | x)}, "that a sample lacks"),
+    "numbers": (
+        {"mitigation": hook("drop", lambda self, x, rng: x.float())},
+        r"torch.float32 \(32, 2\), not",
+    ),
+    "a drawing drop": (
+        {"mitigation": hook("drop", lambda self, x, rng: x & (torch.rand(1) < 2))},
+        "Mine.drop draws from torch's own generator",
+    ),
+    "labels": (
+        {"mitigation": hook("meet", lambda self, model, ids, labels, present: labels.zero_())},
+        "Mine.meet changes labels in place",
+    ),
+    "a failing lesson": (
+        {"mitigation": hook("teach", lambda self, view, free: view.x)},
+        f"Mine.teach .*{HERE}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("asked", "message"), SPOILT.values(), ids=SPOILT)
+def test_a_part_of_the_user_s_own_that_fails_or_would_spoil_numbers_is_refused_by_name(asked, message):
+    present = np.ones((120, 2), dtype=bool)
+    present[::2, 1] = False
+    with pytest.raises(mindgap.base.errors.MindGapError, match=message) as told:
+        mindgap.run(X, **{"query": "random", "present": present, **SHORT, "epochs": 1} | asked)
+    assert "lower validation" not in str(told.value)
+
+
+def test_what_a_method_does_to_its_view_reaches_no_lesson():
+    def first(view, n):
+        return torch.arange(n)
+
+    def spoiling(view, n):
+        for one in (view.probs_NC, view.tokens_NMD, view.present_NM, view.ids, view.head_weight_CH):
+            one.zero_()
+        return torch.arange(n)
+
+    one, other = (mindgap.run(X, query, **SHORT, mitigation="coteach") for query in (first, spoiling))
+    pd.testing.assert_frame_equal(one.drop(columns=["run", "query"]), other.drop(columns=["run", "query"]))
+
+
+def test_a_fusion_that_does_not_look_at_presence_sees_no_absent_modality():
+    class Blind(Sum):
+        def forward(self, tokens_NMD, present_NM):
+            return torch.relu(tokens_NMD.sum(dim=1))
+
+    def blind(modalities):
+        return SimpleNamespace(encode=perceptron(modalities).encode, fuse=Blind())
+
+    one, other = (mindgap.run(X, "random", **SHORT, model=model) for model in (perceptron, blind))
+    pd.testing.assert_frame_equal(one.drop(columns="run"), other.drop(columns="run"))
 
 
 OWN = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from mindgap.base.errors import ParamsError
+from mindgap.base.errors import MindGapError, ParamsError
 from mindgap.core import batches, evaluation, loop, training
 from mindgap.core.loop import Cell
 from mindgap.core.params import Params, load_params
@@ -367,6 +367,11 @@ def own_seconds(store: Path) -> list[float]:
         for what, seconds in record["seconds"].items()
         if what == "query" or record["round"] or record["cell"]["query"] is None
     ]
+
+
+def test_a_plan_that_cannot_be_written_says_what_else_to_name(done):
+    with pytest.raises(MindGapError, match=r"Is a directory\): move that folder away, or name another file"):
+        plan_stage(params_in(done), measure=False, json_file=done)
 
 
 def test_what_finished_rounds_took_is_what_their_records_say(done):

@@ -226,11 +226,18 @@ def culprit(error: BaseException, kinds: Sequence[type]) -> str:
     """The method of one of these classes in which an error arose, as "Class.method", the innermost; or what
     the error says.
     """
-    found = ""
+    return culprit_of(error, kinds)[1] or str(error).splitlines()[0]
+
+
+def culprit_of(error: BaseException, kinds: Sequence[type]) -> tuple[object, str]:
+    """The same with whose method it is; None and "" where there is none. Torch's own modules are not to blame
+    but for what calls them.
+    """
+    found: tuple[object, str] = None, ""
     if error.__context__ is not None and captured.__code__ in _codes(error.__context__):
         error = error.__context__  # to end a recording that failed is an error of its own
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
-        if isinstance(owner, tuple(kinds)):
-            found = f"{type(owner).__name__}.{frame.f_code.co_name}"
-    return found or str(error).splitlines()[0]
+        if isinstance(owner, tuple(kinds)) and not type(owner).__module__.startswith("torch."):
+            found = owner, f"{type(owner).__name__}.{frame.f_code.co_name}"
+    return found

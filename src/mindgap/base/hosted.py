@@ -14,15 +14,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from mindgap.base.errors import MindGapError
+from mindgap.base.at_work import PartError
 
 # Axes: B rows, L layers that drop, C channels.
 KEYS = 2**32  # keys, and what is made of them, are below
 ODD = 0x45D9F3B  # times a number below KEYS it stays below 2^63
-
-
-class PartError(MindGapError):
-    """A module that cannot be part of a training step."""
 
 
 def mixed(x: Tensor) -> Tensor:

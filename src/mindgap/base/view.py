@@ -231,12 +231,12 @@ class PoolView(Samples):
     @property
     def head_weight_CH(self) -> Tensor:
         """Weights of the linear layer."""
-        return self._model.head.weight.detach()
+        return self._model.head.weight.detach().clone()
 
     @property
     def head_bias_C(self) -> Tensor:
         """Biases of the linear layer."""
-        return self._model.head.bias.detach()
+        return self._model.head.bias.detach().clone()
 
     @property
     def head_dropout(self) -> float:

@@ -69,9 +69,10 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, mend: str | None = None) -> dict[str, Any]:
     """The mapping in a YAML file. Plain words are numbers, true, false and null as in YAML 1.2, which DVC
-    reads, and else text: "1:30" is no number here and "no" is a name.
+    reads, and else text: "1:30" is no number here and "no" is a name. `mend` ends the error of a file
+    without parameters; by default git has it.
     """
     try:
         text = path.read_bytes().decode()
@@ -88,5 +89,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         what = "is empty" if raw is None else f"holds a {type(raw).__name__}"
-        raise ParamsError(f"{path} {what} instead of parameters: `git checkout {path}` brings them back")
+        mend = f": `git checkout {path}` brings them back" if mend is None else mend
+        raise ParamsError(f"{path} {what} instead of parameters{mend}")
     return raw

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mindgap.base.at_work import at_work
 from mindgap.base.gpu import send
 from mindgap.base.hosted import KEYS
 from mindgap.core.network import REST, MultimodalNet
@@ -21,7 +22,7 @@ from mindgap.core.recipe import Recipe
 from mindgap.core.rng import torch_rng
 from mindgap.data.dataset import Split
 from mindgap.parts.augment.images import apply_augmentation, draw_augmentation
-from mindgap.parts.mitigations import Lesson, Mitigation
+from mindgap.parts.mitigations import Lesson, Mitigation, check_dropped
 
 # Numbers of the largest modality that are augmented at once. On a GPU 5,461 images of 64 px, 445 of 224; on a
 # CPU an eighth, beyond which nothing is gained: RandAugMC then takes half the time of 128 images at once.
@@ -129,7 +130,9 @@ class Batches:
             name: draw_augmentation(self.recipe.augmentation, modality, len(rows_B), self.augmenting)
             for name, modality in self.model.modalities.items()
         }
-        present_BM = self.mitigation.drop(self.present_LM[rows_B], self.absence)
+        there_BM, hook = self.present_LM[rows_B], f"{type(self.mitigation).__name__}.drop"
+        with at_work(hook, type(self.mitigation), "its rng" if not epoch else ""):
+            present_BM = check_dropped(hook, self.mitigation.drop(there_BM.clone(), self.absence), there_BM)
         shape = (len(self.model.modalities) + 1, len(rows_B))
         key_PB = torch.randint(KEYS, shape, generator=self.dropout)
         usable_BM, rate = self.model.usable(present_BM), self.recipe.rate(passed)

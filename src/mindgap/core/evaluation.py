@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mindgap.base.at_work import at_work
 from mindgap.base.errors import DivergenceError
 from mindgap.base.gpu import PASS, Engine, send
 from mindgap.base.view import Metrics
@@ -151,11 +153,22 @@ def evaluate(
     tokens_NMD = encode(model, split)
     seen = predict_subsets(model, tokens_NMD, split.present_NM, split.y_N, f"{where}, test")
     context = Context(tuple(model.modalities), tokens_NMD, seen, partial(predict, model), **known)
-    rows = []
+    rows, shared = [], shared_with_all(model, split, context)
     for name, settings in evaluators.items():
-        own = replace(context, rng=rng_of(name))
-        rows += check_rows(name, make_evaluator(name, settings)(model, split, own), own, where)
+        own, evaluator = replace(context, rng=rng_of(name)), make_evaluator(name, settings)
+        with at_work(f"{where}: evaluator {name!r}", evaluator, "context.rng", shared):
+            rows += check_rows(name, evaluator(model, split, own), own, where)
     return rows
+
+
+def shared_with_all(model: MultimodalNet, split: Split, context: Context) -> dict[str, Tensor]:
+    """What an evaluator could change for the others, or for the rest of the run, by its name there."""
+    held: dict[str, object] = {"split": split, "context": context, "context.train": context.train}
+    held |= {f"context.subsets[{name!r}]": seen for name, seen in context.subsets.items()}
+    held |= {"split.x": SimpleNamespace(**split.x), "context.train.x": SimpleNamespace(**context.train.x)}
+    found = {f"{name}.{key}": one for name, of in held.items() for key, one in vars(of).items()}
+    found |= {f"model.{name}": one for name, one in model.state_dict().items()}
+    return {name: one for name, one in found.items() if isinstance(one, Tensor)}
 
 
 def predict_subsets(

@@ -5,7 +5,6 @@ arrays that it left in the last round, and the validation metrics of all rounds;
 teaches also its lesson of the last round.
 """
 
-import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from mindgap.base.at_work import at_work
 from mindgap.base.errors import MindGapError
 from mindgap.base.gpu import Engine
 from mindgap.base.modality import Modality
@@ -192,7 +192,8 @@ def start_ids_of(run: Run, dataset: Dataset, ids: np.ndarray) -> np.ndarray:
         stored,
         train.y_N.cpu().numpy()[ids] if start.oracle else None,
     )
-    rows = start.fn(candidates, n, numpy_rng(*run.key(0, "start")))
+    with at_work(f"start {name!r}", start.fn, rng="rng, its third argument"):
+        rows = start.fn(candidates, n, numpy_rng(*run.key(0, "start")))
     chosen: np.ndarray = ids[check_start(name, rows, n, len(ids))]
     return chosen
 
@@ -382,12 +383,13 @@ def rounds_in_turns(
         if keep_model and round == budget.rounds - 1:
             record["weights"] = packed(weights_of(result.model))
         if round < budget.rounds - 1 or run.learns:
-            view = view_of(run, dataset.train, pool, validation_ids, result.model, records)
+            see = partial(view_of, run, dataset.train, pool, validation_ids, result.model, records)
+            view = see()
             with timed(record["seconds"], "query", dataset.device):
                 record |= acquire(run, pool, view, records)
             if run.teaches and round < budget.rounds - 1:
                 with timed(record["seconds"], "teach", dataset.device):
-                    record["lesson"] = taught(run, view, record["acquired_ids"])
+                    record["lesson"] = taught(run, see(view), record["acquired_ids"])
         yield record
         pool.label(record["acquired_ids"])
         records.append(record)
@@ -410,6 +412,8 @@ def acquire(run: Run, pool: Pool, view: PoolView, records: Sequence[Mapping[str,
     """
     budget, round = run.setting.budget, len(records)
     state, reward = None, None
+    if run.learns:  # before the pick, which might change what they follow from
+        view.validation.metrics  # noqa: B018
     if run.learns and records:
         state = records[-1]["state"]
         cell, before = asdict(run.cell), view.history[round - 1]
@@ -426,11 +430,12 @@ def acquire(run: Run, pool: Pool, view: PoolView, records: Sequence[Mapping[str,
 
 
 def taught(run: Run, view: PoolView, acquired_ids: Sequence[int]) -> dict[str, Any]:
-    """The lesson of a round, for the record; the query's view goes on without the pool's labels."""
-    view = copy.copy(view)
+    """The lesson of a round, for the record, from a view of its own, without the pool's labels."""
     view.oracle_y_N, view.rng = None, torch_rng(*run.key(view.round, "teach"))
-    free_N = ~torch.isin(view.ids, torch.tensor(acquired_ids, device=view.device))
-    found = check_lesson(run.cell.mitigation, run.hooks.teach(view, free_N), view, free_N)
+    free_N, hooks = ~torch.isin(view.ids, torch.tensor(acquired_ids, device=view.device)), run.hooks
+    with at_work(f"{type(hooks).__name__}.teach", type(hooks), rng="view.rng"):
+        lesson = hooks.teach(view, free_N)
+    found = check_lesson(run.cell.mitigation, lesson, view, free_N)
     return {name: value.tolist() for name, value in vars(found).items()}
 
 
@@ -449,12 +454,18 @@ def view_of(
     validation_ids: np.ndarray,
     model: MultimodalNet,
     records: Sequence[Mapping[str, Any]],
+    seen: PoolView | None = None,
 ) -> PoolView:
-    """What the query of the round behind `records` may see: of the training split alone."""
+    """What the query of the round behind `records` may see: of the training split alone.
+
+    With an older view that was `seen` no encoder runs again; whatever else was made of that is made anew.
+    """
     round = len(records)
     on_host = [torch.from_numpy(ids) for ids in (pool.ids, pool.labelled_ids, validation_ids)]
     of_pool, of_labelled, of_validation = (ids.to(train.y_N.device) for ids in on_host)
     encoded = [partial(run.compute.encode, model, train, ids) for ids in on_host]
+    if seen is not None:
+        encoded = [partial(getattr, one, "_raw_NMD") for one in (seen, seen._labelled, seen.validation)]
     return PoolView(
         model,
         encoded[0],

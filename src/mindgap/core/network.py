@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mindgap.base.at_work import PartError
 from mindgap.base.gpu import Engine, Passes, reproducible
 from mindgap.base.hosted import Rows, counting, draw, dropping, hosted, norms, settle
 from mindgap.base.modality import DTYPES, Modality
@@ -189,7 +190,10 @@ class MultimodalNet(nn.Module):
         return self._project(name, x).to(self.head.weight.dtype)
 
     def _project(self, name: str, x: Tensor) -> Tensor:
-        tokens_KD: Tensor = self.projections[name](self.encoders[name](x))
+        encoded, first = self.encoders[name](x), self.projections[name]
+        if isinstance(first, nn.Sequential):
+            self._check_width("encoder", self.encoders[name], encoded, first[0].in_features)
+        tokens_KD: Tensor = first(encoded)
         return tokens_KD
 
     def fuse(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:
@@ -203,8 +207,20 @@ class MultimodalNet(nn.Module):
                 self.know_blank()
                 tokens_NMD = torch.where(present_NM.unsqueeze(-1), tokens_NMD, self.blank_MD)
             present_NM = torch.ones_like(present_NM)
-        fused = self.fusion(tokens_NMD, present_NM)
-        return fused if isinstance(fused, tuple) else (fused, None)
+        elif not self.training:  # as in training: what a subset leaves out is out of a fusion's reach
+            tokens_NMD = torch.where(present_NM.unsqueeze(-1), tokens_NMD, 0.0)
+        made = self.fusion(tokens_NMD, present_NM)
+        fused_NH, reliability_NM = made if isinstance(made, tuple) else (made, None)
+        self._check_width("fusion", self.fusion, fused_NH, self.head.in_features)
+        return fused_NH, reliability_NM
+
+    @staticmethod
+    def _check_width(what: str, part: nn.Module, made: Tensor, width: int) -> None:
+        if made.dim() != 2 or made.shape[1] != width:
+            raise PartError(
+                f"{what} {type(part).__name__} makes shape {tuple(made.shape)}, not rows of {width}, its "
+                f"out_features: mend it, or take another"
+            )
 
     def know_blank(self) -> None:
         """Work out, once for the weights there are, what each encoder makes of an absent (zero) input."""

@@ -303,12 +303,12 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 def load_kept(path: Path) -> Kept:
     """The selection of a kept report."""
-    return load_block(path, Kept)
+    return load_block(path, Kept, "")
 
 
-def load_block(path: Path, block: type[B]) -> B:
-    """A YAML file as that block; ParamsErrors name the file and the key."""
-    return as_block(read_mapping(path), block, path)
+def load_block(path: Path, block: type[B], mend: str | None = None) -> B:
+    """A YAML file as that block; ParamsErrors name the file and the key. `mend` as of `read_mapping`."""
+    return as_block(read_mapping(path, mend), block, path)
 
 
 def as_block(raw: Mapping[str, Any], block: type[B], path: Path | str) -> B:

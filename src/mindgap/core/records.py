@@ -145,13 +145,17 @@ def named_store(variable: str, default: Path) -> Path:
     return store
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+STORE = "another folder for the store in MINDGAP_STORE"
+
+
+def write_atomically(path: Path, data: bytes, other: str = STORE) -> None:
     """All of it or nothing, also when the machine stops in between.
 
-    What a killed process leaves beside it ends in `.partial`, which DVC and git are told to ignore.
+    What a killed process leaves beside it ends in `.partial`, which DVC and git are told to ignore. `other`
+    is what may be named instead, for the error of a file that cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    with told(path):
+    with told(path, other):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
             if time.time() - left.stat().st_mtime > FORGOTTEN_SECONDS:
@@ -167,16 +171,17 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
+def told(path: Path, other: str = STORE) -> Iterator[None]:
     """Turn errors of the file system at a path into ones that say what to do."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         mend = "free some space there" if full else "make its folder one that can be written"
+        mend = "move that folder away" if error.errno == errno.EISDIR else mend
         raise MindGapError(
-            f"{path} cannot be written ({error.strerror}): {mend}, or name another folder for the store in "
-            f"MINDGAP_STORE, and repeat the command. Finished rounds are kept"
+            f"{path} cannot be written ({error.strerror}): {mend}, or name {other}, and repeat the command. "
+            f"Finished rounds are kept"
         ) from error
 
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mindgap.base.at_work import at_work, failed, file_of, out_of_memory
 from mindgap.base.errors import DivergenceError, MindGapError
-from mindgap.base.gpu import culprit, fetched, recorded_step, send
+from mindgap.base.gpu import culprit, culprit_of, fetched, recorded_step, send
 from mindgap.base.hosted import counting, draw, dropping, hosted, norms, settle
 from mindgap.core.batches import Batch, Batches
 from mindgap.core.evaluation import autocast, diverged, encode, not_finite, predict
@@ -20,7 +21,7 @@ from mindgap.core.recipe import Recipe
 from mindgap.core.rng import stream_seed
 from mindgap.data.dataset import Split
 from mindgap.parts.evaluators.balanced_accuracy import mean_recall
-from mindgap.parts.mitigations import Lesson, Mitigation, Step
+from mindgap.parts.mitigations import Lesson, Mitigation, Step, check_gradients, check_losses
 
 T = TypeVar("T")
 Turns = Generator[str | None, None, "Fit"]
@@ -71,7 +72,9 @@ def fit_in_turns(
     there others may have their turn.
     """
     batches = Batches(train, labelled_ids, recipe, mitigation, model, key, lesson)
-    mitigation.meet(model, batches.ids_L, batches.y_L, batches.present_LM)
+    met = {"ids": batches.ids_L, "labels": batches.y_L, "present": batches.present_LM}
+    with at_work(f"{where}: {type(mitigation).__name__}.meet", type(mitigation), shared=met):
+        mitigation.meet(model, *met.values())
     validation_ids = validation_ids.cpu()
     steps = Steps.of(model, recipe, mitigation, key)
     per_epoch = recipe.batches_per_epoch(len(labelled_ids))
@@ -176,7 +179,8 @@ class Steps:
         device = model.head.weight.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(stream_seed(*key, "mitigation"))
-            extra = mitigation.start(model, recipe.epochs)
+            with at_work(f"{type(mitigation).__name__}.start", type(mitigation)):
+                extra = mitigation.start(model, recipe.epochs)
         if not model.engine.record or extra is not None or contents(vars(mitigation))[0]:
             return cls(model, recipe, mitigation, extra)
         alike = (id(model), recipe.weight_decay, recipe.momentum, recipe.batch_size, state_of(mitigation))
@@ -188,11 +192,23 @@ class Steps:
     def start_epoch(self, epoch: int) -> None:
         self.model.train()
         self.loss_sum.zero_()
-        self.mitigation.start_epoch(self.model, epoch)
+        with at_work(f"{type(self.mitigation).__name__}.start_epoch", type(self.mitigation)):
+            self.mitigation.start_epoch(self.model, epoch)
         self.known = None
 
     def take(self, batch: Batch, where: str) -> str | None:
-        """One step. What there is to tell of it: that it could not be recorded."""
+        """One step. What there is to tell of it: that it could not be recorded. A PartError, with its name,
+        for what a part of the model or a hook raises.
+        """
+        try:
+            return self._take(batch, where)
+        except Exception as error:
+            owner, name = culprit_of(error, (Mitigation, nn.Module))
+            if isinstance(error, MindGapError) or out_of_memory(error):
+                raise
+            raise failed(f"{where}: {name or 'a step'}", error, file_of(type(owner))) from error
+
+    def _take(self, batch: Batch, where: str) -> str | None:
         if not self.model.engine.record or self.launched:
             self.launch(batch, where)
             return None
@@ -274,10 +290,11 @@ class Steps:
                 batch.weight_B,
                 reliability_BM,
             )
-            losses = mitigation.loss(step)
+            losses = check_losses(f"{type(mitigation).__name__}.loss", mitigation.loss(step))
         settle(self.norms)
-        losses = losses if isinstance(losses, dict) else {"": losses}
         gradients = mitigation.gradients(step, self._gradients(losses))
+        hook = f"{type(mitigation).__name__}.gradients"
+        gradients = check_gradients(hook, gradients, self.optimiser.parameters)
         self.optimiser.step(gradients, batch.rate, batch.still_M)
         mitigation.after_step(step)
         self.loss_sum.add_(sum(loss.detach() for loss in losses.values()))

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from mindgap.base.at_work import out_of_memory
 from mindgap.base.errors import DivergenceError, MindGapError
 from mindgap.base.gpu import Engine, reproducible
 from mindgap.core.loop import Run, Turn, initial_in_turns, packed, rounds_in_turns
@@ -270,7 +271,9 @@ def messages_in_turns(
     try:
         yield from outputs(task, dataset(), start, engine)
     except Exception as error:
-        last = ("memory", str(error).splitlines()[0]) if _of_memory(error) else ("failed", error_text(error))
+        last = (
+            ("memory", str(error).splitlines()[0]) if out_of_memory(error) else ("failed", error_text(error))
+        )
     else:
         last = ("done", None)
     # After the error is gone: its traceback keeps the model and its activations.
@@ -393,12 +396,6 @@ def free_memory() -> None:
         gc.collect()
         with contextlib.suppress(RuntimeError):  # a GPU that failed: the run's own error is the one to tell
             torch.cuda.empty_cache()
-
-
-def _of_memory(error: Exception) -> bool:
-    """Whether a GPU's memory did not do; its libraries say so in words of their own."""
-    words = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def error_text(error: BaseException) -> str:

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
+from mindgap.base.at_work import PartError
 from mindgap.base.errors import MindGapError
 from mindgap.base.modality import DTYPES, Modality
 from mindgap.base.plugins import Registry
@@ -213,7 +214,7 @@ def _records(one: Run, data: Dataset) -> list[dict[str, Any]]:
     first = replace(one, cell=replace(one.cell, query=None))
     try:
         start_and_validation_ids(one, data)
-    except StartError:  # whoever wrote it mends it
+    except (StartError, PartError):  # whoever wrote it mends it
         raise
     except MindGapError as error:
         told = str(error).partition(". ")[0]

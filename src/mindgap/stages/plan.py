@@ -170,7 +170,7 @@ def plan_stage(
     plan = make_plan(params, datasets, measure=measure)
     show(plan)
     if json_file:
-        write_atomically(json_file, (json.dumps(as_json(plan), indent=1) + "\n").encode())
+        write_atomically(json_file, (json.dumps(as_json(plan), indent=1) + "\n").encode(), "another file")
 
 
 def make_plan(params: Params, datasets: Sequence[str] = (), *, measure: bool = True) -> Plan:

@@ -208,8 +208,9 @@ def _time_remarks(plan: Plan) -> list[str]:
     where, gpus = ", ".join(plan.devices), len(plan.devices)
     lines = [
         f"Times are estimates: steps and passes measured just now on made-up inputs, {plan.workers} runs at "
-        f"a time on {where} and nothing beside them. Not in them: preparing data, what a query does after "
-        f"its passes, loading Python and data (some seconds a stage), DVC's own work."
+        f"a time on {where} and nothing beside them. Not in them: preparing data, choosing start sets "
+        f"(typical clusters the data for each initial model), what a query does after its passes, loading "
+        f"Python and data (some seconds a stage), DVC's own work."
     ]
     if plan.devices != ("cpu",) and plan.workers > gpus:
         lines.append(f"{plan.workers} runs share {gpus} GPUs: estimated as if they did not slow each other.")

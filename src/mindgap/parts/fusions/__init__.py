@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
+from mindgap.base.at_work import at_work
 from mindgap.base.plugins import Registry, check_call
 from mindgap.base.settings import SettingsError, checked, parameters
 from mindgap.parts.fusions.concat import ConcatFusion
@@ -82,7 +83,7 @@ def fusion_settings(where: str, settings: Mapping[str, Any], width: int) -> dict
     own = {key: value for key, value in own_settings(settings).items() if key != "name"}
     own = checked(where, fusion, 2, own)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), at_work(f"fusion {settings['name']!r}", fusion, expected=ValueError):
             fusion(1, width, **own)
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from error

@@ -6,7 +6,15 @@ from typing import Any
 from mindgap.base.plugins import Registry
 from mindgap.base.settings import checked
 from mindgap.parts.mitigations.agm import Agm
-from mindgap.parts.mitigations.base import Lesson, Mitigation, Step, check_lesson
+from mindgap.parts.mitigations.base import (
+    Lesson,
+    Mitigation,
+    Step,
+    check_dropped,
+    check_gradients,
+    check_lesson,
+    check_losses,
+)
 from mindgap.parts.mitigations.coteach import Coteach
 from mindgap.parts.mitigations.mmpareto import MMPareto
 from mindgap.parts.mitigations.moddrop import ModDrop
@@ -18,7 +26,16 @@ from mindgap.parts.mitigations.shortcut_aware import ShortcutAware
 from mindgap.parts.mitigations.unimodal_ensemble import UnimodalEnsemble
 from mindgap.parts.mitigations.unimodal_loss import UnimodalLoss
 
-__all__ = ["MITIGATIONS", "Lesson", "Mitigation", "Step", "check_lesson"]
+__all__ = [
+    "MITIGATIONS",
+    "Lesson",
+    "Mitigation",
+    "Step",
+    "check_dropped",
+    "check_gradients",
+    "check_lesson",
+    "check_losses",
+]
 
 
 def _of_package(thing: Any, group: str) -> type[Mitigation]:

@@ -144,6 +144,46 @@ class Mitigation:
         """After the optimiser's step."""
 
 
+def check_dropped(hook: str, kept_BM: object, present_BM: Tensor) -> Tensor:
+    """What a mitigation's `drop` left of a batch, once it is as the contract says."""
+    if not isinstance(kept_BM, Tensor) or kept_BM.dtype != torch.bool or kept_BM.shape != present_BM.shape:
+        shape = f" {kept_BM.dtype} {tuple(kept_BM.shape)}" if isinstance(kept_BM, Tensor) else ""
+        fault = f"{type(kept_BM).__name__}{shape}, not truth values of shape {tuple(present_BM.shape)}"
+    elif (kept_BM & ~present_BM).any():
+        fault = "a modality that a sample lacks: combine with present_NM by &"
+    elif not kept_BM.any(dim=1).all():
+        fault = "a sample of which nothing is left: let each keep one of its modalities"
+    else:
+        return kept_BM
+    raise MindGapError(f"{hook} gave {fault}")
+
+
+def check_losses(hook: str, losses: object) -> dict[str, Tensor]:
+    """What a mitigation's `loss` gave, by name: a single one under ""."""
+    found = losses if isinstance(losses, dict) else {"": losses}
+    for name, loss in found.items():
+        if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+            shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+            fault = f"{name or 'the loss'} is {type(loss).__name__}{shape}"
+            break
+    else:
+        if found:
+            return found
+        fault = "there is none"
+    raise MindGapError(f"{hook}: {fault}; return a scalar made of the step's tensors, or a dict of such")
+
+
+def check_gradients(hook: str, gradients: object, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What a mitigation's `gradients` gave, once it is one for each parameter."""
+    made = list(gradients) if isinstance(gradients, Sequence) else []
+    if [getattr(one, "shape", None) for one in made] != [one.shape for one in parameters]:
+        raise MindGapError(
+            f"{hook} gave no tensors of the shapes of the {len(parameters)} parameters, in their order: "
+            f"return one for each, as each loss of `gradients` has them"
+        )
+    return made
+
+
 def check_lesson(name: str, lesson: object, view: PoolView, free_N: Tensor) -> Lesson:
     """What a mitigation's `teach` returned, once it is a lesson as the contract says."""
     if not isinstance(lesson, Lesson):

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mindgap.base.at_work import at_work
 from mindgap.base.settings import checked, defaults
 from mindgap.base.view import PoolView, Reward
 from mindgap.parts.query import METHODS
@@ -58,8 +59,9 @@ def choose(
     if method.oracle and view.oracle_y_N is None:
         raise QueryError(f"query method {name!r} needs the pool's labels; build its view with oracle_y_N")
     n, left = clamp(n, view.size), None
-    if method.learns:
-        picks, left = take_turn(name, partial(method.fn, **values), view, n, seed, state, reward)
-    else:
-        picks = method.fn(view, n, **values)
+    with at_work(f"query method {name!r}", method.fn, rng="view.rng"):
+        if method.learns:
+            picks, left = take_turn(name, partial(method.fn, **values), view, n, seed, state, reward)
+        else:
+            picks = method.fn(view, n, **values)
     return check_picks(name, picks, n, view.size).to(view.device), left

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mindgap.base.errors import MindGapError
 from mindgap.base.modality import Modality
@@ -46,8 +47,8 @@ class Start:
 def check_start(name: str, rows: Any, n: int, size: int) -> np.ndarray:
     """The positions, sorted, once they are n distinct ones below size; else a StartError."""
     try:
-        found = np.asarray(rows)
-    except (TypeError, ValueError):  # ragged, or on a GPU
+        found = np.asarray(rows.detach().cpu() if isinstance(rows, Tensor) else rows)
+    except (TypeError, ValueError):  # ragged
         found = np.array(None)
     fault = ""
     if found.ndim != 1 or found.dtype.kind not in "iu":
