@@ -15,6 +15,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mindgap.base.errors import MindGapError
+
+
+class ViewError(MindGapError, ValueError):
+    """A view was asked for what its model has not."""
+
 
 class Classifier(Protocol):
     """What a view asks of a model: the fusion of tokens, and the linear layer behind it."""
@@ -276,10 +282,10 @@ class PoolView(Samples):
         """Log-probabilities of `rows` under k dropout masks that all samples share: one product a chunk.
 
         The K masked copies of the linear layer are stacked to (K C) x H, so no pass is repeated. Raises a
-        ValueError where the model has no dropout.
+        ViewError where the model has no dropout.
         """
         if self.head_dropout <= 0:
-            raise ValueError(
+            raise ViewError(
                 "Monte-Carlo dropout needs a model with dropout before its linear layer: "
                 "set model.head_dropout above 0 for this scale"
             )
