@@ -19,6 +19,7 @@ from mindgap.core.records import digest_of, seal, text_digest
 from mindgap.results.reading import ReportError
 from mindgap.stages.keep import keep_stage
 from mindgap.stages.report import (
+    MARKERS,
     kept_report_stage,
     kept_selection,
     record_files,
@@ -240,7 +241,7 @@ def test_whatever_stops_it_leaves_the_old_or_the_new_records_whole(kept, fail):
     (KEPT / "index.html").write_text("The page of the old records.")
     old, states = files(KEPT), set()
     shutil.copytree(KEPT, "older")
-    new = {*record_files(kept), "selection.yaml"}
+    new = {*record_files(kept), "selection.yaml", *MARKERS}
     for step in itertools.count():
         status = stopped_at(step, kept, fail)
         restore_kept(KEPT)  # as keep and report do first
@@ -447,7 +448,7 @@ def test_runs_of_selections_that_are_no_product_add_up(project, monkeypatch):
     assert files(KEPT) == first
     # Again: nothing changes but that the page goes. And a folder of another's is added as the own runs are.
     keep_stage(random_alone, KEPT)
-    assert files(KEPT) == {name: first[name] for name in [*record_files(kept), "selection.yaml"]}
+    assert files(KEPT) == {name: first[name] for name in [*record_files(kept), "selection.yaml", *MARKERS]}
     both = files(KEPT)
     keep_stage(random_alone, Path("other"), "Two methods with ModDrop.")
     for name, data in whole.items():

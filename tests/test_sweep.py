@@ -19,6 +19,7 @@ import yaml
 
 from faulty import FAULTY, job_of, when
 from mindgap.base.errors import MindGapError
+from mindgap.core import loop
 from mindgap.core.params import load_params
 from mindgap.core.records import CURVE_COLUMNS, RecordError, digest_of, numbers_digest, seal, unseal
 from mindgap.data.errors import DataError
@@ -260,14 +261,17 @@ def test_a_failing_method_fails_the_stage_and_the_other_runs_are_kept(project, m
     assert "2 runs, 2 finished before" in capsys.readouterr().out
 
 
-def test_an_unexpected_error_in_a_run_comes_with_its_traceback(project, monkeypatch):
+def test_an_error_of_a_part_in_a_run_names_it_and_one_of_ours_comes_with_its_traceback(project, monkeypatch):
     monkeypatch.setitem(METHODS, "broken", Method(lambda view, n: 1 / 0))
     params = params_in(project, query=["broken"])
     train_stage(params, "missing", "low")
-    with pytest.raises(
-        sweep.SweepError, match=r"(?s)missing-low-broken-moddrop-0: Traceback.*ZeroDivisionError"
-    ):
+    told = r"(?s)low-broken-moddrop-0: query method 'broken' failed with ZeroDivisionError.*test_sweep\.py"
+    with pytest.raises(sweep.SweepError, match=told) as error:
         acquire_stage(params, "missing", "low")
+    assert "Traceback" not in str(error.value)
+    monkeypatch.setattr(loop, "view_of", lambda *_: 1 / 0)
+    with pytest.raises(sweep.SweepError, match=r"(?s)-random-moddrop-0: Traceback.*ZeroDivisionError"):
+        acquire_stage(params_in(project, query=["random"]), "missing", "low")
 
 
 @pytest.mark.parametrize(("damage", "message"), [("truncated", "truncated"), ("altered", "was altered")])

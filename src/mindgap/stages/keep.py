@@ -221,7 +221,7 @@ def _in_order(axis: str, older: Sequence, added: Sequence) -> list:
 
 def _files(records: Records, about: str) -> tuple[dict[str, str], Kept]:
     """The texts of a folder's files by their names, and its selection."""
-    lists, runs, files = records.lists, records.runs, {**records.texts, **dict.fromkeys(MARKERS, "")}
+    lists, runs, files = records.lists, records.runs, dict(records.texts)
     cells = product(lists.mitigation, lists.seeds, lists.query)  # as acquire writes them
     cells = [
         (*pair, mitigation, query, seed) for pair, (mitigation, seed, query) in product(lists.pairs, cells)
@@ -244,7 +244,7 @@ def _files(records: Records, about: str) -> tuple[dict[str, str], Kept]:
     kept = Kept(**lists.model_dump(), about=about, there=holes)
     vouched = [*vouched_for(kept), *(name for name in files if name.startswith("measured/"))]
     digests = {name: text_digest(files[name]) for name in vouched if name in files}
-    return files, kept.model_copy(update={"records": digests})
+    return files | dict.fromkeys(MARKERS, ""), kept.model_copy(update={"records": digests})
 
 
 def _place(folder: Path) -> Path:

@@ -151,7 +151,7 @@ def check_dropped(hook: str, kept_BM: object, present_BM: Tensor) -> Tensor:
         fault = f"{type(kept_BM).__name__}{shape}, not truth values of shape {tuple(present_BM.shape)}"
     elif (kept_BM & ~present_BM).any():
         fault = "a modality that a sample lacks: combine with present_NM by &"
-    elif not kept_BM.any(dim=1).all():
+    elif (present_BM.any(dim=1) & ~kept_BM.any(dim=1)).any():
         fault = "a sample of which nothing is left: let each keep one of its modalities"
     else:
         return kept_BM
