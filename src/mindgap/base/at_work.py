@@ -23,8 +23,8 @@ def _on_gpu() -> bytes:
 
 
 def _of_numpy() -> tuple[bytes, Any]:
-    _, key, *rest = np.random.get_state()
-    return key.tobytes(), rest
+    state: dict[str, Any] = np.random.get_state(legacy=False)
+    return state["state"].pop("key").tobytes(), state
 
 
 # What nobody seeds for a run, and so no part may draw from.
@@ -50,7 +50,7 @@ def at_work(
     `rng`, where one is named; and for a change in place of tensors that are `shared` with others, by name.
     """
     states = {name: state() for name, state in GENERATORS.items()} if rng else {}
-    versions = {name: tensor._version for name, tensor in (shared or {}).items()}
+    versions = [(name, tensor, tensor._version) for name, tensor in (shared or {}).items()]
     try:
         yield
     except Exception as error:  # whatever a stranger's code raises
@@ -60,8 +60,8 @@ def at_work(
     for name, before in states.items():
         if GENERATORS[name]() != before:
             raise PartError(f"{part} draws from {name}, so no run could be repeated: draw from {rng}")
-    for name, version in versions.items():
-        if shared[name]._version != version:
+    for name, tensor, version in versions:
+        if tensor._version != version:
             raise PartError(f"{part} changes {name} in place, which others read too: work on its .clone()")
 
 
@@ -80,7 +80,7 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
-def file_of(code: object) -> str:
+def file_of(code: Any) -> str:
     """Where a function or class is written, as far as that is known."""
     try:
         return inspect.getfile(inspect.unwrap(getattr(code, "func", code)))

@@ -190,10 +190,10 @@ class MultimodalNet(nn.Module):
         return self._project(name, x).to(self.head.weight.dtype)
 
     def _project(self, name: str, x: Tensor) -> Tensor:
-        encoded, first = self.encoders[name](x), self.projections[name]
-        if isinstance(first, nn.Sequential):
-            self._check_width("encoder", self.encoders[name], encoded, first[0].in_features)
-        tokens_KD: Tensor = first(encoded)
+        encoded, projection = self.encoders[name](x), self.projections[name]
+        if isinstance(projection, nn.Sequential) and isinstance(projection[0], nn.Linear):
+            self._check_width("encoder", self.encoders[name], encoded, projection[0].in_features)
+        tokens_KD: Tensor = projection(encoded)
         return tokens_KD
 
     def fuse(self, tokens_NMD: Tensor, present_NM: Tensor) -> Tensor:

@@ -160,16 +160,17 @@ def check_dropped(hook: str, kept_BM: object, present_BM: Tensor) -> Tensor:
 
 def check_losses(hook: str, losses: object) -> dict[str, Tensor]:
     """What a mitigation's `loss` gave, by name: a single one under ""."""
-    found = losses if isinstance(losses, dict) else {"": losses}
-    for name, loss in found.items():
+    found: dict[str, Tensor] = {}
+    fault = "there is none"
+    for name, loss in (losses if isinstance(losses, dict) else {"": losses}).items():
         if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
             shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
             fault = f"{name or 'the loss'} is {type(loss).__name__}{shape}"
             break
+        found[name] = loss
     else:
         if found:
             return found
-        fault = "there is none"
     raise MindGapError(f"{hook}: {fault}; return a scalar made of the step's tensors, or a dict of such")
 
 
