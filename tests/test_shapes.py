@@ -85,7 +85,7 @@ def model_of(modalities, encoders, absent: str, engine: Engine | None, min_prese
 
 
 class Chosen(Mitigation):
-    """The first modality with as many samples in each batch as are named."""
+    """The first modality with as many samples in each batch as are named, every other one with it alone."""
 
     def __init__(self, *counts: int):
         self.counts = iter(counts)
@@ -93,12 +93,13 @@ class Chosen(Mitigation):
     def drop(self, present_NM, rng):
         rank_N = present_NM[:, 0].cumsum(0)
         few_N = present_NM[:, 0] & (rank_N <= next(self.counts))
-        return torch.stack([few_N, present_NM[:, 1] | ~few_N], dim=1)
+        return torch.stack([few_N, present_NM[:, 1] & ~(few_N & (rank_N % 2 == 0))], dim=1)
 
 
 def one_step_each(modalities, encoders, absent: str):
     """Compact and padded steps from equal states, with what each left."""
     split, sides = samples(modalities, 40, rare=1.0), []
+    split = dataclasses.replace(split, present_NM=torch.ones_like(split.present_NM))
     for engine in (None, PADDED):
         model = model_of(modalities, encoders, absent, engine)
         mitigation = Chosen(3, 2, 5)
