@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from mindgap.base.gpu import nobody_waits
 from mindgap.base.modality import Modality
 from mindgap.parts.augment import images as augment
 from mindgap.parts.augment import resized_crop
@@ -393,10 +394,7 @@ def test_one_draw_gives_the_same_images_on_cuda_without_waiting(name, shape):
     x_BHWC = torch.cat([noise(200, *shape), pictures(*shape).repeat(40, 1, 1, 1)])
     draws = drawn(name, x_BHWC, seeded(4))
     sent = x_BHWC.cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nobody_waits():
         there = apply_augmentation(name, sent, draws)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert there.device.type == "cuda"
     assert torch.equal(there.cpu(), apply_augmentation(name, x_BHWC, draws))

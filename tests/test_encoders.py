@@ -9,6 +9,7 @@ from torchvision.models import efficientnet_b0
 from torchvision.models.efficientnet import MBConv as TorchvisionMBConv
 from torchvision.models.efficientnet import _efficientnet_conf
 
+from mindgap.base.gpu import nobody_waits
 from mindgap.base.hosted import StochasticDepth, draw, dropping, hosted
 from mindgap.base.minilm import minilm_folder
 from mindgap.parts.encoders.signal import EfficientNet1dB0, MBConv, TinySignal
@@ -150,11 +151,8 @@ def test_cuda_gives_the_same_features_without_waiting_and_the_same_gradients_twi
         module = built(case).cuda()
         draw(dropping(module), torch.arange(6, device="cuda"))
         module.train()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with nobody_waits():
             out = module(module.prepare(x))
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         out.square().sum().backward()
         gradients.append([p.grad for p in module.parameters()])
     assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))

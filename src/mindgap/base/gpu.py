@@ -8,6 +8,7 @@ the numbers. Without a GPU everything here is the plain call.
 import contextlib
 import os
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -197,7 +198,7 @@ def recorded_step(step: Callable[[], None], state: Sequence[Tensor]) -> Callable
     before = [x.clone() for x in state]
     device = state[0].device
     try:
-        with _beside(device), _nobody_waits():
+        with _beside(device), nobody_waits():
             for _ in range(WARM_UP):
                 step()
         graph, _ = captured(step)
@@ -208,10 +209,12 @@ def recorded_step(step: Callable[[], None], state: Sequence[Tensor]) -> Callable
 
 
 @contextlib.contextmanager
-def _nobody_waits() -> Iterator[None]:
+def nobody_waits() -> Iterator[None]:
     """Whatever would wait for the GPU raises an error, at its place in the code."""
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():  # torch says once that this is a prototype
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
